@@ -1,0 +1,41 @@
+# make train sets everything up by itself; needs only python3 (with venv) and make.
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-all lint notebook clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+# The stamp is newer than what the installation depends on, so a second call installs nothing.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(VENV)/installed ## create .venv and install thaw with the exact versions of constraints.txt
+
+train: install ## run train.py; settings in ARGS: make train ARGS="backbone=resnet50 data=flowers102"
+	$(BIN)/python train.py $(ARGS)
+
+test: install ## the fast tests, offline, about a minute
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install ## all tests, the slow ones too; with THAW_DATA also those on real photos
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: install ## ruff (lint and format) and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+notebook: install ## open the notebook's page in a browser
+	$(BIN)/uv pip install --quiet --python $(BIN)/python jupyterlab
+	$(BIN)/jupyter lab notebooks/transfer_learning.ipynb
+
+clean: ## remove what runs and tests left (logs/, cache/), not the environment or the photos
+	rm -rf logs cache .pytest_cache .ruff_cache

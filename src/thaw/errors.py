@@ -1,0 +1,36 @@
+"""Why a run ends before its time: errors a user can mend, and being asked to stop.
+
+train.py prints each as one paragraph, without a stack.
+"""
+
+from pathlib import Path
+
+
+class ThawError(Exception):
+    """Base of the errors that a user can mend; the message says how."""
+
+
+class ConfigError(ThawError, ValueError):
+    """A setting that cannot work: the message names the key, the value got and what is allowed."""
+
+
+class PhotoError(ThawError):
+    """A picture file that cannot be read."""
+
+
+class DownloadError(ThawError):
+    """A file that could not be fetched: no network, a broken transfer or a wrong checksum."""
+
+
+class Interrupted(Exception):  # noqa: N818  asked for, not an error
+    """The run was asked to stop, and left a checkpoint to go on from.
+
+    Attributes:
+        checkpoint: its path.
+        folder: of the run.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__(f"stopped; checkpoint: {checkpoint}")
+        self.checkpoint = checkpoint
+        self.folder = checkpoint.parent.parent
