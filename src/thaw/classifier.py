@@ -1,0 +1,102 @@
+"""Backbone + head as one plain nn.Module that knows which of its layer groups are frozen."""
+
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thaw.backbone import Backbone
+from thaw.groups import LayerGroup, check_cover
+
+HEAD = "head"
+BatchNormMode = Literal["eval", "train"]
+
+
+class Classifier(nn.Module):
+    """Images (N, 3, H, W) -> class scores (N, K).
+
+    Frozen is a state of a layer group: its parameters take no gradient and its modules are in eval
+    mode, so that neither weights nor BatchNorm statistics move and dropout is off. The state
+    survives every `train()` and `eval()`, whoever calls them.
+
+    Attributes:
+        groups: layer groups with names of parameters in this module, stem first, head last.
+        trainable: names of the groups that train now.
+        batchnorm: "eval" keeps the body's BatchNorm statistics where they are even in groups that
+            train; "train" updates them there.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.body = backbone.body
+        self.head = head
+        body_groups = tuple(
+            LayerGroup(
+                group.name,
+                tuple(f"body.{name}" for name in group.parameters),
+                tuple(f"body.{name}" for name in group.modules),
+            )
+            for group in backbone.groups
+        )
+        head_group = LayerGroup(
+            HEAD, tuple(f"head.{name}" for name, _ in head.named_parameters()), ("head",)
+        )
+        self.groups: tuple[LayerGroup, ...] = (*body_groups, head_group)
+        check_cover(self.groups, [name for name, _ in self.named_parameters()])
+        self.trainable: frozenset[str] = frozenset(self.group_names)
+        self.batchnorm: BatchNormMode = "train"
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Stem first, head last."""
+        return tuple(group.name for group in self.groups)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, D)."""
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, K)."""
+        return self.head(self.body(images))
+
+    def set_trainable(self, names: Collection[str], batchnorm: BatchNormMode) -> None:
+        """Freezes every group but `names`, and sets the modes of all modules to match.
+
+        Raises:
+            KeyError: a name that is no group.
+        """
+        if unknown := set(names) - set(self.group_names):
+            raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
+        self.trainable = frozenset(names)
+        self.batchnorm = batchnorm
+        parameters = dict(self.named_parameters())
+        for group in self.groups:
+            for name in group.parameters:
+                parameters[name].requires_grad_(group.name in self.trainable)
+                if group.name not in self.trainable:
+                    parameters[name].grad = None  # else the optimiser would apply the last one
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Training mode for what trains, eval mode for what is frozen."""
+        super().train(mode)
+        if not mode:
+            return self
+        # Containers belong to no group; some read their own flag, so they follow the deepest one.
+        deepest = self.groups[-2].name
+        self.body.train(deepest in self.trainable)
+        for group in self.groups:
+            for name in group.modules:
+                self.get_submodule(name).train(group.name in self.trainable)
+        if self.batchnorm == "eval":
+            for module in self.body.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def group_parameters(self) -> Iterator[tuple[LayerGroup, list[tuple[str, nn.Parameter]]]]:
+        """Each group with its named parameters, stem first."""
+        parameters = dict(self.named_parameters())
+        for group in self.groups:
+            yield group, [(name, parameters[name]) for name in group.parameters]

@@ -1,0 +1,115 @@
+"""Training and evaluation pipelines, made from the backbone's input spec.
+
+Both take a decoded picture, uint8 (3, H, W) of any size, and give float32 (3, size, size). Resizing
+is done on uint8, where torch's antialiased kernel is several times faster than on float.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from thaw.backbone import InputSpec
+from thaw.errors import ConfigError
+
+Policy = Literal["none", "trivial", "rand"]
+
+
+def eval_transform(spec: InputSpec) -> v2.Compose:
+    """Resize the short side, crop the centre, normalise: what the weights were evaluated with."""
+    return v2.Compose(
+        [
+            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
+            v2.CenterCrop(spec.size),
+            *_normalise(spec),
+        ]
+    )
+
+
+def train_transform(
+    spec: InputSpec,
+    *,
+    crop_scale: tuple[float, float] | None = (0.35, 1.0),
+    horizontal_flip: float = 0.5,
+    rotation: float = 0.0,
+    color_jitter: float = 0.0,
+    policy: Policy = "none",
+    erasing: float = 0.0,
+) -> v2.Compose:
+    """Random views for training.
+
+    Args:
+        spec: of the backbone.
+        crop_scale: share of the picture's area that the random-resized crop covers, from-to, each
+            0-1 (He et al., arXiv:1512.03385, use 0.08-1 on 1.28 million pictures; small sets want
+            more of the object); None takes the evaluation crop.
+        horizontal_flip: probability 0-1.
+        rotation: degrees, drawn from -rotation to +rotation.
+        color_jitter: strength 0-1 of brightness, contrast and saturation jitter.
+        policy: "none", "trivial" (TrivialAugmentWide, arXiv:2103.10158) or "rand" (RandAugment,
+            arXiv:1909.13719).
+        erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+    for key, value in (
+        ("horizontal_flip", horizontal_flip),
+        ("color_jitter", color_jitter),
+        ("erasing", erasing),
+    ):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"augment.{key}={value}: allowed is 0 to 1")
+    if not 0 <= rotation <= 180:
+        raise ConfigError(f"augment.rotation={rotation}: allowed is 0 to 180 degrees")
+    if policy not in ("none", "trivial", "rand"):
+        raise ConfigError(f"augment.policy={policy}: allowed are none, trivial, rand")
+    steps: list[torch.nn.Module] = []
+    if crop_scale is None:
+        steps += [
+            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
+            v2.CenterCrop(spec.size),
+        ]
+    else:
+        low, high = crop_scale
+        if not 0 < low <= high <= 1:
+            raise ConfigError(
+                f"augment.crop_scale={list(crop_scale)}: allowed is [low, high] with "
+                "0 < low <= high <= 1, or null for no random crop"
+            )
+        steps.append(
+            v2.RandomResizedCrop(
+                spec.size, scale=(low, high), interpolation=spec.interpolation, antialias=True
+            )
+        )
+    if horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(horizontal_flip))
+    if rotation:
+        fill = [round(255 * channel) for channel in spec.mean]  # zero after normalising
+        degrees = [-rotation, rotation]
+        steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=fill))
+    if color_jitter:
+        steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+    if policy == "trivial":
+        steps.append(v2.TrivialAugmentWide())
+    elif policy == "rand":
+        steps.append(v2.RandAugment())
+    steps += _normalise(spec)
+    if erasing:
+        steps.append(v2.RandomErasing(erasing))
+    return v2.Compose(steps)
+
+
+def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """Normalised images (N, 3, H, W) -> values in 0-1, to look at."""
+    mean = torch.tensor(spec.mean).view(3, 1, 1)
+    std = torch.tensor(spec.std).view(3, 1, 1)
+    return (images.cpu().float() * std + mean).clamp(0, 1)
+
+
+def _normalise(spec: InputSpec) -> list[torch.nn.Module]:
+    return [
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean=list(spec.mean), std=list(spec.std)),
+    ]
