@@ -1,0 +1,16 @@
+"""Random numbers as a pure function of (seed, place in the run), so a resumed run repeats them.
+
+Nothing has to be saved: the order of the photos and the view of each photo depend on (seed, epoch),
+dropout and mixing on (seed, step, rank).
+"""
+
+import numpy as np
+
+
+def derive(seed: int, *position: int) -> int:
+    """A 32-bit seed for one place in the run; near positions give unrelated seeds.
+
+    32 bits because torch's CPU generator (mt19937) reads no more of its seed than that.
+    Source: numpy.random.SeedSequence.
+    """
+    return int(np.random.SeedSequence((seed, *position)).generate_state(1)[0])
