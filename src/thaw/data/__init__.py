@@ -1,0 +1,6 @@
+"""Photo sources: one LightningDataModule per source, on the base in base.py."""
+
+from thaw.data.base import PhotoDataModule, PhotoDataset
+from thaw.data.photos import Photos, Splits
+
+__all__ = ["PhotoDataModule", "PhotoDataset", "Photos", "Splits"]

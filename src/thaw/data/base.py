@@ -1,0 +1,237 @@
+"""What all photo sources share: records of photos and splits, the dataset, and the data module.
+
+A source says where its photos are (`find`) and, when they can be downloaded, how (`download`).
+Everything else - drawing validation photos, few-shot, loaders - is here, once.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from thaw.data.checks import check, is_share, is_whole
+from thaw.data.decode import decode
+from thaw.data.draw import draw, draw_per_class
+from thaw.data.loading import make_loader
+from thaw.data.photos import Photos, Splits
+from thaw.errors import ConfigError
+
+Transform = Callable[[Tensor], Tensor]
+
+# Held out when the source has no validation photos and data.val_fraction is not given.
+# 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
+DEFAULT_VAL_FRACTION = 0.2
+
+# 8 workers decode and crop some 4,000 photos of 500 x 375 a second (500 each, measured here), more
+# than one GPU trains on (assumption). Each holds a few hundred MB; and a container on a machine of
+# 64 cores is often allowed fewer than it sees.
+MAX_WORKERS = 8
+
+# Below this many photos an epoch decodes in about a second: starting processes costs more,
+# most of all where they are spawned and import torch anew (macOS, Windows: seconds each).
+FEW_PHOTOS = 512
+
+
+class PhotoDataset(Dataset[tuple[Tensor, int]]):
+    """Pairs of transformed picture and label.
+
+    photos:     what to read
+    transform:  uint8 (3, H, W) -> float (3, H', W')
+    fetch:      path -> uint8 (3, H, W); another one reads from a cache
+    """
+
+    def __init__(
+        self, photos: Photos, transform: Transform, fetch: Callable[[Path], Tensor] = decode
+    ) -> None:
+        self.photos = photos
+        self.transform = transform
+        self.fetch = fetch
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
+        """Picture and label for key = (index, view seed), or a bare index for view seed 0.
+
+        The view seed alone decides what a random transform does, so pictures are the same with
+        any number of workers and after a resume.
+        """
+        index, view_seed = key if isinstance(key, tuple) else (key, 0)
+        image = self.fetch(self.photos.paths[index])
+        # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
+        # and with num_workers=0 that would repeat the dropout masks of the training step.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(view_seed)
+            return self.transform(image), self.photos.labels[index]
+
+
+# A dataclass, so that a source lists its own arguments only and still has one flat signature:
+# conf/data/<name>.yaml is checked against it. eq=False: modules compare by identity.
+@dataclass(kw_only=True, eq=False)
+class PhotoDataModule(LightningDataModule):
+    """Base of all photo sources.
+
+    data_dir:         folder of downloaded photos; only downloads write there
+    cache_dir:        folder for everything generated
+    batch_size:       images per device and step
+    num_workers:      decoding processes per device; None: chosen for the machine
+    val_fraction:     fraction (0-1) of the training photos held out for validation, class by
+                      class; 0: none; None: the source's own validation photos, else 0.2
+    train_per_class:  training photos per class (few-shot), drawn after validation; None: all
+    balanced:         True: every class is seen equally often in training
+    seed:             of the draws (validation, few-shot) and of order and views in training
+    train_transform, eval_transform:  uint8 (3, H, W) -> float (3, H', W'); needed by the loaders
+
+    After `setup` (which `classes`, `train`, `val` and `test` call by themselves) `val` or `test`
+    is None where there are no such photos, and its loader an empty list: Lightning skips that
+    split, with a warning unless the Trainer has limit_val_batches=0.
+    """
+
+    licence: ClassVar[str]  # of the photos; beside it every source sets `name`
+
+    data_dir: Path
+    cache_dir: Path
+    batch_size: int = 64
+    num_workers: int | None = None
+    val_fraction: float | None = None
+    train_per_class: int | None = None
+    balanced: bool = False
+    seed: int = 0
+    train_transform: Transform | None = None
+    eval_transform: Transform | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.data_dir = Path(self.data_dir).expanduser()
+        self.cache_dir = Path(self.cache_dir).expanduser()
+        self._splits: Splits | None = None
+        batch, workers, few = self.batch_size, self.num_workers, self.train_per_class
+        check("batch_size", batch, is_whole(batch, 1), "1 or more images per device")
+        allowed = workers is None or is_whole(workers, 0)
+        check("num_workers", workers, allowed, "0 or more processes, or null for what suits")
+        fraction = self.val_fraction
+        allowed = fraction is None or is_share(fraction)
+        rule = "a fraction from 0 (no validation) to below 1, or null for the source's own choice"
+        check("val_fraction", fraction, allowed, rule)
+        allowed = few is None or is_whole(few, 1)
+        check("train_per_class", few, allowed, "1 or more photos per class, or null for all")
+        check("balanced", self.balanced, isinstance(self.balanced, bool), "true or false")
+
+    def download(self) -> None:
+        """Fetch what is missing; does nothing, and writes nothing, when all is there."""
+
+    def find(self) -> Splits:
+        """Look at the files and name every photo of every split, in an order of its own."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        self.download()
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._splits is None:
+            self._splits = self._drawn(self.find())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the labels."""
+        return self._ready().classes
+
+    @property
+    def train(self) -> Photos:
+        return self._ready().train
+
+    @property
+    def val(self) -> Photos | None:
+        return self._ready().val
+
+    @property
+    def test(self) -> Photos | None:
+        return self._ready().test
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train, self.train_transform, "train_transform", train=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._eval_loader(self.val)
+
+    def test_dataloader(self) -> DataLoader | list:
+        return self._eval_loader(self.test)
+
+    def _ready(self) -> Splits:
+        if self._splits is None:
+            self.prepare_data()
+            self.setup()
+        assert self._splits is not None
+        return self._splits
+
+    def _drawn(self, found: Splits) -> Splits:
+        """Validation first, then few-shot: so both draws stay apart, and N photos per class
+        never change what is validated on."""
+        train, val = found.train, found.val
+        if val is not None and len(val) and self.val_fraction is not None:
+            raise ConfigError(
+                f"data.val_fraction={self.val_fraction} has no effect: {self.name} comes with "
+                f"{len(val)} validation photos of its own. Set data.val_fraction=null."
+            )
+        if val is None or self.val_fraction is not None:
+            fraction = DEFAULT_VAL_FRACTION if self.val_fraction is None else self.val_fraction
+            val, train = draw(train, fraction, rule=f"val {self.seed}")
+        if self.train_per_class is not None:
+            rule = f"train {self.seed}"
+            train = draw_per_class(train, self.train_per_class, found.classes, rule=rule)
+        return Splits(found.classes, train, val if len(val) else None, found.test or None)
+
+    def _eval_loader(self, photos: Photos | None) -> DataLoader | list:
+        if photos is None:
+            return []
+        return self._loader(photos, self.eval_transform, "eval_transform", train=False)
+
+    def _loader(
+        self, photos: Photos, transform: Transform | None, key: str, *, train: bool
+    ) -> DataLoader:
+        if transform is None:
+            raise ConfigError(f"{self.name}: {key} is None; give it before asking for a loader.")
+        devices = self.trainer.num_devices if self.trainer else 1
+        workers = self.num_workers
+        if workers is None:
+            workers = choose_workers(len(photos), devices)
+        trainer = self.trainer
+        loader = make_loader(
+            PhotoDataset(photos, transform),
+            labels=photos.labels,
+            batch_size=self.batch_size,
+            num_workers=workers,
+            train=train,
+            seed=self.seed,
+            balanced=self.balanced and train,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        if trainer and train:
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            loader.consumed = lambda: progress.current.ready
+        return loader
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on: affinity where the system knows it (not on macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_workers(photos: int, devices: int) -> int:
+    """Decoding processes for each of `devices` training processes on this machine.
+
+    One per usable CPU, also on a machine that trains on the CPU: decoding is most of a frozen
+    epoch, and a worker with nothing to do waits without cost.
+    """
+    if photos < FEW_PHOTOS:
+        return 0
+    return max(1, min(MAX_WORKERS, usable_cpus() // max(1, devices)))

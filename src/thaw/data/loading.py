@@ -1,0 +1,144 @@
+"""The order in which photos are read: a pure function of (seed, epoch), resumable inside an epoch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from thaw.seeds import derive
+
+Key = tuple[int, int]  # (index of the photo, seed of its view)
+
+
+class PhotoSampler(DistributedSampler[Key]):
+    """Yields (index, view_seed) for one rank.
+
+    Rank r of W takes every W-th place of one global order, so W processes with B images each see
+    together just the batches that one process with W * B images sees.
+
+    A DistributedSampler, because Lightning leaves those alone and calls their `set_epoch`.
+
+    Args:
+        labels: label of each photo; their number is the size of an epoch.
+        train: shuffle, and repeat up to W - 1 photos so that every rank takes as many steps;
+            otherwise the order of the files, each photo once.
+        seed: of the order and of the views.
+        balanced: draw with replacement, every class equally often on average (train only).
+        rank, world_size: of this process, and how many there are.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        *,
+        train: bool,
+        seed: int,
+        balanced: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(
+            range(len(labels)),  # pyright: ignore[reportArgumentType]  only its length is read
+            num_replicas=world_size,
+            rank=rank,
+            shuffle=train,
+            seed=seed,
+        )
+        self.train = train
+        self.skip = 0  # photos of this rank to leave out once, at the next iteration
+        self.weights: torch.Tensor | None = None
+        if balanced and train:
+            label = torch.as_tensor(labels)
+            self.weights = 1.0 / torch.bincount(label)[label].double()  # (number of photos,)
+
+    def __len__(self) -> int:
+        """Photos of this rank in one epoch."""
+        size = len(self.dataset)  # pyright: ignore[reportArgumentType]
+        if self.train:
+            return -(-size // self.num_replicas)
+        return len(range(self.rank, size, self.num_replicas))
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yields the keys of the epoch last given to `set_epoch`."""
+        size = len(self.dataset)  # pyright: ignore[reportArgumentType]
+        if self.train:
+            generator = torch.Generator().manual_seed(derive(self.seed, self.epoch))
+            if self.weights is None:
+                order = torch.randperm(size, generator=generator)
+            else:
+                order = torch.multinomial(self.weights, size, True, generator=generator)
+            order = order.repeat(self.num_replicas)[: len(self) * self.num_replicas]
+        else:
+            generator = torch.Generator().manual_seed(derive(self.seed))
+            order = torch.arange(size)
+        view_seeds = torch.randint(2**32, (len(order),), generator=generator)
+        places = range(self.rank + self.skip * self.num_replicas, len(order), self.num_replicas)
+        self.skip = 0
+        for place in places:
+            yield int(order[place]), int(view_seeds[place])
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that goes on in the middle of an epoch where a resumed run stands.
+
+    `consumed` says how many batches of the current epoch were already trained on (0 unless a run
+    was resumed). Since the order is a pure function of the epoch, skipping is all it takes.
+    """
+
+    consumed: Callable[[], int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Yields batches.
+
+        A generator on purpose: Lightning makes the first iterator of a resumed run before it
+        tells the sampler the epoch, and the order must be drawn after.
+        """
+        if self.consumed is not None and isinstance(self.sampler, PhotoSampler):
+            self.sampler.skip = self.consumed() * (self.batch_size or 1)
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: there is nothing to save. Lightning asks for it before it resumes mid-epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+
+
+def make_loader(
+    dataset: Dataset,
+    *,
+    labels: Sequence[int],
+    batch_size: int,
+    num_workers: int,
+    train: bool,
+    seed: int,
+    balanced: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ResumableLoader:
+    """A loader of (images (N, 3, H, W), labels (N,)) over one split.
+
+    Args:
+        dataset: indexed by the keys of `PhotoSampler`.
+        labels: of the dataset's photos, in order.
+        batch_size: images per device.
+        num_workers: processes that decode; 0 decodes in this one.
+        train, seed, balanced, rank, world_size: see `PhotoSampler`.
+    """
+    sampler = PhotoSampler(
+        labels, train=train, seed=seed, balanced=balanced, rank=rank, world_size=world_size
+    )
+    # A last batch of one image would stop BatchNorm (it needs two values per channel).
+    alone = train and len(sampler) > batch_size and len(sampler) % batch_size == 1
+    return ResumableLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=alone,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        prefetch_factor=4 if num_workers > 0 else None,
+    )

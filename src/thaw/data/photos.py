@@ -1,0 +1,36 @@
+"""Records: which photos there are, with which labels, in which split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photo files and their labels (0-based, an index into `Splits.classes`), in a fixed order."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.paths) == len(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pick(self, indices: list[int]) -> "Photos":
+        return Photos(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a source found.
+
+    classes:  names in label order
+    val:      None: to be drawn from train; empty: the protocol has none (a refit on everything)
+    test:     None: there are no labelled test photos
+    """
+
+    classes: tuple[str, ...]
+    train: Photos
+    val: Photos | None
+    test: Photos | None

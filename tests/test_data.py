@@ -1,0 +1,241 @@
+"""The base of all sources: splits, few-shot, loaders, and what is refused."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from thaw.data import base
+from thaw.data.base import PhotoDataModule, PhotoDataset, choose_workers
+from thaw.data.photos import Photos, Splits
+from thaw.errors import ConfigError, PhotoError
+
+
+def some(per_class: int, start: int = 0) -> Photos:
+    """Photos of two classes that are not there: only their names count."""
+    keys = [(label, i) for label in range(2) for i in range(start, start + per_class)]
+    paths = tuple(Path(f"/nowhere/{label}/{i}.jpg") for label, i in keys)
+    return Photos(paths, tuple(label for label, _ in keys))
+
+
+@dataclass(kw_only=True, eq=False)
+class Source(PhotoDataModule):
+    """Finds what it is given."""
+
+    name = "source"
+    licence = "none"
+    splits: Splits
+    looked: int = 0
+
+    def find(self) -> Splits:
+        self.looked += 1
+        return self.splits
+
+
+def make(splits: Splits | None = None, **arguments: object) -> Source:
+    splits = splits or Splits(("a", "b"), some(20), None, some(5, 100))
+    return Source(data_dir=Path(), cache_dir=Path(), splits=splits, **arguments)  # pyright: ignore
+
+
+NONE = Photos((), ())
+
+
+def test_validation_is_drawn_given_or_absent() -> None:
+    drawn = make()
+    assert drawn.val is not None
+    assert (len(drawn.train), len(drawn.val)) == (32, 8)
+    assert not set(drawn.train.paths) & set(drawn.val.paths)
+    given = make(Splits(("a", "b"), some(20), some(3, 50), None))
+    assert given.val == some(3, 50)
+    assert (given.train, given.test) == (some(20), None)
+    assert make(val_fraction=0).val is None
+    refit = make(Splits(("a", "b"), some(20), NONE, None))
+    assert (refit.val, len(refit.train)) == (None, 40)
+    half = make(Splits(("a", "b"), some(20), NONE, None), val_fraction=0.5)
+    assert half.val is not None
+    assert len(half.val) == 20
+
+
+def test_a_fraction_beside_given_validation_is_refused() -> None:
+    module = make(Splits(("a", "b"), some(20), some(3, 50), None), val_fraction=0.1)
+    with pytest.raises(ConfigError, match=r"data\.val_fraction=0\.1 has no effect: source comes"):
+        module.setup()
+
+
+def test_few_shot_leaves_validation_and_test_alone() -> None:
+    whole, few = make(), make(train_per_class=3)
+    assert (few.val, few.test) == (whole.val, whole.test)
+    assert [few.train.labels.count(label) for label in (0, 1)] == [3, 3]
+    assert set(few.train.paths) < set(whole.train.paths)
+
+
+def test_the_seed_draws_and_test_stays() -> None:
+    assert make(seed=1).val == make(seed=1).val
+    assert make(seed=1).val != make(seed=2).val
+    assert make(seed=1, train_per_class=3).train != make(seed=2, train_per_class=3).train
+    assert make(seed=1).test == make(seed=2).test
+
+
+def test_classes_come_before_the_trainer_and_setup_looks_once() -> None:
+    module = make()
+    assert module.classes == ("a", "b")
+    module.prepare_data()
+    module.setup("fit")
+    module.setup("test")
+    assert module.looked == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", "many"),
+        ("num_workers", -1),
+        ("num_workers", 1.5),
+        ("val_fraction", 1),
+        ("val_fraction", -0.1),
+        ("val_fraction", "half"),
+        ("train_per_class", 0),
+        ("train_per_class", True),
+        ("balanced", "yes"),
+    ],
+)
+def test_values_that_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.{key}={value} is not allowed: give .+"):
+        make(**{key: value})
+
+
+def noise(image: Tensor) -> Tensor:
+    return image.float() + torch.rand(3, 8, 8)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Photos:
+    for i in range(6):
+        Image.new("RGB", (8, 8), (i, 2 * i, 3 * i)).save(tmp_path / f"{i}.png")
+    return Photos(tuple(tmp_path / f"{i}.png" for i in range(6)), (0, 1) * 3)
+
+
+def test_a_view_is_a_function_of_its_seed(pictures: Photos) -> None:
+    dataset = PhotoDataset(pictures, noise)
+    image, label = dataset[3, 7]
+    assert label == 1
+    assert torch.equal(image.floor()[:, 0, 0], torch.tensor([3.0, 6.0, 9.0]))
+    torch.rand(5)
+    assert torch.equal(dataset[3, 7][0], image)
+    assert not torch.equal(dataset[3, 8][0], image)
+
+
+def test_a_view_leaves_the_random_state_alone(pictures: Photos) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    PhotoDataset(pictures, noise)[0, 0]
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_dataset_can_read_from_elsewhere(pictures: Photos) -> None:
+    def gray(path: Path) -> Tensor:
+        return torch.full((3, 2, 2), int(path.stem), dtype=torch.uint8)
+
+    image, _ = PhotoDataset(pictures, lambda image: image.float(), fetch=gray)[4, 0]
+    assert torch.equal(image, torch.full((3, 2, 2), 4.0))
+
+
+def loaded(module: Source) -> list[Tensor]:
+    return [images for images, _ in module.train_dataloader()]
+
+
+def test_workers_do_not_change_the_pictures(pictures: Photos) -> None:
+    splits = Splits(("a", "b"), pictures, NONE, None)
+    one, two = (
+        loaded(make(splits, num_workers=n, batch_size=2, train_transform=noise)) for n in (0, 2)
+    )
+    assert len(one) == 3
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_broken_photo_keeps_its_error_in_a_worker(pictures: Photos) -> None:
+    pictures.paths[0].write_bytes(b"")
+    module = make(Splits(("a", "b"), pictures, NONE, None), num_workers=1, train_transform=noise)
+    with pytest.raises(PhotoError, match=r"0\.png: the file is missing or empty"):
+        loaded(module)
+
+
+def test_loaders_need_transforms() -> None:
+    with pytest.raises(ConfigError, match="train_transform is None"):
+        make().train_dataloader()
+    with pytest.raises(ConfigError, match="eval_transform is None"):
+        make().test_dataloader()
+
+
+class Mean(lightning.LightningModule):
+    """One weight; counts what it validates on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.validated = self.tested = self.trained = 0
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        self.trained += len(batch[0])
+        return self.layer(batch[0].mean().view(1)).sum()
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        self.validated += len(batch[0])
+
+    def test_step(self, batch: list[Tensor], index: int) -> None:
+        self.tested += len(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 on torch 2.15
+def test_lightning_takes_the_loaders_and_their_absence(
+    pictures: Photos, validated: bool, tmp_path: Path
+) -> None:
+    val = pictures if validated else NONE
+    transforms: dict[str, Callable] = {"train_transform": noise, "eval_transform": noise}
+    module = make(
+        Splits(("a", "b"), pictures, val, None), num_workers=0, batch_size=4, **transforms
+    )
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=1.0 if validated else 0,
+        log_every_n_steps=1,
+        default_root_dir=tmp_path,
+    )
+    model = Mean()
+    trainer.fit(model, datamodule=module)
+    assert (model.trained, model.validated) == (12, 18 if validated else 0)  # 6 in the sanity check
+
+
+def test_workers_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "usable_cpus", lambda: 6)
+    assert choose_workers(photos=100, devices=1) == 0  # not worth a process
+    assert choose_workers(photos=10_000, devices=1) == 6
+    assert choose_workers(photos=10_000, devices=4) == 1
+    assert choose_workers(photos=10_000, devices=16) == 1
+    monkeypatch.setattr(base, "usable_cpus", lambda: 64)
+    assert choose_workers(photos=10_000, devices=1) == 8
+
+
+def test_usable_cpus_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert base.usable_cpus() == 3
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    assert base.usable_cpus() == 7
