@@ -1,0 +1,240 @@
+"""A configuration node -> an object; nothing the user wrote is ignored.
+
+Hydra refuses unknown keys on the command line, but not in experiment files, and skips nodes without
+`_target_`. Here both stop the run.
+"""
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from thaw.errors import ConfigError, Interrupted, ThawError
+
+KEYS = (
+    "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
+    "save_backbone", "label_smoothing", "backbone", "head", "data", "augment", "finetune", "optim",
+    "trainer", "callbacks", "logger", "paths",
+)  # fmt: skip
+
+
+def check_keys(cfg: DictConfig, allowed: Iterable[str] = KEYS) -> None:
+    """Refuses top-level keys that nothing reads, as a typo in an experiment file makes them.
+
+    Raises:
+        ConfigError: the key and the nearest allowed ones.
+    """
+    known = list(allowed)
+    for key in cfg:
+        if key not in known:
+            raise ConfigError(_unknown(str(key), str(key), cfg[key], known))
+
+
+def build(
+    node: Any, key: str, *, reserved: Mapping[str, str] | None = None, **computed: Any
+) -> Any:
+    """Calls what `_target_` names with the node's other keys.
+
+    Args:
+        node: a mapping with `_target_`; nested mappings with one are built too.
+        key: where the node stands ("data"), for messages.
+        reserved: arguments of the target that are set elsewhere -> where.
+        computed: arguments that the program knows and the user must not give.
+
+    Raises:
+        ConfigError: no `_target_`, a target that does not exist, an unknown or a missing key.
+    """
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    for name, place in (reserved or {}).items():
+        if isinstance(plain, Mapping) and name in plain:
+            raise ConfigError(f"{key}.{name}={plain[name]}: has no effect here; set {place}")
+    _check_node(plain, key, computed)
+    # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
+    filled = instantiate(OmegaConf.create({**plain, "_partial_": True}), _convert_="all")
+    if plain.get("_partial_"):
+        return functools.partial(filled, **computed)
+    return filled(**computed)
+
+
+def build_all(nodes: Any, key: str, **computed: Any) -> dict[str, Any]:
+    """Builds every node of a mapping (callbacks, loggers); null ones are off.
+
+    Raises:
+        ConfigError: as `build`, for `key`.name.
+    """
+    if nodes is None:
+        return {}
+    plain: Any = (
+        OmegaConf.to_container(nodes, resolve=True) if OmegaConf.is_config(nodes) else nodes
+    )
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{key}={plain}: allowed is a mapping of name -> node with _target_")
+    for name, node in plain.items():
+        if node is not None and (not isinstance(node, Mapping) or "_target_" not in node):
+            others = [str(other) for other in plain if other != name]
+            raise ConfigError(
+                f"{key}.{name}={node}: has no _target_, so it would do nothing"
+                f"{_near(str(name), others)}"
+            )
+    return {
+        str(name): build(node, f"{key}.{name}", **computed)
+        for name, node in plain.items()
+        if node is not None
+    }
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as dicts, lists, strings, numbers, booleans and None."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classification models, read from its source without importing it.
+
+    Importing it takes seconds, and `--help`, `--cfg` and shell completion should not.
+    """
+    package = importlib.util.find_spec("torchvision")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    folder = Path(next(iter(package.submodule_search_locations))) / "models"
+    pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+    return sorted(
+        name for file in folder.glob("*.py") for name in pattern.findall(file.read_text("utf-8"))
+    )
+
+
+def register_backbones() -> None:
+    """Makes every torchvision model a choice of the group `backbone`, as if it had a file there."""
+    store = ConfigStore.instance()
+    for name in torchvision_names():
+        node = {"defaults": ["torchvision", "_self_"], "name": name}
+        store.store(group="backbone", name=name, node=node, provider="torchvision")
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
+
+    The run goes on in its own folder, with its own settings: those that Hydra saved there.
+
+    Args:
+        arguments: of the command line, without the program's name.
+
+    Raises:
+        ConfigError: the folder is no run of thaw.
+    """
+    chosen = [word for word in arguments if word.startswith("resume=")]
+    if not chosen or chosen[-1] in ("resume=", "resume=null"):
+        return arguments
+    folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
+    saved = folder / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise ConfigError(
+            f"resume={folder}: no run to go on from ({saved} is missing). Give the folder of a "
+            "run, like logs/train/runs/2026-01-31_12-00-00, or a checkpoint with ckpt_path=FILE"
+        )
+    before = OmegaConf.load(saved)
+    assert isinstance(before, ListConfig)
+    kept = [str(word) for word in before if not str(word).startswith(("resume=", "ckpt_path="))]
+    added = [word for word in arguments if not word.startswith("resume=")]
+    return [*kept, *added, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+
+
+def last_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint of a run folder that is furthest along.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    checkpoints = Path(folder) / "checkpoints"
+    found = [path for name in ("last.ckpt", "interrupted.ckpt")
+             if (path := checkpoints / name).is_file()]  # fmt: skip
+    if not found:
+        raise ConfigError(
+            f"resume={folder}: no last.ckpt or interrupted.ckpt in {checkpoints}; the run ended "
+            "before its first epoch did, so start it again without resume"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors that the user can mend end the program with one paragraph instead of a stack.
+
+    Exits with 1, or with 130 after Ctrl-C or SIGTERM, as shells expect.
+    """
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"\nstopped; go on with: python train.py resume={stop.folder}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except ThawError as error:
+        # from a loading process torch hands it over with that process's stack in front
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        print(f"\nerror: {message}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(
+            f"{key}={node}: has no _target_. Choose a file of conf/{key.partition('.')[0]}/, or "
+            f"give {key}._target_ the path of a class or function"
+        )
+    try:
+        target = get_object(node["_target_"])
+        signature = inspect.signature(target)
+    except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"{key}._target_={node['_target_']}: cannot be found ({error})"
+        ) from error
+    parameters = signature.parameters.values()
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    given = {name: value for name, value in node.items() if not str(name).startswith("_")}
+    for name, value in given.items():
+        if value == "???":
+            raise ConfigError(f"{key}.{name}: has no value yet; give it as {key}.{name}=VALUE")
+        if name in computed:
+            raise ConfigError(f"{key}.{name}={value}: is computed by thaw; leave it out")
+        if name not in names and not takes_all:
+            raise ConfigError(
+                _unknown(f"{key}.{name}", str(name), value, [n for n in names if n not in computed])
+            )
+        if isinstance(value, Mapping) and "_target_" in value:
+            _check_node(value, f"{key}.{name}", {})
+    missing = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.name in names
+        and parameter.name not in {*given, *computed}
+    ]
+    if missing and not node.get("_partial_"):
+        raise ConfigError(f"{key}.{missing[0]}: is needed by {node['_target_']} and not given")
+
+
+def _unknown(key: str, name: str, value: Any, known: list[str]) -> str:
+    return f"{key}={value}: nothing reads this key{_near(name, known)}. Allowed: {', '.join(known)}"
+
+
+def _near(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

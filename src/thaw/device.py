@@ -1,0 +1,39 @@
+"""What suits the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
+    """The trainer's settings: `precision: auto` decided, no validation where it has no photos.
+
+    Args:
+        trainer: keyword arguments of Lightning's Trainer.
+        validates: whether there are validation photos.
+    """
+    node = dict(trainer)
+    if node.get("precision") == "auto":
+        node["precision"] = best_precision(str(node.get("accelerator", "auto")))
+    if not validates:
+        node["limit_val_batches"] = 0
+    return node
+
+
+def best_precision(accelerator: str) -> str:
+    """Lightning's `precision` for an accelerator: the fastest that needs no care.
+
+    bf16 has the range of float32, so it needs no loss scaling; GPUs older than Ampere compute it
+    slowly and get fp16. CPUs and Apple's GPUs stay at float32, where mixed precision is not
+    reliably faster.
+    """
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    capable = torch.cuda.get_device_capability()[0] >= 8
+    return "bf16-mixed" if capable else "16-mixed"
+
+
+def describe(device: torch.device) -> str:
+    """Name of the device: "NVIDIA H200", "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

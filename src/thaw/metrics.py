@@ -1,0 +1,76 @@
+"""What is measured on every split, and which way each number is better."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+)
+
+from thaw.errors import ConfigError
+
+MODES = {"loss": "min", "acc": "max", "acc_top5": "max", "acc_macro": "max", "f1": "max",
+         "ece": "min"}  # fmt: skip
+
+
+def make_metrics(num_classes: int, split: str) -> MetricCollection:
+    """Metrics over probabilities (N, K) and labels (N,), logged as `split`/name.
+
+    acc: share of photos whose best class is right. acc_top5: among the best five (or all, where
+    there are fewer classes). acc_macro: mean over classes of the accuracy within each, as the Pets
+    and Flowers papers report. f1: macro F1. ece: expected calibration error over 15 bins
+    (arXiv:1706.04599).
+    """
+    return MetricCollection(
+        {
+            "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+            "acc_top5": MulticlassAccuracy(
+                num_classes, top_k=min(5, num_classes), average="micro", validate_args=False
+            ),
+            "acc_macro": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
+            "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+        },
+        prefix=f"{split}/",
+    )
+
+
+def monitor_modes(callbacks: Mapping[str, Any] | None, *, validates: bool) -> dict[str, Any]:
+    """Callback nodes with `mode` filled in wherever a metric is monitored.
+
+    So the metric is chosen in one place, and "max" for a loss cannot happen.
+
+    Args:
+        callbacks: nodes by name.
+        validates: whether there are validation photos. Without, checkpoints go by nothing: the
+            best is the last.
+
+    Raises:
+        ConfigError: a metric that is not logged on the validation split, or early stopping
+            without one.
+    """
+    nodes = dict(callbacks or {})
+    for name, node in nodes.items():
+        monitor = node.get("monitor") if isinstance(node, Mapping) else None
+        if monitor is None:
+            continue
+        split, _, metric = str(monitor).partition("/")
+        if split != "val" or metric not in MODES:
+            allowed = ", ".join(f"val/{known}" for known in MODES)
+            raise ConfigError(
+                f"callbacks.{name}.monitor={monitor}: no such validation metric (monitor=... sets "
+                f"it for all callbacks). Allowed: {allowed}"
+            )
+        if validates:
+            nodes[name] = {"mode": MODES[metric], **node}
+        elif name == "checkpoint":
+            nodes[name] = {**node, "monitor": None}
+        else:
+            raise ConfigError(
+                f"callbacks.{name}.monitor={monitor}: there are no validation photos to measure it "
+                "on; set data.val_fraction=0.2, or choose callbacks=default"
+            )
+    return nodes

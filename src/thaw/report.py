@@ -1,0 +1,167 @@
+"""What a run leaves behind: results.json, history.json, curves.png and the last lines printed."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchvision
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from safetensors.torch import save_file
+
+import thaw
+from thaw.callbacks import Record
+from thaw.classifier import Classifier
+
+ROOT = Path(thaw.__file__).resolve().parents[2]
+
+
+def make_results(
+    model: Classifier,
+    record: Record,
+    metrics: Mapping[str, float],
+    **facts: Any,
+) -> dict[str, Any]:
+    """The flat object of results.json.
+
+    Args:
+        model: for the numbers of parameters.
+        record: of the training.
+        metrics: final ones under their logged names; `val/` of the best checkpoint.
+        facts: further entries (seconds, seed, device, ...), plain values.
+    """
+    groups = {
+        group.name: sum(parameter.numel() for _, parameter in named)
+        for group, named in model.group_parameters()
+    }
+    phases = [
+        {
+            "name": phase.name,
+            "epochs": int(done["epochs"]),
+            "seconds": round(done["seconds"], 3),
+            "images_per_second": round(done["images"] / done["seconds"], 1),
+        }
+        for phase in record.plan.phases
+        if (done := record.phases.get(phase.name))
+    ]
+    return {
+        **{name: float(value) for name, value in sorted(metrics.items())},
+        "phases": phases,
+        "parameters": sum(groups.values()),
+        "trainable_parameters": sum(groups[name] for name in record.plan.phases[-1].rates),
+        **facts,
+        "versions": versions(),
+        "git": git_revision(),
+    }
+
+
+def write(folder: Path, results: Mapping[str, Any], record: Record) -> None:
+    """Writes results.json, history.json (metrics of every epoch) and curves.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(results, folder / "results.json")
+    write_json(record.history, folder / "history.json")
+    if record.history:
+        figure = draw_curves(record.history, record.plan.unfreeze_epochs)
+        figure.savefig(folder / "curves.png", dpi=120)
+
+
+def save_body(model: Classifier, path: Path) -> None:
+    """Writes the body's weights, in float16, for `backbone.weights=PATH` in another run."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.body.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes a JSON file that is whole or not there."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The small table that is printed last."""
+    lines = []
+    for split in ("val", "test"):
+        cells = [
+            f"{name} {results[f'{split}/{name}']:.4f}"
+            for name in ("acc", "acc_top5", "acc_macro", "f1", "ece", "loss")
+            if f"{split}/{name}" in results
+        ]
+        if cells:
+            lines.append(f"{split:<10}" + "   ".join(cells))
+    for phase in results["phases"]:
+        lines.append(
+            f"{phase['name']:<10}{phase['epochs']} epochs   {phase['seconds']:.1f} s   "
+            f"{phase['images_per_second']:.0f} images/s"
+        )
+    lines.append(f"{'run':<10}{results['seconds']:.1f} s in all   seed {results['seed']}   "
+                 f"{results['device']}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def draw_curves(
+    history: Sequence[Mapping[str, Any]], unfreeze_epochs: Sequence[int] = ()
+) -> Figure:
+    """Loss and accuracy of training and validation by epoch, a line where a phase begins."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    epochs = [row["epoch"] + 1 for row in history]
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+        for split, style in (("train", "o--"), ("val", "o-")):
+            values = [row.get(f"{split}/{metric}") for row in history]
+            if any(value is not None for value in values):
+                axes.plot(epochs, values, style, label=split, markersize=4)
+        for epoch in unfreeze_epochs:
+            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label="unfreeze")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel({"loss": "loss", "acc": "accuracy"}[metric])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def log_final(
+    loggers: Sequence[Logger], config: Mapping[str, Any], metrics: Mapping[str, float]
+) -> None:
+    """The whole configuration as hyperparameters; TensorBoard gets the final metrics with it."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(config), dict(metrics))
+        else:
+            logger.log_hyperparams(dict(config))
+        logger.finalize("success")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can change a result."""
+    return {
+        "thaw": thaw.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning": lightning.__version__,
+    }
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout this runs from, "+changes" when it is not clean; None without git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

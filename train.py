@@ -1,0 +1,151 @@
+"""Fine-tune a pretrained backbone on photos.
+
+    python train.py                                      tiny backbone, drawn flowers, offline
+    python train.py backbone=resnet50 data=flowers102    downloads both on first use
+    python train.py data=folder data.root=my/photos      one folder a class
+
+`run` reads downward: backbone -> data -> model -> plan -> trainer -> fit -> test -> results.
+"""
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from thaw import config
+from thaw.errors import ConfigError
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Trains, tests and reports as `cfg` says; returns what results.json holds.
+
+    Which weights win: those of `ckpt_path` or `resume` (with optimiser and epoch) over
+    `backbone.weights`; null there means from scratch.
+
+    Raises:
+        ThawError: a setting, a photo or a download that the user can mend.
+        Interrupted: stopped by Ctrl-C or SIGTERM, with a checkpoint to go on from.
+    """
+    # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from thaw import device, metrics, report, transforms
+    from thaw.callbacks import ApplyPlan, GracefulStop, Record, StopEarly
+    from thaw.classifier import Classifier
+    from thaw.module import TransferModule
+
+    # 1. Settings
+    started = time.perf_counter()
+    config.check_keys(cfg)
+    settings = config.plain(cfg)
+    output = Path(cfg.paths.output_dir)
+    checkpoint = config.last_checkpoint(cfg.resume) if cfg.resume else cfg.ckpt_path
+    if not cfg.train and not checkpoint:
+        raise ConfigError("train=false: needs a trained model to test, give ckpt_path=FILE")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not of this run
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
+    if cfg.resume:
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # it is meant to
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    # 2. Backbone: it owns the input spec, so it comes before the data
+    backbone = config.build(cfg.backbone, "backbone")
+
+    # 3. Data
+    data = config.build(
+        cfg.data,
+        "data",
+        train_transform=config.build(cfg.augment, "augment", spec=backbone.input_spec),
+        eval_transform=transforms.eval_transform(backbone.input_spec),
+    )
+
+    # 4. Model
+    sizes = {"in_features": backbone.out_features, "num_classes": len(data.classes)}
+    classifier = Classifier(backbone, config.build(cfg.head, "head", **sizes))
+
+    # 5. Plan: what trains when, at which rate
+    plan = config.build(
+        cfg.finetune,
+        "finetune",
+        groups=classifier.group_names,
+        max_epochs=cfg.trainer.max_epochs,
+    )
+    module = TransferModule(
+        classifier,
+        plan,
+        config.build(
+            cfg.optim, "optim", reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+        ),
+        classes=data.classes,
+        label_smoothing=cfg.label_smoothing,
+        channels_last=backbone.is_convolutional,
+        seed=cfg.seed,
+        config=settings,
+    )
+
+    # 6. Trainer
+    callbacks = config.build_all(
+        metrics.monitor_modes(settings["callbacks"], validates=data.val is not None), "callbacks"
+    )
+    for callback in callbacks.values():
+        if isinstance(callback, StopEarly):
+            callback.check(plan)
+    record = Record(plan)
+    notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
+    ours = [ApplyPlan(plan, notes), record, GracefulStop(output / "checkpoints")]
+    loggers = list(config.build_all(settings["logger"], "logger").values())
+    trainer: pl.Trainer = config.build(
+        device.trainer_settings(settings["trainer"], validates=data.val is not None),
+        "trainer",
+        callbacks=[*ours, *callbacks.values()],
+        logger=loggers,
+        enable_progress_bar="progress" in callbacks,
+    )
+
+    # 7. Fit, and choose the epoch by the validation metric
+    if cfg.train:
+        trainer.fit(module, data, ckpt_path=checkpoint)
+    best = checkpoint
+    if cfg.train and isinstance(trainer.checkpoint_callback, ModelCheckpoint):
+        best = trainer.checkpoint_callback.best_model_path or None
+    scores = record.metrics_of(best) if cfg.train else {}
+
+    # 8. Test: the split is read here and nowhere else
+    if cfg.test and data.test is not None:
+        trainer.test(module, data, ckpt_path=best, verbose=False)
+        scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    # 9. Results
+    results = report.make_results(
+        classifier, record, scores,
+        seconds=round(time.perf_counter() - started, 3),
+        seed=cfg.seed, device=device.describe(module.device), tags=settings["tags"],
+        best_checkpoint=str(best) if best else None,
+    )  # fmt: skip
+    if trainer.is_global_zero:
+        report.write(output, results, record)
+        report.log_final(loggers, settings, scores)
+        if cfg.save_backbone:
+            report.save_body(classifier, Path(cfg.save_backbone))
+        print(report.summary(results), f"{'folder':<10}{output}", sep="\n")
+    return results
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """One job of Hydra's; a sweep over hyperparameters optimises what it returns."""
+    with config.explained():
+        return run(cfg).get(cfg.monitor)
+
+
+if __name__ == "__main__":
+    config.register_backbones()
+    with config.explained():
+        sys.argv[1:] = config.resume_arguments(sys.argv[1:])
+    main()
