@@ -1,4 +1,4 @@
-"""The order in which photos are read: a pure function of (seed, epoch), resumable inside an epoch."""
+"""The order in which photos are read: a function of (seed, epoch), resumable inside an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
