@@ -8,6 +8,7 @@
 """
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from thaw import config
 from thaw.errors import ConfigError
+
+# Read when torch is loaded: its CPU threads sleep while they wait instead of spinning, which takes
+# the cores from the processes that decode.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -107,6 +112,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )
+
+    report.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
 
     # 7. Fit, and choose the epoch by the validation metric
     if cfg.train:

@@ -1,5 +1,6 @@
 """The whole run, end to end, on small pictures."""
 
+import csv
 import json
 import os
 import signal
@@ -71,8 +72,12 @@ def test_a_run_leaves_everything(photos: Path, tmp_path: Path) -> None:
     for name in ("curves.png", "first_batch.png", "plan.txt", "checkpoints/last.ckpt"):
         assert (tmp_path / name).stat().st_size > 0
     assert list((tmp_path / "tensorboard").glob("events*"))
-    csv = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"lr/head", "lr/layer4", "val/acc", "train/loss_step"} <= set(csv)
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"lr/head", "lr/layer4", "val/acc", "train/loss_step"} <= set(rows[0])
+    for metric in ("train/acc", "train/loss_epoch", "val/acc"):  # each in the row of its own epoch
+        logged = [float(row[metric]) for row in rows if row[metric]]
+        assert [row[metric] for row in history] == pytest.approx(logged)
 
 
 def test_a_frozen_body_is_the_same_to_the_bit_at_the_end(photos: Path, tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_a_key_that_nothing_reads_is_refused(photos: Path, tmp_path: Path) -> No
     cfg = configuration(tmp_path, *SMALL, f"data.root={photos}")
     with open_dict(cfg):
         cfg.label_smothing = 0.2
-    with pytest.raises(ConfigError, match="label_smothing=0.2.*did you mean label_smoothing"):
+    with pytest.raises(ConfigError, match=r"label_smothing=0\.2.*did you mean label_smoothing"):
         train.run(cfg)
 
 
@@ -230,7 +235,7 @@ def test_another_metric_to_go_by(photos: Path, tmp_path: Path) -> None:
     history = json.loads((tmp_path / "history.json").read_text())
     best = torch.load(next((tmp_path / "checkpoints").glob("best*")), weights_only=True)["epoch"]
     assert history[best]["val/loss"] == min(row["val/loss"] for row in history)
-    with pytest.raises(ConfigError, match="monitor=test/acc.*val/acc"):
+    with pytest.raises(ConfigError, match=r"monitor=test/acc.*val/acc"):
         run(photos, tmp_path, "monitor=test/acc")
 
 

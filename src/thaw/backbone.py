@@ -146,7 +146,8 @@ def tiny_backbone(weights: str | None = "DEFAULT", image_size: int | None = None
             f"backbone.weights={weights}: backbone=tiny has DEFAULT, a path (.pth, .safetensors) "
             "or null"
         )
-    spec = InputSpec(tiny.INPUT.size, tiny.INPUT.size, tiny.INPUT.mean, tiny.INPUT.std)
+    own = tiny.INPUT
+    spec = InputSpec(own.size, own.resize, own.mean, own.std)
     if image_size is not None:
         spec = spec.at(image_size)
     file = str(tiny.WEIGHTS) if weights == "DEFAULT" else weights

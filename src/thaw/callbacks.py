@@ -192,8 +192,19 @@ class GracefulStop(pl.Callback):
             trainer.save_checkpoint(self.path)
             raise Interrupted(self.path)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    # Not in teardown: Lightning gives its own signals back before that, and does not call it at all
+    # after an exception; testing, or the next run in this process, would then have ours.
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gives the signals back."""
+        self._give_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the signals back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers.clear()

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pooch
 import requests
 import urllib3.exceptions
 from filelock import FileLock, Timeout
@@ -99,6 +98,9 @@ def _alone(path: Path, url: str, remedy: str) -> Iterator[None]:
 
 
 def _download(url: str, path: Path, checksum: str | None, remedy: str) -> None:
+    # here, not above: in a notebook it warns of tqdm's missing widgets, download or not
+    import pooch
+
     opened: list[requests.Response] = []
 
     def remember(response: requests.Response, *_: object, **__: object) -> None:

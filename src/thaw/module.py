@@ -5,17 +5,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
 from thaw.metrics import make_metrics
 from thaw.optim import parameter_groups
 from thaw.plan import Plan
-from thaw.seeds import derive
+from thaw.seeds import derive, seed_generators
 
 
 class TransferModule(pl.LightningModule):
@@ -54,9 +55,10 @@ class TransferModule(pl.LightningModule):
         self.seed = seed
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
-        self.train_metrics = make_metrics(len(classes), "train")
-        self.val_metrics = make_metrics(len(classes), "val")
-        self.test_metrics = make_metrics(len(classes), "test")
+        # "train" alone would hide Module.train
+        self.metrics = nn.ModuleDict(
+            {f"{split}_": make_metrics(len(classes), split) for split in ("train", "val", "test")}
+        )
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,42 +83,25 @@ class TransferModule(pl.LightningModule):
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Makes this step's random numbers a function of (seed, step, rank): see seeds.py."""
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        torch.manual_seed(derive(self.seed, step, self.global_rank))
+        seed_generators(derive(self.seed, step, self.global_rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
         images, labels = batch
         scores = self(images)
         loss = functional.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
-        self.train_metrics.update(scores.detach().float().softmax(1), labels)
+        self._log("train", scores.detach(), labels)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True,
                  batch_size=len(labels))  # fmt: skip
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the epoch's training metrics."""
-        self.log_dict(self.train_metrics.compute())
-        self.train_metrics.reset()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Updates the metrics of val/."""
         self._evaluate(batch, "val")
 
-    def on_validation_epoch_end(self) -> None:
-        """Logs val/, its accuracy in the progress bar too."""
-        values = self.val_metrics.compute()
-        self.log("val/acc", values.pop("val/acc"), prog_bar=True)
-        self.log_dict(values)
-        self.val_metrics.reset()
-
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Updates the metrics of test/."""
         self._evaluate(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Logs test/."""
-        self.log_dict(self.test_metrics.compute())
-        self.test_metrics.reset()
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
         """Class probabilities (N, K)."""
@@ -125,10 +110,19 @@ class TransferModule(pl.LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         images, labels = batch
-        scores = self(images).float()
-        metrics = self.val_metrics if split == "val" else self.test_metrics
-        metrics.update(scores.softmax(1), labels)
+        scores = self(images)
+        self._log(split, scores, labels)
         # plain cross-entropy, comparable whatever the training loss smooths
-        loss = functional.cross_entropy(scores, labels)
+        loss = functional.cross_entropy(scores.float(), labels)
         self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels),
                  sync_dist=True)  # fmt: skip
+
+    def _log(self, split: str, scores: Tensor, labels: Tensor) -> None:
+        """Updates the split's metrics with (N, K) and (N,); Lightning computes them once an epoch.
+
+        Logged as metrics, not as values at the end of the epoch: callbacks see them in time then.
+        """
+        metrics = self.metrics[f"{split}_"]
+        assert isinstance(metrics, MetricCollection)
+        metrics.update(scores.float().softmax(1), labels)
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))

@@ -1,9 +1,10 @@
 """What a run leaves behind: results.json, history.json, curves.png and the last lines printed."""
 
 import json
+import math
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from safetensors.torch import save_file
+from torch import Tensor
 
 import thaw
 from thaw.callbacks import Record
@@ -128,6 +130,36 @@ def draw_curves(
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
+
+
+def draw_pictures(
+    images: Tensor, titles: Sequence[str], *, wrong: Collection[int] = (), columns: int = 6
+) -> Figure:
+    """Pictures in rows, each under its title.
+
+    Args:
+        images: (N, 3, H, W), values 0-1.
+        titles: N of them; a line break makes two lines.
+        wrong: numbers of the pictures whose titles are red.
+        columns: pictures in a row.
+    """
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+    places = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in places:
+        axes.set_axis_off()
+    for number, (axes, image, title) in enumerate(zip(places, images, titles, strict=False)):
+        axes.imshow(image.permute(1, 2, 0).cpu().numpy())  # H W C
+        axes.set_title(title, fontsize=9, color="tab:red" if number in wrong else "black")
+    return figure
+
+
+def log_config(loggers: Sequence[Logger], text: str) -> None:
+    """The configuration, as YAML, among TensorBoard's texts."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            indented = text.replace("\n", "\n    ")  # Markdown for: as it stands
+            logger.experiment.add_text("config", f"    {indented}")
 
 
 def log_final(
