@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
+    import torch
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from thaw import device, metrics, report, transforms
@@ -57,6 +58,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
     if cfg.resume:
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # it is meant to
+    device.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data
@@ -122,10 +124,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.train and isinstance(trainer.checkpoint_callback, ModelCheckpoint):
         best = trainer.checkpoint_callback.best_model_path or None
     scores = record.metrics_of(best) if cfg.train else {}
+    if best:
+        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
 
     # 8. Test: the split is read here and nowhere else
     if cfg.test and data.test is not None:
-        trainer.test(module, data, ckpt_path=best, verbose=False)
+        trainer.test(module, data, verbose=False)
         scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     # 9. Results

@@ -225,6 +225,10 @@ def test_lightning_takes_the_loaders_and_their_absence(
 
 def test_workers_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "usable_cpus", lambda: 6)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert choose_workers(photos=10_000, devices=1) == 3  # the network needs the others
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert choose_workers(photos=100, devices=1) == 0  # not worth a process
     assert choose_workers(photos=10_000, devices=1) == 6
     assert choose_workers(photos=10_000, devices=4) == 1

@@ -200,8 +200,8 @@ def test_without_validation_photos_the_last_epoch_is_tested(photos: Path, tmp_pa
 
 def test_the_saved_body_is_a_backbone(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "body.safetensors"
-    run(photos, tmp_path / "a", f"save_backbone={file}", "test=false")
-    trained = weights(tmp_path / "a" / "checkpoints" / "last.ckpt")["classifier.body.conv1.weight"]
+    first = run(photos, tmp_path / "a", f"save_backbone={file}", "test=false")
+    trained = weights(first["best_checkpoint"])["classifier.body.conv1.weight"]
     run(photos, tmp_path / "b", f"backbone.weights={file}", "trainer.max_epochs=3", "test=false",
         "finetune=feature_extraction")  # fmt: skip
     again = weights(tmp_path / "b" / "checkpoints" / "last.ckpt")["classifier.body.conv1.weight"]

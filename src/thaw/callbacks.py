@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -162,12 +162,12 @@ class GracefulStop(pl.Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "interrupted.ckpt"
         self.asked = False
-        self.handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes over both signals; Lightning has set its own before."""
+        """Takes over both signals. Lightning, which has set its own before, gives all signals back
+        when training ends or fails."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.handlers[number] = signal.signal(number, self._ask)
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -192,22 +192,22 @@ class GracefulStop(pl.Callback):
             trainer.save_checkpoint(self.path)
             raise Interrupted(self.path)
 
-    # Not in teardown: Lightning gives its own signals back before that, and does not call it at all
-    # after an exception; testing, or the next run in this process, would then have ours.
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the signals back."""
-        self._give_back()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Gives the signals back."""
-        self._give_back()
+class SaveLast(Checkpoint):
+    """last.ckpt after every epoch, to resume from.
 
-    def _give_back(self) -> None:
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers.clear()
+    Lightning's `ModelCheckpoint(save_last=True)` writes it only when the epoch is also one of the
+    best (2.6.6), so that a killed run would lose every epoch since. A Checkpoint, since these come
+    after all other callbacks, in their order in the configuration: so what ModelCheckpoint knows is
+    in the file.
+    """
+
+    def __init__(self, dirpath: str) -> None:
+        self.path = Path(dirpath) / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves, when the epoch is whole."""
+        trainer.save_checkpoint(self.path)
 
 
 class StopEarly(EarlyStopping):

@@ -1,5 +1,7 @@
 """What suits the device."""
 
+import ctypes
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,3 +39,19 @@ def best_precision(accelerator: str) -> str:
 def describe(device: torch.device) -> str:
     """Name of the device: "NVIDIA H200", "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def keep_freed_memory() -> None:
+    """Stops glibc from handing the memory of freed tensors back to the kernel after each step.
+
+    It would ask for it again a moment later, and the kernel clears every page: on a CPU that took
+    0.9 of 2.4 seconds of a training step (MobileNetV2, 64 images of 128 pixels, channels_last; with
+    this none). A process that computes on a GPU gains nothing, another libc has no such call.
+    Source: mallopt(3).
+    """
+    if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
+        return
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(trim_threshold, -1)  # never trim
+    libc.mallopt(mmap_max, 0)  # large blocks from the heap too, which is kept

@@ -1,0 +1,228 @@
+"""Callbacks on a small network: what they record, refuse, log and give back."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from models import small_classifier
+from torch import Tensor
+
+from thaw.callbacks import (
+    ApplyPlan,
+    GracefulStop,
+    LogRates,
+    Record,
+    SaveLast,
+    StopEarly,
+    current_rates,
+)
+from thaw.errors import ConfigError
+from thaw.finetune import feature_extraction, freeze_unfreeze
+from thaw.module import TransferModule
+from thaw.optim import Schedule
+from thaw.plan import Plan
+
+NAMES = ("conv", "low", "middle", "deep", "head")
+STILL = Schedule(1e-12, "constant")  # a rate at which nothing changes
+BATCH, STEPS = 4, 3  # images, batches in an epoch
+IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Schedule = STILL) -> Plan:
+    return freeze_unfreeze(
+        NAMES, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5
+    )
+
+
+class Batches:
+    """The same batch some times an epoch; with wrong labels in odd epochs, if these are given."""
+
+    def __init__(self, labels: Tensor, number: int, wrong: Tensor | None = None) -> None:
+        self.labels = (labels, labels if wrong is None else wrong)
+        self.number = number
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = self.labels[self.epoch % 2]
+        self.epoch += 1
+        return iter([(IMAGES, labels)] * self.number)
+
+
+def fit(folder: Path, plan: Plan, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    """Trains the small network by a plan, on labels that it gives itself."""
+    model = small_classifier()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with torch.no_grad():
+        labels = model.eval()(IMAGES).argmax(1)  # (N,)
+    model.train()
+    module = TransferModule(model, plan, torch.optim.SGD, classes=("a", "b", "c", "d"))  # pyright: ignore[reportArgumentType]
+    trainer = pl.Trainer(
+        max_epochs=plan.phases[-1].end, accelerator="cpu", default_root_dir=folder,
+        callbacks=[ApplyPlan(plan), *callbacks], enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+        **{"logger": False, "log_every_n_steps": 1, "enable_checkpointing": False, **settings},
+    )  # fmt: skip
+    trainer.fit(module, Batches(labels, STEPS, wrong=(labels + 1) % 4), Batches(labels, 1))
+    return trainer
+
+
+def test_history_has_the_metrics_of_its_own_epoch(tmp_path: Path) -> None:
+    """Labels are right in one epoch and wrong in the next."""
+    right: dict[int, list[float]] = {}
+
+    class Count(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, _: Any, batch: Any, *__: Any):
+            best = module(IMAGES).argmax(1)
+            right.setdefault(trainer.current_epoch, []).append(float((best == batch[1]).all()))
+
+    record = Record(plan := two_phases())
+    fit(tmp_path, plan, record, Count())
+    assert set(map(tuple, right.values())) == {(0,) * STEPS, (1,) * STEPS}
+    assert [row["epoch"] for row in record.history] == [0, 1, 2]
+    assert [row["phase"] for row in record.history] == ["frozen", "unfrozen", "unfrozen"]
+    assert [row["train/acc"] for row in record.history] == [right[epoch][0] for epoch in range(3)]
+    assert [row["val/acc"] for row in record.history] == [1, 1, 1]
+    assert len({frozenset(row) for row in record.history}) == 1
+
+
+def test_phases_count_epochs_and_images_of_training_and_validation(tmp_path: Path) -> None:
+    record = Record(plan := two_phases())
+    fit(tmp_path, plan, record)
+    counts = {name: (phase["epochs"], phase["images"]) for name, phase in record.phases.items()}
+    assert counts == {"frozen": (1, 16), "unfrozen": (2, 32)}
+    assert all(phase["seconds"] > 0 for phase in record.phases.values())
+
+
+def test_the_record_has_the_metrics_of_the_checkpoints_epoch(tmp_path: Path) -> None:
+    record = Record(two_phases())
+    assert record.metrics_of(None) == {}
+    record.history = [
+        {"epoch": epoch, "phase": "frozen", "val/acc": epoch / 10} for epoch in range(3)
+    ]
+    file = tmp_path / "best.ckpt"
+    torch.save({"epoch": 1}, file)
+    assert record.metrics_of(file) == {"val/acc": 0.1}
+    assert record.metrics_of(None) == {"val/acc": 0.2}
+
+
+def test_only_a_run_that_goes_on_takes_up_the_record() -> None:
+    """The best checkpoint, loaded to be tested, knows less than the run does."""
+    saved = {"record": {"history": [{"epoch": 0}], "phases": {"frozen": {"epochs": 1}}}}
+    for doing, expected in ((TrainerFn.FITTING, [{"epoch": 0}]), (TrainerFn.TESTING, [])):
+        record = Record(two_phases())
+        trainer: Any = SimpleNamespace(state=SimpleNamespace(fn=doing))
+        record.on_load_checkpoint(trainer, pl.LightningModule(), saved)
+        assert record.history == expected
+        assert list(record.phases) == ["frozen"] * len(expected)
+
+
+def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            seen.append(current_rates(trainer))
+
+    plan = two_phases(2, frozen=Schedule(1e-9, "cosine"))
+    fit(tmp_path, plan, Look())
+    assert seen == [
+        {f"lr/{name}": plan.rate(name, step, STEPS) for name in NAMES} for step in range(2 * STEPS)
+    ]
+    assert seen[0] == {"lr/conv": 0, "lr/low": 0, "lr/middle": 0, "lr/deep": 0, "lr/head": 1e-9}
+    assert seen[STEPS]["lr/deep"] == 5e-13
+
+
+def test_rates_are_logged_at_their_interval_and_at_each_epochs_start(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    fit(tmp_path, two_phases(), LogRates(), logger=logger, log_every_n_steps=2)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    header = lines[0].split(",")
+    rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
+    steps = {int(row["step"]) for row in rows if row["lr/head"]}
+    assert steps == {0, 2, 3, 4, 6, 8}
+    assert {name.removeprefix("lr/") for name in header if name.startswith("lr/")} == set(NAMES)
+
+
+def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = two_phases()
+    trainer = fit(tmp_path, plan)
+    text = (tmp_path / "plan.txt").read_text()
+    assert text in capsys.readouterr().out
+    assert "frozen: epochs 0-0" in text
+    assert "unfrozen: epochs 1-2" in text
+    assert trainer.global_step == 3 * STEPS
+
+
+def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
+    callback = ApplyPlan(two_phases())
+    trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
+    with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
+        callback.setup(trainer, pl.LightningModule(), "fit")
+    callback.setup(trainer, pl.LightningModule(), "test")  # nothing is frozen there
+
+
+def test_the_last_epoch_is_kept_also_when_it_is_no_better(tmp_path: Path) -> None:
+    """val/acc is 1 from the first epoch on, so only that one is ever the best."""
+    best = ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max")
+    fit(tmp_path, two_phases(), SaveLast(str(tmp_path)), best, enable_checkpointing=True)
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"]
+              for path in tmp_path.glob("*.ckpt")}  # fmt: skip
+    assert epochs == {"best": 0, "last": 2}
+
+
+def stop_early(patience: int) -> StopEarly:
+    return StopEarly(monitor="val/acc", mode="max", patience=patience)
+
+
+def test_patience_must_fit_into_the_last_phase() -> None:
+    plan = two_phases(4)  # the last phase has three epochs
+    callback = stop_early(2)
+    callback.check(plan)
+    assert callback.plan is plan
+    for patience in (3, 9):
+        with pytest.raises(ConfigError, match=r"phase \(unfrozen\) has 3 .* allowed is 0 to 2"):
+            stop_early(patience).check(plan)
+    stop_early(3).check(feature_extraction(NAMES, 4, frozen=STILL))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> None:
+    """Else Ctrl-C would do nothing in what follows, as in a notebook's next cell."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    during: list[Any] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            during.extend(signal.getsignal(number) for number in numbers)
+            if fails:
+                raise ZeroDivisionError
+
+    stop = GracefulStop(tmp_path)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        fit(tmp_path, two_phases(2), stop, Look())
+    assert set(during) == {stop._ask}
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = GracefulStop(tmp_path)
+    stop._ask(signal.SIGTERM, None)
+    assert "SIGTERM: stopping, with a checkpoint" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        stop._ask(signal.SIGTERM, None)

@@ -1,0 +1,304 @@
+"""Every file under conf/ composes, and builds what it says; no key is unknown, none is missing."""
+
+import functools
+import importlib.util
+import inspect
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from models import SPEC
+from omegaconf import DictConfig, OmegaConf
+from runs import CONF, ROOT, command, configuration
+from torch import nn
+
+from thaw import config, device, metrics
+from thaw.errors import ConfigError
+from thaw.plan import Plan
+
+RUN = Path("/somewhere/run")  # never written to
+NAMES = ("stem", "deep", "head")  # layer groups
+# What train.py computes, so that it stands in no file.
+COMPUTED = {
+    "thaw.head": {"in_features", "num_classes"},
+    "thaw.transforms": {"spec"},
+    "thaw.finetune": {"groups", "max_epochs"},
+    "thaw.data": {"train_transform", "eval_transform"},
+}
+# What a choice needs from the user, or from a machine with weights, to be built here.
+NEEDED = {
+    "data/folder": ["data.root=."],
+    "backbone/tiny": ["backbone.weights=null"],
+    "backbone/torchvision": ["backbone.name=resnet18", "backbone.weights=null"],
+}
+# Leaves of one constructor's plain defaults; the others choose values of their own.
+DEFAULTS = ["augment/default", "backbone/tiny", "backbone/torchvision", "head/linear"]
+# Arguments that loggers pass on, so that no signature of theirs names them.
+PASSED_ON = {"lightning.pytorch.loggers.WandbLogger": {"tags"}}  # to wandb.init
+
+
+def files(*groups: str) -> list[str]:
+    """`group/name` of the files of some groups."""
+    found = [path for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
+    return [f"{path.parent.name}/{path.stem}" for path in found]
+
+
+LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "logger", "optim",
+               "trainer")  # fmt: skip
+RECIPES = files("experiment", "debug", "hparams_search")
+
+
+@functools.cache  # composing takes a quarter of a second: most of the time of these tests
+def chosen(leaf: str) -> DictConfig:
+    """The composed configuration of a run into RUN with one choice changed."""
+    group, _, name = leaf.partition("/")
+    return configuration(RUN, f"{group}={name}", *NEEDED.get(leaf, []))
+
+
+def nodes(node: Any) -> list[Mapping[str, Any]]:
+    """All nodes with a target, the node itself and nested ones."""
+    if not isinstance(node, Mapping):
+        return []
+    inner = [found for value in node.values() for found in nodes(value)]
+    return [node, *inner] if "_target_" in node else inner
+
+
+def parameters(target: str) -> dict[str, inspect.Parameter]:
+    """Named parameters of a target."""
+    known = inspect.signature(get_object(target)).parameters
+    return {
+        name: parameter
+        for name, parameter in known.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def is_ours(target: str) -> bool:
+    """Whether the signature was written in thaw: some callbacks have that of Lightning's."""
+    found = get_object(target)
+    return target.startswith("thaw.") and (not inspect.isclass(found) or "__init__" in vars(found))
+
+
+def keys(node: Mapping[str, Any]) -> set[str]:
+    return {name for name in node if not name.startswith("_")}
+
+
+def test_every_file_belongs_to_a_test() -> None:
+    """A new group must be added to LEAVES or RECIPES."""
+    every = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
+    others = {"train.yaml", "hydra/default.yaml", "paths/default.yaml", "local/default.yaml"}
+    assert every - others == {f"{name}.yaml" for name in [*LEAVES, *RECIPES]}
+
+
+def test_the_main_file_has_the_keys_that_train_reads() -> None:
+    assert set(configuration(RUN)) == set(config.KEYS)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_a_leaf_has_the_arguments_of_its_constructor(leaf: str) -> None:
+    """None that it does not take; of our own constructors all that thaw does not compute."""
+    group = leaf.partition("/")[0]
+    for node in nodes(config.plain(chosen(leaf))[group]):
+        target = node["_target_"]
+        known = set(parameters(target))
+        assert keys(node) <= known | PASSED_ON.get(target, set()), target
+        if is_ours(target):
+            computed = COMPUTED.get(".".join(target.split(".")[:2]), set())
+            assert keys(node) == known - computed, target
+
+
+@pytest.mark.parametrize("leaf", DEFAULTS + files("data"))
+def test_a_plain_leaf_has_the_defaults_of_its_constructor(leaf: str) -> None:
+    """So that what a notebook builds without naming it is what train.py builds."""
+    node = OmegaConf.to_container(OmegaConf.load(CONF / f"{leaf}.yaml"), resolve=False)
+    assert isinstance(node, dict)
+    known = parameters(node["_target_"])
+    written = {}
+    for name, value in node.items():
+        wired = isinstance(value, str) and value.startswith("${")
+        if name in known and known[name].default is not inspect.Parameter.empty and not wired:
+            written[name] = tuple(value) if isinstance(value, list) else value
+    assert written == {name: known[name].default for name in written}
+    assert written
+
+
+@pytest.mark.parametrize("leaf", files("backbone"))
+def test_a_backbone_is_built(leaf: str) -> None:
+    backbone = config.build(chosen(leaf).backbone, "backbone")
+    assert backbone.weights == "random"
+    assert len(backbone.groups) > 2
+
+
+@pytest.mark.parametrize("leaf", files("head"))
+def test_a_head_is_built(leaf: str) -> None:
+    head = config.build(chosen(leaf).head, "head", in_features=8, num_classes=3)
+    assert head.eval()(torch.zeros(2, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("leaf", files("augment"))
+def test_an_augmentation_is_built(leaf: str) -> None:
+    transform = config.build(chosen(leaf).augment, "augment", spec=SPEC)
+    image = transform(torch.zeros(3, 30, 40, dtype=torch.uint8))
+    assert image.shape == (3, SPEC.size, SPEC.size)
+    assert image.dtype == torch.float32
+
+
+@pytest.mark.parametrize("leaf", files("data"))
+def test_a_data_module_is_built(leaf: str) -> None:
+    module = config.build(chosen(leaf).data, "data", train_transform=None, eval_transform=None)
+    assert isinstance(module, LightningDataModule)
+    assert module.name == leaf.partition("/")[2]
+    assert str(module.cache_dir) == os.environ.get("THAW_CACHE", "cache")
+    assert str(module.data_dir) == os.environ.get("THAW_DATA", "data")
+
+
+def test_a_folder_of_photos_must_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.root: has no value yet; .*data\.root=VALUE"):
+        config.build(configuration(RUN, "data=folder").data, "data")
+
+
+@pytest.mark.parametrize("leaf", files("finetune"))
+def test_a_plan_is_built(leaf: str) -> None:
+    cfg = chosen(leaf)
+    assert build_plan(cfg).mode == leaf.partition("/")[2]
+    assert (cfg.backbone.weights is None) == (leaf == "finetune/from_scratch")
+
+
+@pytest.mark.parametrize("leaf", files("optim"))
+def test_an_optimiser_is_built(leaf: str) -> None:
+    make = config.build(chosen(leaf).optim, "optim", reserved={"lr": "elsewhere"})
+    optimizer = make([{"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}])
+    assert type(optimizer).__name__.lower() == leaf.partition("/")[2]
+
+
+@pytest.mark.parametrize("leaf", files("trainer"))
+def test_a_trainer_is_built(leaf: str) -> None:
+    settings = device.trainer_settings(config.plain(chosen(leaf))["trainer"], validates=True)
+    here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(settings["accelerator"], True):
+        # everything else is right when only the device is missing
+        with pytest.raises(MisconfigurationException, match=r"No supported gpu|MPS"):
+            config.build(settings, "trainer", logger=False)
+        return
+    trainer = config.build(settings, "trainer", logger=False)
+    assert isinstance(trainer, Trainer)
+    assert trainer.max_epochs == 10
+    assert trainer.default_root_dir == str(RUN)
+    assert ("DDP" in type(trainer.strategy).__name__) == (leaf == "trainer/ddp")
+
+
+@pytest.mark.parametrize("leaf", files("callbacks"))
+def test_callbacks_are_built(leaf: str) -> None:
+    settings = config.plain(chosen(leaf))["callbacks"]
+    made = config.build_all(metrics.monitor_modes(settings, validates=True), "callbacks")
+    assert all(isinstance(callback, Callback) for callback in made.values())
+    assert ("progress" in made) == (leaf != "callbacks/none")
+    assert ("early_stopping" in made) == (leaf == "callbacks/early_stopping")
+    assert made["checkpoint"].dirpath == str(RUN / "checkpoints")
+    assert {made[name].mode for name in made if hasattr(made[name], "mode")} == {"max"}
+
+
+@pytest.mark.parametrize("leaf", files("logger"))
+def test_loggers_are_built(leaf: str) -> None:
+    name = leaf.partition("/")[2]
+    if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    made = config.build_all(chosen(leaf).logger, "logger")
+    assert list(made) == ([] if name == "none" else [name])
+    assert all(isinstance(logger, Logger) for logger in made.values())
+
+
+def test_several_loggers_at_once() -> None:
+    cfg = configuration(RUN, "logger=[tensorboard,csv]")
+    assert list(config.build_all(cfg.logger, "logger")) == ["tensorboard", "csv"]
+
+
+@pytest.mark.parametrize("leaf", RECIPES)
+def test_a_recipe_composes_and_every_node_of_it_stands(leaf: str) -> None:
+    cfg = chosen(leaf)
+    config.check_keys(cfg)
+    assert build_plan(cfg).phases
+    settings = config.plain(cfg)
+    for node in (node for part in settings.values() for node in nodes(part)):
+        known = parameters(node["_target_"])
+        assert keys(node) <= set(known) | PASSED_ON.get(node["_target_"], set())
+    group, _, name = leaf.partition("/")
+    assert f"{group}={name}" in (CONF / f"{leaf}.yaml").read_text("utf-8"), "give the command"
+
+
+def build_plan(cfg: DictConfig) -> Plan:
+    return config.build(cfg.finetune, "finetune", groups=NAMES, max_epochs=cfg.trainer.max_epochs)
+
+
+def test_a_wrong_key_in_a_recipe_is_refused() -> None:
+    """Hydra accepts it there, unlike on the command line."""
+    cfg = configuration(RUN, "+finetune.unfreze_epoch=3", "+label_smothing=0.2")
+    with pytest.raises(ConfigError, match=r"finetune\.unfreze_epoch=3.*did you mean unfreeze_ep"):
+        build_plan(cfg)
+    with pytest.raises(ConfigError, match=r"label_smothing=0\.2.*did you mean label_smoothing"):
+        config.check_keys(cfg)
+
+
+def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
+    """python train.py -m 'backbone=glob(resnet*)'"""
+    config.register_backbones()
+    names = config.torchvision_names()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert set(loader.get_group_options("backbone")) == {*names, "tiny", "torchvision"}
+        for name in (names[0], names[-1]):
+            assert compose(f"backbone/{name}").backbone == {
+                "_target_": "thaw.backbone.torchvision_backbone",
+                "name": name, "weights": "DEFAULT", "image_size": None,
+            }  # fmt: skip
+        parser = OverridesParser.create(config_loader=loader)
+        sweep = parser.parse_overrides(["backbone=glob(resnet*)"])[0]
+        assert list(sweep.sweep_string_iterator()) == [
+            "resnet101", "resnet152", "resnet18", "resnet34", "resnet50",
+        ]  # fmt: skip
+
+
+def answer(*arguments: str, **environment: str) -> str:
+    """What train.py prints, having imported none of the packages that take seconds."""
+    python, *rest = command(*arguments)
+    done = subprocess.run(
+        [python, "-X", "importtime", *rest],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert imported.isdisjoint({"torch", "torchvision", "lightning", "numpy", "matplotlib"})
+    return done.stdout
+
+
+def test_help_lists_the_choices_and_is_quick() -> None:
+    choices = dict(line.split(": ", 1) for line in answer("--help").splitlines() if ": " in line)
+    assert {"resnet50", "tiny", "vit_b_16"} <= set(choices["backbone"].split(", "))
+    for group in ("augment", "callbacks", "data", "finetune", "head", "logger", "optim", "trainer"):
+        names = [name.partition("/")[2] for name in files(group)]
+        assert choices[group] == ", ".join(names)
+
+
+def test_the_configuration_can_be_shown_and_is_quick() -> None:
+    shown = answer("--cfg", "job", "backbone=resnet50", "data=flowers102")
+    assert "thaw.data.flowers102.Flowers102" in shown
+    assert "name: resnet50" in shown
+
+
+def test_names_complete_in_a_shell() -> None:
+    line = "python train.py backbone=resnet1"
+    assert answer("-sc", "query=bash", COMP_LINE=line).split() == [
+        "backbone=resnet101", "backbone=resnet152", "backbone=resnet18",
+    ]  # fmt: skip

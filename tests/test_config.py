@@ -1,0 +1,239 @@
+"""Nothing the user wrote is ignored: each slip stops the run and names what was meant."""
+
+import functools
+import os
+from pathlib import Path
+
+import pytest
+import torchvision.models
+from omegaconf import OmegaConf
+
+from thaw import config
+from thaw.errors import ConfigError, Interrupted, PhotoError
+from thaw.finetune import feature_extraction
+from thaw.optim import Schedule
+
+HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
+FEATURES = {
+    "_target_": "thaw.finetune.feature_extraction",
+    "frozen": {"_target_": "thaw.optim.Schedule", "lr": 0.1},
+}
+BAR = {"_target_": "thaw.callbacks.ProgressBar", "refresh_rate": 5}
+NAMES = ("stem", "head")
+KEEP = {"_target_": f"{__name__}.keep"}
+
+
+def keep(**arguments: object) -> dict[str, object]:
+    """Whatever it is called with."""
+    return arguments
+
+
+def refused(node: object, key: str = "head", **arguments: object) -> str:
+    """What `build` says."""
+    with pytest.raises(ConfigError) as error:
+        config.build(node, key, **arguments)  # pyright: ignore[reportArgumentType]
+    return str(error.value)
+
+
+def test_a_node_becomes_what_its_target_makes() -> None:
+    layer = config.build(OmegaConf.create(HEAD), "head", in_features=8, num_classes=3)
+    assert (layer.in_features, layer.out_features) == (8, 3)
+
+
+def test_an_unknown_key_names_the_near_ones() -> None:
+    message = refused({**HEAD, "dropuot": 0.5}, in_features=8, num_classes=3)
+    assert message.startswith("head.dropuot=0.5: nothing reads this key; did you mean dropout?")
+    # what thaw computes is not on offer
+    assert message.endswith("Allowed: dropout, init")
+
+
+def test_an_unknown_key_at_the_top() -> None:
+    cfg = OmegaConf.create({"seed": 1, "label_smothing": 0.2})
+    with pytest.raises(ConfigError, match=r"^label_smothing=0\.2: .*did you mean label_smoothing"):
+        config.check_keys(cfg)
+    config.check_keys(OmegaConf.create(dict.fromkeys(config.KEYS)))
+
+
+def test_nested_nodes_are_built_and_checked() -> None:
+    plan = config.build(FEATURES, "finetune", groups=NAMES, max_epochs=2)
+    assert plan == feature_extraction(NAMES, 2, frozen=Schedule(0.1))
+    slip = {**FEATURES, "frozen": {**FEATURES["frozen"], "lrr": 0.1}}
+    message = refused(slip, "finetune", groups=NAMES, max_epochs=2)
+    assert message.startswith("finetune.frozen.lrr=0.1: nothing reads this key; did you mean lr?")
+
+
+@pytest.mark.parametrize("node", [None, 3, "linear", ["linear"], {"dropout": 0.1}, {}])
+def test_a_node_without_a_target(node: object) -> None:
+    message = refused(node)
+    assert message.startswith(f"head={node}: has no _target_. Choose a file of conf/head/")
+
+
+@pytest.mark.parametrize(
+    "target", ["thaw.head.linaer", "thaw.haed.linear", "nosuchpackage.Thing", "nodots", ""]
+)
+def test_a_target_that_does_not_exist(target: str) -> None:
+    message = refused({"_target_": target})
+    assert message.startswith(f"head._target_={target}: cannot be found")
+
+
+def test_what_thaw_computes_is_not_given() -> None:
+    message = refused({**HEAD, "num_classes": 7}, in_features=8, num_classes=3)
+    assert message == "head.num_classes=7: is computed by thaw; leave it out"
+
+
+def test_what_is_set_elsewhere_is_not_given() -> None:
+    node = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
+    message = refused(node, "optim", reserved={"lr": "finetune.frozen.lr"})
+    assert message == "optim.lr=0.1: has no effect here; set finetune.frozen.lr"
+
+
+@pytest.mark.parametrize(
+    ("node", "key"),
+    [
+        ({**HEAD, "dropout": "???"}, "head.dropout"),
+        ({**FEATURES, "frozen": {**FEATURES["frozen"], "lr": "???"}}, "head.frozen.lr"),
+    ],
+)
+def test_a_value_that_must_be_given(node: dict, key: str) -> None:
+    message = refused(OmegaConf.create(node))
+    assert message == f"{key}: has no value yet; give it as {key}=VALUE"
+
+
+def test_an_argument_that_is_needed() -> None:
+    assert refused(HEAD, in_features=8) == (
+        "head.num_classes: is needed by thaw.head.linear and not given"
+    )
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.optim.Schedule"}}
+    message = refused(nested, "finetune", groups=NAMES, max_epochs=2)
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.optim.Schedule")
+
+
+def test_a_partial_node_takes_the_rest_later() -> None:
+    node = {"_target_": "thaw.head.linear", "_partial_": True, "dropout": 0.5}
+    made = config.build(node, "head", in_features=8)
+    assert isinstance(made, functools.partial)
+    assert made(num_classes=3)[1].weight.shape == (3, 8)
+
+
+def test_objects_that_thaw_passes_arrive_as_they_are() -> None:
+    """Hydra's instantiate would turn a dataclass that it is handed into a mapping."""
+    schedule = Schedule(0.1)
+    assert config.build(KEEP, "x", computed=schedule)["computed"] is schedule
+
+
+def test_lists_and_mappings_are_plain_python() -> None:
+    node = OmegaConf.create({**KEEP, "a": [1, [2]], "b": {"c": [3]}})
+    made = config.build(node, "x", d=4)
+    assert made == {"a": [1, [2]], "b": {"c": [3]}, "d": 4}
+    assert [type(made["a"]), type(made["a"][1]), type(made["b"]), type(made["b"]["c"])] == [
+        list, list, dict, list,
+    ]  # fmt: skip
+    settings = config.plain(OmegaConf.create({"tags": ["a"], "one": 1, "same": "${one}"}))
+    assert settings == {"tags": ["a"], "one": 1, "same": 1}
+    assert type(settings["tags"]) is list
+
+
+def test_all_nodes_of_a_mapping_are_built_and_null_is_off() -> None:
+    made = config.build_all(OmegaConf.create({"bar": BAR, "other": None}), "callbacks")
+    assert list(made) == ["bar"]
+    assert made["bar"].refresh_rate == 5
+    assert config.build_all(None, "callbacks") == {}
+
+
+def test_a_misspelt_callback_stops_the_run() -> None:
+    """Hydra's own template would skip both of these without a word."""
+    stop = {"_target_": "thaw.callbacks.StopEarly", "monitor": "val/acc", "patience": 3}
+    nodes = OmegaConf.create({"early_stopping": stop, "early_stoping": {"patience": 1}})
+    with pytest.raises(ConfigError) as error:
+        config.build_all(nodes, "callbacks")
+    assert str(error.value) == (
+        "callbacks.early_stoping={'patience': 1}: has no _target_, so it would do nothing; "
+        "did you mean early_stopping?"
+    )
+    with pytest.raises(ConfigError, match=r"callbacks\.bar\.refresh=1: .*did you mean refresh_"):
+        config.build_all({"bar": {**BAR, "refresh": 1}}, "callbacks")
+    with pytest.raises(ConfigError, match=r"^callbacks=default: allowed is a mapping"):
+        config.build_all("default", "callbacks")
+
+
+def test_torchvision_names_without_importing_it() -> None:
+    names = config.torchvision_names()
+    assert names == sorted(torchvision.models.list_models(module=torchvision.models))
+    assert len(names) == 80
+
+
+def run_folder(folder: Path, *overrides: str) -> Path:
+    saved = folder / ".hydra" / "overrides.yaml"
+    saved.parent.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(list(overrides)), saved)
+    return folder
+
+
+def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y")
+    for word in (f"resume={folder}", f"resume='{folder}'"):
+        arguments = config.resume_arguments([word, "trainer.max_epochs=9"])
+        assert arguments == [
+            "data=folder",
+            "seed=3",
+            "trainer.max_epochs=9",  # last, so it wins
+            f"resume='{folder}'",
+            f"hydra.run.dir='{folder}'",
+        ]
+
+
+@pytest.mark.parametrize("words", [[], ["seed=1"], ["resume="], ["resume=null", "seed=1"]])
+def test_without_resume_the_command_line_stays(words: list[str]) -> None:
+    assert config.resume_arguments(words) == words
+
+
+def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"overrides\.yaml is missing.*ckpt_path=FILE"):
+        config.resume_arguments([f"resume={tmp_path}"])
+
+
+def test_the_checkpoint_furthest_along(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no last\.ckpt or interrupted\.ckpt in .*checkpoints"):
+        config.last_checkpoint(tmp_path)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    last, interrupted = folder / "last.ckpt", folder / "interrupted.ckpt"
+    for age, path in enumerate((interrupted, last)):
+        path.touch()
+        os.utime(path, (age, age))
+    assert config.last_checkpoint(tmp_path) == last
+    os.utime(interrupted, (9, 9))
+    assert config.last_checkpoint(str(tmp_path)) == interrupted
+    last.unlink()
+    assert config.last_checkpoint(tmp_path) == interrupted
+
+
+def test_an_error_that_the_user_can_mend_is_one_paragraph(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end, config.explained():
+        raise ConfigError("seed=x: allowed is a whole number")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "\nerror: seed=x: allowed is a whole number\n"
+
+
+def test_an_error_from_a_loading_process_loses_its_stack(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """torch raises it anew with the worker's stack as its message."""
+    stack = "Caught PhotoError in DataLoader worker process 0.\nTraceback ...\n"
+    with pytest.raises(SystemExit), config.explained():
+        raise PhotoError(f"{stack}thaw.errors.PhotoError: a.jpg: is broken\n")
+    assert capsys.readouterr().err == "\nerror: a.jpg: is broken\n"
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end, config.explained():
+        raise Interrupted(tmp_path / "checkpoints" / "interrupted.ckpt")
+    assert end.value.code == 130
+    assert f"python train.py resume={tmp_path}\n" in capsys.readouterr().err
+
+
+def test_our_own_mistakes_keep_their_stack() -> None:
+    with pytest.raises(ZeroDivisionError), config.explained():
+        raise ZeroDivisionError

@@ -1,0 +1,51 @@
+"""Precision follows the device."""
+
+import pytest
+import torch
+
+from thaw.device import best_precision, describe, trainer_settings
+
+
+def have(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None) -> None:
+    """A GPU of some CUDA capability, or none."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+
+
+@pytest.mark.parametrize(
+    ("capability", "accelerator", "precision"),
+    [
+        ((9, 0), "auto", "bf16-mixed"),  # Hopper
+        ((8, 0), "gpu", "bf16-mixed"),  # Ampere, the first that is fast at it
+        ((7, 5), "auto", "16-mixed"),  # Turing
+        ((7, 0), "cuda", "16-mixed"),
+        ((9, 0), "cpu", "32-true"),
+        ((9, 0), "mps", "32-true"),
+        (None, "auto", "32-true"),
+        (None, "gpu", "32-true"),
+    ],
+)
+def test_precision(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int] | None, accelerator: str, precision: str,
+) -> None:  # fmt: skip
+    have(monkeypatch, capability)
+    assert best_precision(accelerator) == precision
+    node = {"accelerator": accelerator, "precision": "auto", "max_epochs": 3}
+    assert trainer_settings(node, validates=True) == {**node, "precision": precision}
+    assert node["precision"] == "auto"
+
+
+def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, (9, 0))
+    assert trainer_settings({"precision": "32-true"}, validates=True) == {"precision": "32-true"}
+
+
+def test_without_validation_photos_none_are_asked_for() -> None:
+    assert trainer_settings({}, validates=False) == {"limit_val_batches": 0}
+
+
+def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert describe(torch.device("cpu")) == "cpu"
+    assert describe(torch.device("cuda", 1)) == "GPU 1"

@@ -1,0 +1,76 @@
+"""The README tells the truth: its files exist, its commands compose, its make targets are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from runs import ROOT, configuration
+
+from thaw import config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(?:bash)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for block in BLOCKS
+        for line in block.splitlines()
+        if line.startswith(("python train.py", "make "))
+    }
+)
+TABLE = sorted(
+    {
+        setting
+        for setting in re.findall(r"`'?([a-z_.]+=[^`']*)'?`", README.split("## Change it")[1])
+        if "..." not in setting and "<" not in setting  # patterns, not settings
+    }
+)
+
+
+def overrides_of(command: str) -> list[str]:
+    """Hydra overrides of a README command, without what only Hydra's own command line knows."""
+    arguments = re.search(r'ARGS="(.*)"', command)
+    words = shlex.split(arguments[1] if arguments else command.partition("train.py")[2])
+    return [word for word in words if word not in ("-m", "--help") and "resume=" not in word]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbones() -> None:
+    config.register_backbones()
+
+
+def test_there_are_commands() -> None:
+    assert len([command for command in COMMANDS if command.startswith("python")]) >= 4
+    assert "make train" in COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command: str, tmp_path: Path) -> None:
+    if command.startswith("make "):
+        target = command.split()[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    chosen = []
+    for override in OverridesParser.create().parse_overrides(overrides_of(command)):
+        first = (
+            next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else None
+        )
+        chosen.append(f"{override.key_or_group}={first}" if first else override.input_line)
+    cfg = configuration(tmp_path, *[word for word in chosen if word is not None])
+    config.check_keys(cfg)
+
+
+@pytest.mark.parametrize("setting", TABLE)
+def test_settings_of_the_table(setting: str, tmp_path: Path) -> None:
+    """Each setting that stands as code in the table is one that composes."""
+    configuration(tmp_path, *setting.split(" "))
+
+
+def test_the_file_tree_is_the_file_tree() -> None:
+    tree = next(block for block in BLOCKS if "src/thaw/" in block)
+    named = set(re.findall(r"^  (\w+\.py)", tree, re.MULTILINE))
+    there = {path.name for path in (ROOT / "src" / "thaw").glob("*.py")} - {"__init__.py"}
+    assert there - {"errors.py", "seeds.py"} <= named <= there
+    for top in re.findall(r"^(\S+)", tree, re.MULTILINE):
+        assert (ROOT / top).exists(), top

@@ -1,0 +1,148 @@
+"""What a run leaves behind."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from models import small_classifier
+from safetensors.torch import load_file
+
+from thaw import report
+from thaw.callbacks import Record
+from thaw.finetune import feature_extraction, freeze_unfreeze
+from thaw.optim import Schedule
+
+SCHEDULE = Schedule(1e-3, "constant")
+HISTORY = [
+    {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
+     "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
+    for epoch in range(4)
+]  # fmt: skip
+RESULTS = {
+    "test/acc": 0.75, "test/f1": 0.5, "test/loss": 1.0, "val/acc": 0.8125,
+    "phases": [{"name": "frozen", "epochs": 2, "seconds": 1.26, "images_per_second": 99.5}],
+    "seconds": 2.34, "seed": 3, "device": "cpu",
+}  # fmt: skip
+
+
+def record_of(mode: str) -> Record:
+    names = small_classifier().group_names
+    plans = {
+        "feature_extraction": feature_extraction(names, 2, frozen=SCHEDULE),
+        "freeze_unfreeze": freeze_unfreeze(
+            names, 4, unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
+        ),
+    }
+    record = Record(plans[mode])
+    record.phases = {"frozen": {"epochs": 2, "seconds": 0.5, "images": 100}}
+    return record
+
+
+@pytest.mark.parametrize("mode", ["feature_extraction", "freeze_unfreeze"])
+def test_results(mode: str) -> None:
+    model = small_classifier()
+    results = report.make_results(model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, seed=4)
+    every = sum(parameter.numel() for parameter in model.parameters())
+    head = 8 * 4 + 4
+    assert results["parameters"] == every
+    assert results["trainable_parameters"] == (head if mode == "feature_extraction" else every)
+    # a phase that was not reached is not there
+    assert results["phases"] == [
+        {"name": "frozen", "epochs": 2, "seconds": 0.5, "images_per_second": 200.0}
+    ]
+    assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_the_last_lines_printed() -> None:
+    assert report.summary(RESULTS).splitlines() == [
+        "val       acc 0.8125",
+        "test      acc 0.7500   f1 0.5000   loss 1.0000",
+        "frozen    2 epochs   1.3 s   100 images/s",
+        "run       2.3 s in all   seed 3   cpu",
+    ]
+
+
+def test_curves_have_a_line_at_each_unfreeze() -> None:
+    figure = report.draw_curves(HISTORY, (2, 3))
+    for axes, metric in zip(figure.axes, ("loss", "acc"), strict=True):
+        lines: dict[Any, list] = {}
+        for line in axes.lines:
+            lines.setdefault(line.get_label(), []).append(line)
+        # between the last frozen epoch and the first unfrozen one; epochs are drawn from 1
+        assert [set(line.get_xdata()) for line in lines["unfreeze"]] == [{2.5}, {3.5}]
+        for split in ("train", "val"):
+            (line,) = lines[split]
+            assert list(line.get_xdata()) == [1, 2, 3, 4]
+            assert list(line.get_ydata()) == [row[f"{split}/{metric}"] for row in HISTORY]
+
+
+def test_curves_without_validation_or_unfreeze() -> None:
+    row = {name: value for name, value in HISTORY[0].items() if not name.startswith("val/")}
+    figure = report.draw_curves([row])
+    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["train"]] * 2
+
+
+def test_pictures_stand_under_their_titles() -> None:
+    images = torch.rand(5, 3, 6, 4)
+    titles = ["a", "b\nc", "d", "e", "f"]
+    figure = report.draw_pictures(images, titles, wrong={1, 4}, columns=3)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(figure.axes) == 6  # two rows, the last place empty
+    assert [axes.get_title() for axes in shown] == titles
+    assert [to_rgba(axes.title.get_color()) == to_rgba("tab:red") for axes in shown] == [
+        False, True, False, False, True,
+    ]  # fmt: skip
+    for axes, image in zip(shown, images, strict=True):
+        assert torch.equal(torch.as_tensor(axes.images[0].get_array()), image.permute(1, 2, 0))
+
+
+def test_written_files(tmp_path: Path) -> None:
+    record = record_of("freeze_unfreeze")
+    record.history = HISTORY
+    report.write(tmp_path / "run", RESULTS, record)
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == RESULTS
+    assert json.loads((tmp_path / "run" / "history.json").read_text()) == HISTORY
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "results.json", "history.json", "curves.png",
+    }  # fmt: skip
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    report.write_json({"a": 1}, file)
+    with pytest.raises(TypeError):
+        report.write_json({"a": object()}, file)
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_saved_body_is_half_as_large_and_has_no_head(tmp_path: Path) -> None:
+    model = small_classifier()
+    report.save_body(model, tmp_path / "new" / "body.safetensors")
+    saved, body = load_file(tmp_path / "new" / "body.safetensors"), model.body.state_dict()
+    assert saved.keys() == body.keys()
+    for name, value in body.items():
+        expected = torch.float16 if value.is_floating_point() else value.dtype
+        assert saved[name].dtype == expected
+        assert torch.equal(saved[name], value.to(expected))
+
+
+def test_the_commit_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert report.git_revision() is None
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), (*who, "commit", "-q", "--allow-empty", "-m", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    revision = report.git_revision()
+    assert revision is not None
+    assert len(revision) == 40
+    (tmp_path / "new").touch()
+    assert report.git_revision() == f"{revision}+changes"
