@@ -25,7 +25,7 @@ SMALL = (
     "logger=none",
     "trainer.max_epochs=4",
 )
-TWO_AND_TWO = "finetune.unfreeze_epoch=2"
+TWO_AND_TWO = ("finetune.unfreeze_epoch=2", "finetune.unfrozen.warmup_epochs=0.5")
 
 
 def draw_photos(folder: Path, train: int = 8, other: int = 4) -> Path:

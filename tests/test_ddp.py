@@ -14,9 +14,18 @@ pytestmark = pytest.mark.slow
 def start(photos: Path, output: Path, *settings: str) -> Path:
     """Runs train.py; gives the weights at the end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    arguments = [*SMALL, TWO_AND_TWO, f"data.root={photos}", f"hydra.run.dir={output}",
-                 f"paths.root_dir={output}", "+callbacks.hash._target_=probes.HashWeights",
-                 f"+callbacks.hash.folder={output}", *settings]  # fmt: skip
+    # BatchNorm in eval: in training mode each rank would count the statistics of its own images
+    arguments = [
+        *SMALL,
+        *TWO_AND_TWO,
+        "finetune.batchnorm=eval",
+        f"data.root={photos}",
+        f"hydra.run.dir={output}",
+        f"paths.root_dir={output}",
+        "+callbacks.hash._target_=probes.HashWeights",
+        f"+callbacks.hash.folder={output}",
+        *settings,
+    ]
     subprocess.run(command(*arguments), check=True, cwd=ROOT, env=environment, timeout=300)
     return output / "checkpoints" / "last.ckpt"
 

@@ -44,7 +44,7 @@ def test_other_modes() -> None:
     assert features.phases[0].rates == {"head": 1e-3}
     everything = full(NAMES, 3, unfrozen=CONSTANT, min_lr_ratio=0.1)
     assert everything.rate("stem", 0, 1) == pytest.approx(1e-4)
-    assert everything.phases[0].batchnorm == "eval"
+    assert everything.phases[0].batchnorm == "train"
     scratch = from_scratch(NAMES, 3, unfrozen=CONSTANT)
     assert set(scratch.phases[0].rates.values()) == {1e-3}
     assert scratch.phases[0].batchnorm == "train"

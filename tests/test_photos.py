@@ -35,7 +35,7 @@ def test_frozen_features_tell_cats_from_dogs(data_dir: Path, tmp_path: Path) -> 
 
 def test_pets_train_frozen_and_unfrozen(data_dir: Path, tmp_path: Path) -> None:
     """37 breeds of 17 photos each: chance is 2.7 %."""
-    mode = ("finetune.unfreeze_epoch=2", "trainer.max_epochs=3")
+    mode = ("finetune.unfreeze_epoch=2", "trainer.max_epochs=4")
     results = run(data_dir, tmp_path, "data=pets", "data.batch_size=16", *mode)
     assert results["val/acc"] > 0.3
     assert [phase["name"] for phase in results["phases"]] == ["frozen", "unfrozen"]

@@ -30,7 +30,7 @@ def run(photos: Path, output: Path, *overrides: str) -> dict:
     """Two frozen and two unfrozen epochs of six steps, unless `overrides` say otherwise."""
     settings = [*SMALL, f"data.root={photos}", *overrides]
     if not any(setting.startswith(("finetune=", "finetune.unfreeze")) for setting in overrides):
-        settings.append(TWO_AND_TWO)
+        settings += TWO_AND_TWO
     return train.run(configuration(output, *settings))
 
 
@@ -244,7 +244,7 @@ def test_another_metric_to_go_by(photos: Path, tmp_path: Path) -> None:
 def test_killed_and_resumed_from_the_command_line(photos: Path, tmp_path: Path, epoch: int) -> None:
     """kill -9 in a frozen and in an unfrozen epoch, then resume=<run dir>."""
     settings = [*SMALL, f"data.root={photos}", "head.dropout=0.3", f"paths.root_dir={tmp_path}",
-                "trainer.max_epochs=6", TWO_AND_TWO, "test=false"]  # fmt: skip
+                "trainer.max_epochs=6", *TWO_AND_TWO, "test=false"]  # fmt: skip
     folders = [tmp_path / name for name in ("whole", "killed")]
     subprocess.run(command(*settings, f"hydra.run.dir={folders[0]}"), check=True, cwd=ROOT)
     process = subprocess.Popen(command(*settings, f"hydra.run.dir={folders[1]}"), cwd=ROOT)
@@ -269,7 +269,7 @@ def test_killed_and_resumed_from_the_command_line(photos: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
-    settings = [*SMALL, TWO_AND_TWO, f"data.root={photos}", f"paths.root_dir={tmp_path}",
+    settings = [*SMALL, *TWO_AND_TWO, f"data.root={photos}", f"paths.root_dir={tmp_path}",
                 "trainer.max_epochs=500", f"hydra.run.dir={tmp_path / 'run'}"]  # fmt: skip
     process = subprocess.Popen(
         command(*settings), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

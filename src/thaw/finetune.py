@@ -20,7 +20,7 @@ def freeze_unfreeze(
     unfrozen: Schedule,
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
-    batchnorm: BatchNormMode = "eval",
+    batchnorm: BatchNormMode = "train",
 ) -> Plan:
     """Train the head on the frozen body, then everything with layer-wise rates.
 
@@ -77,7 +77,7 @@ def full(
     unfrozen: Schedule,
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
-    batchnorm: BatchNormMode = "eval",
+    batchnorm: BatchNormMode = "train",
 ) -> Plan:
     """Train everything from the first epoch.
 
