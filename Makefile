@@ -22,8 +22,8 @@ install: $(VENV)/installed ## create .venv and install thaw with the exact versi
 train: install ## run train.py; settings in ARGS: make train ARGS="backbone=resnet50 data=flowers102"
 	$(BIN)/python train.py $(ARGS)
 
-test: install ## the fast tests, offline, about a minute
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## the fast tests, offline, a minute or two
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-all: install ## all tests, the slow ones too; with THAW_DATA also those on real photos
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)

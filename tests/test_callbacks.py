@@ -40,8 +40,9 @@ IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0
 
 def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Schedule = STILL) -> Plan:
     return freeze_unfreeze(
-        NAMES, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5
-    )
+        NAMES, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5,
+        batchnorm="eval",
+    )  # fmt: skip
 
 
 class Batches:
