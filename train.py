@@ -8,7 +8,6 @@
 """
 
 import logging
-import os
 import sys
 import time
 import warnings
@@ -20,10 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from thaw import config
 from thaw.errors import ConfigError
-
-# Read when torch is loaded: its CPU threads sleep while they wait instead of spinning, which takes
-# the cores from the processes that decode.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:

@@ -231,7 +231,8 @@ def choose_workers(photos: int, devices: int) -> int:
 
     One per usable CPU where a GPU computes. Without one, half of them: decoding takes about a
     tenth of a step then, and more workers take the cores from the network's own threads
-    (MobileNetV2 at 128 pixels, 2 cores, frozen: 73 images/s with two workers, 91 with one).
+    (MobileNetV2 at 128 pixels, 2 cores, frozen: 73 images/s with two workers, 91 with one; one run
+    each on a noisy machine).
     """
     if photos < FEW_PHOTOS:
         return 0
