@@ -37,9 +37,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from thaw import device, metrics, report, transforms
-    from thaw.callbacks import ApplyPlan, GracefulStop, Record, StopEarly
+    from thaw.callbacks import ApplyPlan, GracefulStop, check_callbacks
     from thaw.classifier import Classifier
     from thaw.module import TransferModule
+    from thaw.progress import Record
 
     # 1. Settings
     started = time.perf_counter()
@@ -70,14 +71,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 4. Model
     sizes = {"in_features": backbone.out_features, "num_classes": len(data.classes)}
     classifier = Classifier(backbone, config.build(cfg.head, "head", **sizes))
+    if cfg.compile:
+        classifier.compile()  # in place: names in checkpoints stay as they are
 
     # 5. Plan: what trains when, at which rate
     plan = config.build(
-        cfg.finetune,
-        "finetune",
-        groups=classifier.group_names,
-        max_epochs=cfg.trainer.max_epochs,
+        cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs
     )
+    mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
+    plan.check(monitor=cfg.monitor, validates=data.val is not None, mixes=mix is not None)
     module = TransferModule(
         classifier,
         plan,
@@ -85,6 +87,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             cfg.optim, "optim", reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
         ),
         classes=data.classes,
+        monitor=cfg.monitor,
+        mix=mix,
         label_smoothing=cfg.label_smoothing,
         channels_last=backbone.is_convolutional,
         seed=cfg.seed,
@@ -95,17 +99,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     callbacks = config.build_all(
         metrics.monitor_modes(settings["callbacks"], validates=data.val is not None), "callbacks"
     )
-    for callback in callbacks.values():
-        if isinstance(callback, StopEarly):
-            callback.check(plan)
+    check_callbacks(callbacks, plan)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    ours = [ApplyPlan(plan, notes), record, GracefulStop(output / "checkpoints")]
+    stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         device.trainer_settings(settings["trainer"], validates=data.val is not None),
         "trainer",
-        callbacks=[*ours, *callbacks.values()],
+        callbacks=[ApplyPlan(notes), record, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )
@@ -114,7 +116,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 7. Fit, and choose the epoch by the validation metric
     if cfg.train:
-        trainer.fit(module, data, ckpt_path=checkpoint)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        record.plan = module.plan
     best = checkpoint
     if cfg.train and isinstance(trainer.checkpoint_callback, ModelCheckpoint):
         best = trainer.checkpoint_callback.best_model_path or None

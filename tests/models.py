@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from thaw import groups
+from thaw import groups, tracing
 from thaw.backbone import Backbone, InputSpec
 from thaw.classifier import Classifier
 from thaw.head import linear
@@ -38,7 +38,7 @@ def small_backbone(seed: int = 0) -> Backbone:
     """`Net` without its last layer; biases and norms of equal values on purpose (facts.md)."""
     torch.manual_seed(seed)
     body = Net()
-    seen = groups.trace(body, 16)
+    seen = tracing.trace(body, 16)
     body.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     return Backbone("small", body, 8, SPEC, groups.split(body, seen), "none", "random")
 

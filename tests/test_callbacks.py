@@ -10,37 +10,30 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
 
-from thaw.callbacks import (
-    ApplyPlan,
-    GracefulStop,
-    LogRates,
-    Record,
-    SaveLast,
-    StopEarly,
-    current_rates,
-)
+from thaw.callbacks import ApplyPlan, GracefulStop, SaveLast, StopEarly, check_callbacks
 from thaw.errors import ConfigError
 from thaw.finetune import feature_extraction, freeze_unfreeze
 from thaw.module import TransferModule
-from thaw.optim import Schedule
-from thaw.plan import Plan
+from thaw.plan import PhaseSettings, Plan
+from thaw.progress import LogRates, Record, current_rates
 
+GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")
-STILL = Schedule(1e-12, "constant")  # a rate at which nothing changes
+STILL = PhaseSettings(1e-12, "constant")  # a rate at which nothing changes
 BATCH, STEPS = 4, 3  # images, batches in an epoch
 IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Schedule = STILL) -> Plan:
+def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: PhaseSettings = STILL) -> Plan:
     return freeze_unfreeze(
-        NAMES, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5,
+        GROUPS, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5,
         batchnorm="eval",
     )  # fmt: skip
 
@@ -74,7 +67,7 @@ def fit(folder: Path, plan: Plan, *callbacks: pl.Callback, **settings: Any) -> p
     module = TransferModule(model, plan, torch.optim.SGD, classes=("a", "b", "c", "d"))  # pyright: ignore[reportArgumentType]
     trainer = pl.Trainer(
         max_epochs=plan.phases[-1].end, accelerator="cpu", default_root_dir=folder,
-        callbacks=[ApplyPlan(plan), *callbacks], enable_progress_bar=False,
+        callbacks=[ApplyPlan(), *callbacks], enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
         **{"logger": False, "log_every_n_steps": 1, "enable_checkpointing": False, **settings},
     )  # fmt: skip
@@ -139,7 +132,7 @@ def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             seen.append(current_rates(trainer))
 
-    plan = two_phases(2, frozen=Schedule(1e-9, "cosine"))
+    plan = two_phases(2, frozen=PhaseSettings(1e-9, "cosine"))
     fit(tmp_path, plan, Look())
     assert seen == [
         {f"lr/{name}": plan.rate(name, step, STEPS) for name in NAMES} for step in range(2 * STEPS)
@@ -170,7 +163,7 @@ def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
-    callback = ApplyPlan(two_phases())
+    callback = ApplyPlan()
     trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
     with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
         callback.setup(trainer, pl.LightningModule(), "fit")
@@ -192,13 +185,20 @@ def stop_early(patience: int) -> StopEarly:
 
 def test_patience_must_fit_into_the_last_phase() -> None:
     plan = two_phases(4)  # the last phase has three epochs
-    callback = stop_early(2)
-    callback.check(plan)
-    assert callback.plan is plan
+    check_callbacks({"early": stop_early(2)}, plan)
     for patience in (3, 9):
         with pytest.raises(ConfigError, match=r"phase \(unfrozen\) has 3 .* allowed is 0 to 2"):
-            stop_early(patience).check(plan)
-    stop_early(3).check(feature_extraction(NAMES, 4, frozen=STILL))
+            check_callbacks({"early": stop_early(patience)}, plan)
+    check_callbacks({"early": stop_early(3)}, feature_extraction(GROUPS, 4, frozen=STILL))
+
+
+def test_lightnings_own_early_stopping_must_outlast_the_frozen_phase() -> None:
+    plan = two_phases(6, unfreeze=3)
+    for patience, words in ((2, r"callbacks\.mine\.patience=2: can end the run before epoch 3"),):
+        with pytest.raises(ConfigError, match=words):
+            check_callbacks({"mine": EarlyStopping("val/acc", patience=patience)}, plan)
+    with pytest.raises(ConfigError, match="has no effect"):
+        check_callbacks({"mine": EarlyStopping("val/acc", patience=3)}, plan)
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -26,14 +26,18 @@ from torch import nn
 
 from thaw import config, device, metrics
 from thaw.errors import ConfigError
+from thaw.groups import LayerGroup
 from thaw.plan import Plan
 
 RUN = Path("/somewhere/run")  # never written to
-NAMES = ("stem", "deep", "head")  # layer groups
+GROUPS = (  # of a backbone with a classifier of several layers
+    LayerGroup("stem", depth=0.0), LayerGroup("middle", depth=0.5), LayerGroup("deep"),
+    LayerGroup("fc", is_classifier=True), LayerGroup("head"),
+)  # fmt: skip
 # What train.py computes, so that it stands in no file.
 COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
-    "thaw.transforms": {"spec"},
+    "thaw.transforms": {"spec", "num_classes"},
     "thaw.finetune": {"groups", "max_epochs"},
     "thaw.data": {"train_transform", "eval_transform"},
 }
@@ -55,8 +59,8 @@ def files(*groups: str) -> list[str]:
     return [f"{path.parent.name}/{path.stem}" for path in found]
 
 
-LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "logger", "optim",
-               "trainer")  # fmt: skip
+LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "logger", "mix",
+               "optim", "phase", "trainer")  # fmt: skip
 RECIPES = files("experiment", "debug", "hparams_search")
 
 
@@ -64,6 +68,7 @@ RECIPES = files("experiment", "debug", "hparams_search")
 def chosen(leaf: str) -> DictConfig:
     """The composed configuration of a run into RUN with one choice changed."""
     group, _, name = leaf.partition("/")
+    group = "phase@finetune.frozen" if group == "phase" else group
     return configuration(RUN, f"{group}={name}", *NEEDED.get(leaf, []))
 
 
@@ -110,6 +115,7 @@ def test_the_main_file_has_the_keys_that_train_reads() -> None:
 def test_a_leaf_has_the_arguments_of_its_constructor(leaf: str) -> None:
     """None that it does not take; of our own constructors all that thaw does not compute."""
     group = leaf.partition("/")[0]
+    group = "finetune" if group == "phase" else group  # where a phase's settings come to stand
     for node in nodes(config.plain(chosen(leaf))[group]):
         target = node["_target_"]
         known = set(parameters(target))
@@ -176,6 +182,26 @@ def test_a_plan_is_built(leaf: str) -> None:
     assert (cfg.backbone.weights is None) == (leaf == "finetune/from_scratch")
 
 
+@pytest.mark.parametrize("leaf", files("phase"))
+def test_the_settings_of_a_phase_are_built(leaf: str) -> None:
+    name = leaf.partition("/")[2]
+    cfg = configuration(RUN, f"phase@finetune.frozen={name}")
+    settings = config.build(cfg.finetune.frozen, "finetune.frozen")
+    settings.check("finetune.frozen", epochs=5)
+    assert settings.lr == {"frozen": 2e-3, "unfrozen": 1e-3}[name]
+
+
+@pytest.mark.parametrize("leaf", files("mix"))
+def test_mixing_is_built(leaf: str) -> None:
+    node = chosen(leaf).mix
+    assert (node is None) == (leaf == "mix/none")
+    if node is not None:
+        mix = config.build(node, "mix", num_classes=3)
+        images, targets = mix(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
+        assert images.shape == (4, 3, 8, 8)
+        assert targets.sum(1) == pytest.approx([1.0] * 4)
+
+
 @pytest.mark.parametrize("leaf", files("optim"))
 def test_an_optimiser_is_built(leaf: str) -> None:
     make = config.build(chosen(leaf).optim, "optim", reserved={"lr": "elsewhere"})
@@ -239,7 +265,7 @@ def test_a_recipe_composes_and_every_node_of_it_stands(leaf: str) -> None:
 
 
 def build_plan(cfg: DictConfig) -> Plan:
-    return config.build(cfg.finetune, "finetune", groups=NAMES, max_epochs=cfg.trainer.max_epochs)
+    return config.build(cfg.finetune, "finetune", groups=GROUPS, max_epochs=cfg.trainer.max_epochs)
 
 
 def test_a_wrong_key_in_a_recipe_is_refused() -> None:
@@ -261,7 +287,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
         for name in (names[0], names[-1]):
             assert compose(f"backbone/{name}").backbone == {
                 "_target_": "thaw.backbone.torchvision_backbone",
-                "name": name, "weights": "DEFAULT", "image_size": None,
+                "name": name, "weights": "DEFAULT", "image_size": None, "granularity": "stage",
             }  # fmt: skip
         parser = OverridesParser.create(config_loader=loader)
         sweep = parser.parse_overrides(["backbone=glob(resnet*)"])[0]

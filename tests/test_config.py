@@ -11,15 +11,16 @@ from omegaconf import OmegaConf
 from thaw import config
 from thaw.errors import ConfigError, Interrupted, PhotoError
 from thaw.finetune import feature_extraction
-from thaw.optim import Schedule
+from thaw.groups import LayerGroup
+from thaw.plan import PhaseSettings
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
     "_target_": "thaw.finetune.feature_extraction",
-    "frozen": {"_target_": "thaw.optim.Schedule", "lr": 0.1},
+    "frozen": {"_target_": "thaw.plan.PhaseSettings", "lr": 0.1},
 }
-BAR = {"_target_": "thaw.callbacks.ProgressBar", "refresh_rate": 5}
-NAMES = ("stem", "head")
+BAR = {"_target_": "thaw.progress.ProgressBar", "refresh_rate": 5}
+GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
 
 
@@ -55,10 +56,10 @@ def test_an_unknown_key_at_the_top() -> None:
 
 
 def test_nested_nodes_are_built_and_checked() -> None:
-    plan = config.build(FEATURES, "finetune", groups=NAMES, max_epochs=2)
-    assert plan == feature_extraction(NAMES, 2, frozen=Schedule(0.1))
+    plan = config.build(FEATURES, "finetune", groups=GROUPS, max_epochs=2)
+    assert plan == feature_extraction(GROUPS, 2, frozen=PhaseSettings(0.1))
     slip = {**FEATURES, "frozen": {**FEATURES["frozen"], "lrr": 0.1}}
-    message = refused(slip, "finetune", groups=NAMES, max_epochs=2)
+    message = refused(slip, "finetune", groups=GROUPS, max_epochs=2)
     assert message.startswith("finetune.frozen.lrr=0.1: nothing reads this key; did you mean lr?")
 
 
@@ -103,9 +104,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.optim.Schedule"}}
-    message = refused(nested, "finetune", groups=NAMES, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.optim.Schedule")
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.plan.PhaseSettings"}}
+    message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.plan.PhaseSettings")
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:
@@ -117,7 +118,7 @@ def test_a_partial_node_takes_the_rest_later() -> None:
 
 def test_objects_that_thaw_passes_arrive_as_they_are() -> None:
     """Hydra's instantiate would turn a dataclass that it is handed into a mapping."""
-    schedule = Schedule(0.1)
+    schedule = PhaseSettings(0.1)
     assert config.build(KEEP, "x", computed=schedule)["computed"] is schedule
 
 

@@ -5,16 +5,19 @@ from models import small_classifier
 
 from thaw.errors import ConfigError
 from thaw.finetune import feature_extraction, freeze_unfreeze, from_scratch, full
-from thaw.optim import Schedule
-from thaw.plan import plan_table
+from thaw.groups import LayerGroup
+from thaw.plan import PhaseSettings, plan_table
 
 NAMES = ("stem", "middle", "deep", "head")
-CONSTANT = Schedule(1e-3, "constant")
+GROUPS = tuple(
+    LayerGroup(name, depth=depth) for name, depth in zip(NAMES, (0, 0.5, 1, 1), strict=True)
+)
+CONSTANT = PhaseSettings(1e-3, "constant")
 
 
 def test_freeze_unfreeze() -> None:
     plan = freeze_unfreeze(
-        NAMES, 5, unfreeze_epoch=2, frozen=Schedule(1e-2, "constant"), unfrozen=CONSTANT,
+        GROUPS, 5, unfreeze_epoch=2, frozen=PhaseSettings(1e-2, "constant"), unfrozen=CONSTANT,
         lr_decay=0.5,
     )  # fmt: skip
     assert [plan.phase_at(epoch).name for epoch in range(5)] == ["frozen"] * 2 + ["unfrozen"] * 3
@@ -32,20 +35,20 @@ def test_freeze_unfreeze() -> None:
 def test_each_phase_has_a_schedule_of_its_own() -> None:
     """Warm-up and cosine begin anew at the unfreeze."""
     plan = freeze_unfreeze(
-        NAMES, 4, unfreeze_epoch=2, frozen=Schedule(1.0, "cosine"),
-        unfrozen=Schedule(1.0, "cosine", warmup_epochs=1),
+        GROUPS, 4, unfreeze_epoch=2, frozen=PhaseSettings(1.0, "cosine"),
+        unfrozen=PhaseSettings(1.0, "cosine", warmup_epochs=1),
     )  # fmt: skip
     rates = [plan.rate("head", step, steps_per_epoch=2) for step in range(8)]
     assert rates == pytest.approx([1, 0.853553, 0.5, 0.146447, 0.5, 1.0, 1.0, 0.5], abs=1e-6)
 
 
 def test_other_modes() -> None:
-    features = feature_extraction(NAMES, 3, frozen=CONSTANT)
+    features = feature_extraction(GROUPS, 3, frozen=CONSTANT)
     assert features.phases[0].rates == {"head": 1e-3}
-    everything = full(NAMES, 3, unfrozen=CONSTANT, min_lr_ratio=0.1)
+    everything = full(GROUPS, 3, unfrozen=CONSTANT, min_lr_ratio=0.1)
     assert everything.rate("stem", 0, 1) == pytest.approx(1e-4)
     assert everything.phases[0].batchnorm == "train"
-    scratch = from_scratch(NAMES, 3, unfrozen=CONSTANT)
+    scratch = from_scratch(GROUPS, 3, unfrozen=CONSTANT)
     assert set(scratch.phases[0].rates.values()) == {1e-3}
     assert scratch.phases[0].batchnorm == "train"
 
@@ -53,7 +56,7 @@ def test_other_modes() -> None:
 @pytest.mark.parametrize("epoch", [0, 5, 9, -1])
 def test_unfreeze_epoch_outside_the_run(epoch: int) -> None:
     with pytest.raises(ConfigError) as error:
-        freeze_unfreeze(NAMES, 5, unfreeze_epoch=epoch, frozen=CONSTANT, unfrozen=CONSTANT)
+        freeze_unfreeze(GROUPS, 5, unfreeze_epoch=epoch, frozen=CONSTANT, unfrozen=CONSTANT)
     for word in (f"finetune.unfreeze_epoch={epoch}", "1 to 4", "trainer.max_epochs=5", "full"):
         assert word in str(error.value)
 
@@ -69,13 +72,13 @@ def test_unfreeze_epoch_outside_the_run(epoch: int) -> None:
 )
 def test_bad_settings(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        full(NAMES, 3, unfrozen=CONSTANT, **arguments)
+        full(GROUPS, 3, unfrozen=CONSTANT, **arguments)
 
 
 def test_plan_table_shows_phase_group_rate_and_parameters() -> None:
     model = small_classifier()
     plan = freeze_unfreeze(
-        model.group_names, 5, unfreeze_epoch=2, frozen=Schedule(1e-2), unfrozen=CONSTANT,
+        model.groups, 5, unfreeze_epoch=2, frozen=PhaseSettings(1e-2), unfrozen=CONSTANT,
         lr_decay=0.5,
     )  # fmt: skip
     lines = plan_table(plan, model, steps_per_epoch=7).splitlines()

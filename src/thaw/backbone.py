@@ -4,7 +4,6 @@ The backbone owns the preprocessing that its weights were trained with, so image
 and interpolation stand in no configuration file.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +13,9 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
-from thaw import groups, tiny
-from thaw.errors import ConfigError
-from thaw.groups import LayerGroup
+from thaw import groups, tiny, tracing
+from thaw.errors import ConfigError, near
+from thaw.groups import Granularity, LayerGroup
 from thaw.pretrained import is_path, load_into, official_file, read_weights
 
 IMAGENET_LICENCE = (
@@ -79,7 +78,10 @@ class Backbone:
 
 
 def torchvision_backbone(
-    name: str, weights: str | None = "DEFAULT", image_size: int | None = None
+    name: str,
+    weights: str | None = "DEFAULT",
+    image_size: int | None = None,
+    granularity: Granularity = "stage",
 ) -> Backbone:
     """Any of torchvision's classification models.
 
@@ -88,6 +90,7 @@ def torchvision_backbone(
         weights: "DEFAULT" (the best that torchvision has), a name from the model's weights enum
             ("IMAGENET1K_V1"), a path (.pth, .pt or .safetensors), or None for random weights.
         image_size: side of the input in pixels; None takes the size the weights were trained at.
+        granularity: of the layer groups, see `groups.split`.
 
     Raises:
         ConfigError: an unknown name or weights, a file that does not fit, a size the model cannot
@@ -97,7 +100,7 @@ def torchvision_backbone(
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise ConfigError(
-            f"backbone.name={name}: no such torchvision model{_near(name, known)}. "
+            f"backbone.name={name}: no such torchvision model{near(name, known)}. "
             "`python train.py --help` lists them."
         )
     enum = torchvision.models.get_model_weights(name)
@@ -131,15 +134,20 @@ def torchvision_backbone(
     else:
         file, licence = None, "weights: random"
     label = "random" if weights is None else (entry.name if entry is not None else weights)
-    return _assemble(name, make, str(file) if file else None, spec, licence, label)
+    return _assemble(name, make, str(file) if file else None, spec, licence, label, granularity)
 
 
-def tiny_backbone(weights: str | None = "DEFAULT", image_size: int | None = None) -> Backbone:
+def tiny_backbone(
+    weights: str | None = "DEFAULT",
+    image_size: int | None = None,
+    granularity: Granularity = "stage",
+) -> Backbone:
     """thaw's own small residual net, trained by `python train.py experiment=demo_pretrain`.
 
     Args:
         weights: "DEFAULT" (shipped with thaw), a path, or None for random weights.
         image_size: side of the input in pixels; None takes the size it was trained at.
+        granularity: of the layer groups, see `groups.split`.
     """
     if weights is not None and weights != "DEFAULT" and not is_path(weights):
         raise ConfigError(
@@ -156,7 +164,7 @@ def tiny_backbone(weights: str | None = "DEFAULT", image_size: int | None = None
     def make() -> nn.Module:
         return tiny.TinyResNet(num_classes=1)  # the last layer is taken off
 
-    return _assemble("tiny", make, file, spec, licence, weights or "random")
+    return _assemble("tiny", make, file, spec, licence, weights or "random", granularity)
 
 
 def _assemble(
@@ -166,25 +174,26 @@ def _assemble(
     spec: InputSpec,
     licence: str,
     label: str,
+    granularity: Granularity,
 ) -> Backbone:
     """Builds the model, loads its weights, takes its last layer off and splits the rest."""
     model = make()
     try:
-        seen = groups.trace(model, spec.size)
+        seen = tracing.trace(model, spec.size)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         raise ConfigError(
             f"backbone.image_size={spec.size}: {name} cannot take this size ({error}). "
             "Leave backbone.image_size=null for the size it was made for, or choose a larger one."
         ) from error
-    last = groups.last_layer(model, seen)
+    last = tracing.last_layer(model, seen)
     if file is not None:
         load_into(model, read_weights(file), last_layer=last, name=name, source=file)
-    for auxiliary in groups.unused(model, seen):
+    for auxiliary in tracing.unused(model, seen):
         setattr(model, auxiliary, None)
         model.aux_logits = False  # pyright: ignore[reportArgumentType]  a plain flag there
     parent, _, child = last.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
-    features = groups.run_without_data(model, spec.size)  # (N, D)
+    features = tracing.run_without_data(model, spec.size)  # (N, D)
     if features.ndim != 2:
         raise ConfigError(
             f"backbone.name={name}: its body gives {tuple(features.shape)}, not (N, D) features"
@@ -194,7 +203,7 @@ def _assemble(
         body=model,
         out_features=features.shape[1],
         input_spec=spec,
-        groups=groups.split(model, seen),
+        groups=groups.split(model, seen, granularity),
         licence=licence,
         weights=label,
     )
@@ -209,10 +218,5 @@ def _choose(name: str, weights: str | None, enum: type[WeightsEnum]) -> WeightsE
     names = sorted({*enum.__members__, "DEFAULT"})
     raise ConfigError(
         f"backbone.weights={weights}: {name} has {', '.join(names)}; or give a path "
-        f"(.pth, .pt, .safetensors), or null for random weights{_near(weights, names)}"
+        f"(.pth, .pt, .safetensors), or null for random weights{near(weights, names)}"
     )
-
-
-def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,24 +1,24 @@
-"""Lightning callbacks: they say when; what to do is written elsewhere, in pure functions."""
+"""Lightning callbacks that steer a run: they say when; what to do is written elsewhere."""
 
 import signal
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
-from torchvision.utils import make_grid, save_image
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from thaw.classifier import HEAD, Classifier
+from thaw.averaging import check_averaging
+from thaw.data.loading import PhotoSampler
 from thaw.errors import ConfigError, Interrupted
-from thaw.plan import Phase, Plan, plan_table
+from thaw.plan import Plan, plan_table
+
+if TYPE_CHECKING:
+    from thaw.module import TransferModule
 
 
 class ApplyPlan(pl.Callback):
@@ -28,10 +28,9 @@ class ApplyPlan(pl.Callback):
     what it unfroze in the optimiser and the checkpoint, loses it on resume (facts.md, PL 21901).
     """
 
-    def __init__(self, plan: Plan, notes: Sequence[str] = ()) -> None:
-        self.plan = plan
+    def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
-        self.wrapped: frozenset[str] | None = None  # groups known to the DDP wrapper
+        self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses, before training, strategies in which an unfreeze is not proven right.
@@ -42,117 +41,78 @@ class ApplyPlan(pl.Callback):
         if stage == "fit" and type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
             raise ConfigError(
                 f"trainer.strategy={type(trainer.strategy).__name__}: thaw unfreezes under auto "
-                "(one device) and ddp; use trainer=default or trainer=ddp"
+                "(one device), ddp and ddp_spawn; use trainer=default or trainer=ddp"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
+        module = _transfer(pl_module)
         if trainer.is_global_zero:
-            model = _classifier(pl_module)
-            table = plan_table(self.plan, model, steps_per_epoch(trainer))
+            table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
             text = "\n".join([*self.notes, table])
             print(f"\n{text}\n")
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "plan.txt").write_text(text + "\n", encoding="utf-8")
-        self._apply(trainer, pl_module)
+        self._apply(trainer, module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Applies the epoch's phase."""
-        self._apply(trainer, pl_module)
-
-    def _apply(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        phase = self.plan.phase_at(trainer.current_epoch)
-        model = _classifier(pl_module)
-        model.set_trainable(phase.rates.keys(), phase.batchnorm)
-        strategy = trainer.strategy
-        if isinstance(strategy, DDPStrategy) and self.wrapped != model.trainable:
-            # DDP averages the gradients of those parameters only that took one when it wrapped the
-            # model; without this each rank trains a body of its own (PL 20340, facts.md).
-            strategy.model = strategy._setup_model(pl_module)
-            strategy._register_ddp_hooks()
-            self.wrapped = model.trainable
-
-
-class Record(pl.Callback):
-    """Metrics of every epoch and seconds of every phase, for results.json and the curves.
-
-    Attributes:
-        history: one dict an epoch: epoch, phase, lr of the head, and all logged metrics.
-        phases: name -> {"epochs", "seconds", "images"}; seconds include validation, images are
-            those that went through the model in training and validation.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.history: list[dict[str, Any]] = []
-        self.phases: dict[str, dict[str, float]] = {}
-        self.images = 0
-        self.started = time.perf_counter()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock of the first epoch of this process."""
-        self.started = time.perf_counter()
-        self.images = 0
+        """Applies the epoch's phase; its own optimiser state, where asked, when it begins."""
+        module = _transfer(pl_module)
+        phase = module.phase
+        if phase.settings.reset_optimizer and trainer.current_epoch == phase.start:
+            trainer.optimizers[0].state.clear()
+        self._apply(trainer, module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: tuple[Tensor, Tensor], batch_idx: int,
+        batch: object, batch_idx: int,
     ) -> None:  # fmt: skip
-        """Counts images."""
-        self.images += len(batch[1]) * trainer.world_size
+        """At an epoch's end, gives all ranks the mean of their BatchNorm statistics.
 
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Counts images."""
-        self.images += len(batch[1]) * trainer.world_size
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the epoch to its phase, and its metrics to the history."""
-        now = time.perf_counter()
-        phase = self.plan.phase_at(trainer.current_epoch)
-        empty = {"epochs": 0, "seconds": 0.0, "images": 0}
-        total = self.phases.setdefault(phase.name, empty)
-        total["epochs"] += 1
-        total["seconds"] += now - self.started
-        total["images"] += self.images
-        self.started, self.images = now, 0
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.history.append({"epoch": trainer.current_epoch, "phase": phase.name, **metrics})
-
-    def metrics_of(self, checkpoint: str | Path | None) -> dict[str, float]:
-        """Training and validation metrics of the epoch a checkpoint was saved after.
-
-        Without a checkpoint: of the last epoch.
+        Else each validates a model of its own, and rank 0's is the one that is saved (timm's
+        scripts do the same by default, as --dist-bn reduce).
         """
-        if not self.history:
-            return {}
-        epoch = self.history[-1]["epoch"]
-        if checkpoint is not None:
-            epoch = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]
-        row = next(row for row in self.history if row["epoch"] == epoch)
-        return {name: value for name, value in row.items() if name not in ("epoch", "phase")}
+        if trainer.world_size == 1 or not trainer.is_last_batch:
+            return
+        for layer in _transfer(pl_module).classifier.modules():
+            if isinstance(layer, _BatchNorm) and layer.training:
+                for statistic in (layer.running_mean, layer.running_var):
+                    if statistic is not None:
+                        mean = trainer.strategy.reduce(statistic.clone(), reduce_op="mean")
+                        statistic.copy_(cast(torch.Tensor, mean))
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Plain Python, so that a resumed run has the whole history."""
-        checkpoint["record"] = {"history": self.history, "phases": self.phases}
+    def _apply(self, trainer: pl.Trainer, module: "TransferModule") -> None:
+        phase = module.phase
+        model = module.classifier
+        model.set_trainable(phase.rates.keys(), phase.batchnorm)
+        steps = steps_per_epoch(trainer)
+        for group in trainer.optimizers[0].param_groups:
+            # the scheduler chose this rate before the epoch's validation, which can move a phase
+            name = group["layer_groups"][0]
+            group["lr"] = module.plan.rate(name, trainer.global_step, steps)
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if isinstance(sampler, PhotoSampler):
+            sampler.augment = phase.settings.augment
+        learns = [parameter.requires_grad for parameter in model.parameters()]
+        if self.wrapped == learns:
+            return
+        strategy = trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            # DDP averages the gradients of those parameters only that took one when it wrapped the
+            # model; without this each rank trains a body of its own (PL 20340, facts.md).
+            strategy.model = strategy._setup_model(module)
+            strategy._register_ddp_hooks()
+        if model._compiled_call_impl is not None:
+            torch._dynamo.reset()  # what was compiled knows a frozen body (pytorch 139476)
+        self.wrapped = learns
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Takes up where it stands; but not when the best one is loaded to be tested."""
-        if trainer.state.fn == TrainerFn.FITTING and "record" in checkpoint:
-            self.history = list(checkpoint["record"]["history"])
-            phases: dict[str, dict[str, float]] = checkpoint["record"]["phases"]
-            self.phases = {name: dict(phase) for name, phase in phases.items()}
 
-
-class GracefulStop(pl.Callback):
+class GracefulStop(Checkpoint):
     """On Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Twice: stop at once.
+
+    A Checkpoint, since these come after all other callbacks: an average of the weights has this
+    step in it then.
 
     Between two steps weights, optimiser and counters agree, which they do not in the middle of one.
     After an epoch's last step validation still follows, and a run resumed from there would go
@@ -188,7 +148,9 @@ class GracefulStop(pl.Callback):
         asked = self.asked
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        # gradients that wait for further batches are in no checkpoint
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if asked and between_steps and not trainer.is_last_batch:
             trainer.save_checkpoint(self.path)
             raise Interrupted(self.path)
 
@@ -217,80 +179,42 @@ class StopEarly(EarlyStopping):
     before the body is ever trained.
     """
 
-    plan: Plan | None = None  # set by train.py
-
-    def check(self, plan: Plan) -> None:
-        """Refuses a patience that can never fire.
-
-        Raises:
-            ConfigError: names both settings.
-        """
-        last: Phase = plan.phases[-1]
-        self.plan = plan
-        if self.patience >= last.epochs:
-            raise ConfigError(
-                f"callbacks.early_stopping.patience={self.patience}: has no effect, since the last "
-                f"phase ({last.name}) has {last.epochs} epochs; allowed is 0 to {last.epochs - 1}, "
-                "or callbacks=default for no early stopping"
-            )
-
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
-        if self.plan is None or trainer.current_epoch >= self.plan.phases[-1].start:
+        plan = _transfer(trainer.lightning_module).plan
+        if trainer.current_epoch >= plan.phases[-1].start:
             super()._run_early_stopping_check(trainer)
 
 
-class LogRates(pl.Callback):
-    """Logs the learning rate of every layer group as lr/<group>."""
+def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
+    """Refuses those that never do anything in this plan, end it too soon, or break it.
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
-    ) -> None:
-        """At the loggers' own interval, and at the first step of each epoch."""
-        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if batch_idx and trainer.global_step % every:
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics(current_rates(trainer), step=trainer.global_step)
+    Args:
+        callbacks: by their names in the configuration.
+        plan: of the run.
 
-
-class LogFirstBatch(pl.Callback):
-    """A grid of the first training batch, as the network sees it: first_batch.png and TensorBoard.
-
-    Attributes:
-        images: how many to show.
+    Raises:
+        ConfigError: names the setting.
     """
-
-    def __init__(self, images: int = 32) -> None:
-        self.images = images
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule,
-        batch: tuple[Tensor, Tensor], batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Once, at the very first step."""
-        if trainer.global_step or batch_idx or not trainer.is_global_zero:
-            return
-        images = batch[0][: self.images].detach().float().cpu()  # (N, 3, H, W)
-        grid = make_grid(images, nrow=8, normalize=True, scale_each=False)
-        save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("first_batch", grid)
+    for name, callback in callbacks.items():
+        if isinstance(callback, EarlyStopping):
+            _check_stopping(name, callback, plan)
+        check_averaging(name, callback, plan)
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with the head's learning rate and without the version number."""
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands at the right of the bar."""
-        shown = super().get_metrics(trainer, pl_module)
-        shown.pop("v_num", None)
-        rates = current_rates(trainer)
-        if trainer.training and rates:
-            shown["lr"] = f"{rates[f'lr/{HEAD}']:.1e}"
-        return shown
+def _check_stopping(name: str, callback: EarlyStopping, plan: Plan) -> None:
+    last = plan.phases[-1]
+    key = f"callbacks.{name}.patience={callback.patience}"
+    if callback.patience >= last.epochs and not plan.watches:
+        raise ConfigError(
+            f"{key}: has no effect, since the last phase ({last.name}) has {last.epochs} epochs; "
+            f"allowed is 0 to {last.epochs - 1}, or callbacks=default for no early stopping"
+        )
+    if not isinstance(callback, StopEarly) and callback.patience < last.start:
+        raise ConfigError(
+            f"{key}: can end the run before epoch {last.start}, where the last phase "
+            f"({last.name}) begins; use thaw.callbacks.StopEarly, which counts from there, or a "
+            f"patience of {last.start} or more"
+        )
 
 
 def steps_per_epoch(trainer: pl.Trainer) -> int:
@@ -300,13 +224,5 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
     return max(1, int(trainer.estimated_stepping_batches) // epochs)
 
 
-def current_rates(trainer: pl.Trainer) -> dict[str, float]:
-    """lr/<layer group> -> learning rate of the coming step; 0 for a frozen group."""
-    groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
-    return {f"lr/{group['layer_group']}": float(group["lr"]) for group in groups}
-
-
-def _classifier(pl_module: nn.Module) -> Classifier:
-    model = pl_module.classifier
-    assert isinstance(model, Classifier)
-    return model
+def _transfer(module: pl.LightningModule) -> "TransferModule":
+    return cast("TransferModule", module)

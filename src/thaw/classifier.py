@@ -1,6 +1,7 @@
 """Backbone + head as one plain nn.Module that knows which of its layer groups are frozen."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from thaw.backbone import Backbone
 from thaw.groups import LayerGroup, check_cover
 
 HEAD = "head"
-BatchNormMode = Literal["eval", "train"]
+BatchNormMode = Literal["eval", "train", "frozen"]
 
 
 class Classifier(nn.Module):
@@ -23,8 +24,8 @@ class Classifier(nn.Module):
     Attributes:
         groups: layer groups with names of parameters in this module, stem first, head last.
         trainable: names of the groups that train now.
-        batchnorm: "eval" keeps the body's BatchNorm statistics where they are even in groups that
-            train; "train" updates them there.
+        batchnorm: of the body, in groups that train. "train" updates the statistics; "eval" keeps
+            the pretrained ones and trains scale and shift; "frozen" keeps those too.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -32,10 +33,10 @@ class Classifier(nn.Module):
         self.body = backbone.body
         self.head = head
         body_groups = tuple(
-            LayerGroup(
-                group.name,
-                tuple(f"body.{name}" for name in group.parameters),
-                tuple(f"body.{name}" for name in group.modules),
+            replace(
+                group,
+                parameters=tuple(f"body.{name}" for name in group.parameters),
+                modules=tuple(f"body.{name}" for name in group.modules),
             )
             for group in backbone.groups
         )
@@ -70,12 +71,12 @@ class Classifier(nn.Module):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
         self.trainable = frozenset(names)
         self.batchnorm = batchnorm
-        parameters = dict(self.named_parameters())
-        for group in self.groups:
-            for name in group.parameters:
-                parameters[name].requires_grad_(group.name in self.trainable)
-                if group.name not in self.trainable:
-                    parameters[name].grad = None  # else the optimiser would apply the last one
+        kept = self._batchnorm_parameters() if batchnorm == "frozen" else set()
+        for group, named in self.group_parameters():
+            for name, parameter in named:
+                parameter.requires_grad_(group.name in self.trainable and name not in kept)
+                if not parameter.requires_grad:
+                    parameter.grad = None  # else the optimiser would apply the last one
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -89,7 +90,7 @@ class Classifier(nn.Module):
         for group in self.groups:
             for name in group.modules:
                 self.get_submodule(name).train(group.name in self.trainable)
-        if self.batchnorm == "eval":
+        if self.batchnorm != "train":
             for module in self.body.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
@@ -100,3 +101,12 @@ class Classifier(nn.Module):
         parameters = dict(self.named_parameters())
         for group in self.groups:
             yield group, [(name, parameters[name]) for name in group.parameters]
+
+    def _batchnorm_parameters(self) -> set[str]:
+        """Names of scales and shifts of the body's BatchNorm layers."""
+        return {
+            f"body.{module}.{name}"
+            for module, layer in self.body.named_modules()
+            if isinstance(layer, _BatchNorm)
+            for name, _ in layer.named_parameters(recurse=False)
+        }

@@ -4,7 +4,6 @@ Hydra refuses unknown keys on the command line, but not in experiment files, and
 `_target_`. Here both stop the run.
 """
 
-import difflib
 import functools
 import importlib.util
 import inspect
@@ -21,12 +20,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError
+from thaw.errors import ConfigError, Interrupted, ThawError, near
 
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
-    "save_backbone", "label_smoothing", "backbone", "head", "data", "augment", "finetune", "optim",
-    "trainer", "callbacks", "logger", "paths",
+    "save_backbone", "label_smoothing", "compile", "backbone", "head", "data", "augment", "mix",
+    "finetune", "optim", "trainer", "callbacks", "logger", "paths",
 )  # fmt: skip
 
 
@@ -86,7 +85,7 @@ def build_all(nodes: Any, key: str, **computed: Any) -> dict[str, Any]:
             others = [str(other) for other in plain if other != name]
             raise ConfigError(
                 f"{key}.{name}={node}: has no _target_, so it would do nothing"
-                f"{_near(str(name), others)}"
+                f"{near(str(name), others)}"
             )
     return {
         str(name): build(node, f"{key}.{name}", **computed)
@@ -218,8 +217,10 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
             raise ConfigError(
                 _unknown(f"{key}.{name}", str(name), value, [n for n in names if n not in computed])
             )
-        if isinstance(value, Mapping) and "_target_" in value:
-            _check_node(value, f"{key}.{name}", {})
+        for place, part in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(part, Mapping) and "_target_" in part:
+                number = f".{place}" if isinstance(value, list) else ""
+                _check_node(part, f"{key}.{name}{number}", {})
     missing = [
         parameter.name
         for parameter in parameters
@@ -228,13 +229,11 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
         and parameter.name not in {*given, *computed}
     ]
     if missing and not node.get("_partial_"):
-        raise ConfigError(f"{key}.{missing[0]}: is needed by {node['_target_']} and not given")
+        hint = "; add _partial_: true, thaw fills it in" if missing[0] == "optimizer" else ""
+        raise ConfigError(
+            f"{key}.{missing[0]}: is needed by {node['_target_']} and not given{hint}"
+        )
 
 
 def _unknown(key: str, name: str, value: Any, known: list[str]) -> str:
-    return f"{key}={value}: nothing reads this key{_near(name, known)}. Allowed: {', '.join(known)}"
-
-
-def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{key}={value}: nothing reads this key{near(name, known)}. Allowed: {', '.join(known)}"

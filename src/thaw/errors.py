@@ -3,6 +3,8 @@
 train.py prints each as one paragraph, without a stack.
 """
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -34,3 +36,9 @@ class Interrupted(Exception):  # noqa: N818  asked for, not an error
         super().__init__(f"stopped; checkpoint: {checkpoint}")
         self.checkpoint = checkpoint
         self.folder = checkpoint.parent.parent
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?" with the nearest known words, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=3)
+    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -1,17 +1,20 @@
-"""Splits any image classifier into its last layer and ordered, named layer groups.
+"""Splits a body into ordered, named layer groups.
 
-Nothing here knows a model by name. One forward pass without data (on the meta device) tells the
-order in which modules run and the size of their outputs; the module tree tells what belongs
-together.
+Nothing here knows a model by name: the order of execution and the size of outputs (tracing.py) tell
+what is a stage, the module tree tells what belongs together.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
+from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
+
+from thaw.errors import ConfigError
+from thaw.tracing import Trace
+
+Granularity = Literal["stage", "module", "block", "layer"]
 
 MIN_UNITS = 5  # a body is taken apart until it has at least this many units (ResNet: 6)
 MIN_STAGES = 3  # fewer resolutions than this (ViT has one): every unit is a group of its own
@@ -19,130 +22,68 @@ MIN_STAGES = 3  # fewer resolutions than this (ViT has one): every unit is a gro
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of the body that is frozen, unfrozen and given its rate as one.
+    """A part of the model that is frozen, unfrozen and given its rate as one.
 
     Attributes:
         name: as printed, logged and used in the configuration.
-        parameters: their names in the body.
-        modules: names of the body's modules it is made of; everything below them belongs to it.
+        parameters: their names.
+        modules: names of the modules it is made of; everything below them belongs to it.
+        depth: place between the first (0) and the last (1) part that sees an image; 1 behind.
+        is_classifier: gives (N, D), so belongs to what the weights came with as a classifier of
+            several layers (VGG, AlexNet, MobileNetV3).
     """
 
     name: str
-    parameters: tuple[str, ...]
-    modules: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    depth: float = 1.0
+    is_classifier: bool = False
 
 
-@dataclass
-class Trace:
-    """What one forward pass showed: modules in the order they start, and their last output."""
-
-    order: list[str] = field(default_factory=list)
-    outputs: dict[str, torch.Size] = field(default_factory=dict)
-
-    def resolution(self, module: str) -> int | None:
-        """Height of the module's output in pixels; None where it is not an image any more."""
-        shape = self.outputs.get(module)
-        if shape is None or len(shape) != 4:
-            return None
-        # square input: (N, C, H, W) has equal last two, else it is (N, H, W, C) as in Swin
-        return shape[3] if shape[2] == shape[3] else shape[2]
-
-
-def trace(model: nn.Module, size: int) -> Trace:
-    """Runs `model` once in eval mode on two images of `size` pixels, without data: shapes only.
-
-    Raises:
-        RuntimeError, ValueError, AssertionError: whatever the model says of a size it cannot take.
-    """
-    seen = Trace()
-    hooks = []
-    for name, module in model.named_modules():
-
-        def before(_module: nn.Module, _inputs: object, name: str = name) -> None:
-            if name not in seen.order:
-                seen.order.append(name)
-
-        def after(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
-            if isinstance(output, Tensor):
-                seen.outputs[name] = output.shape
-
-        hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        run_without_data(model, size)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return seen
-
-
-def run_without_data(model: nn.Module, size: int) -> Tensor:
-    """The output, without values, of `model` in eval mode for two images of `size` pixels.
-
-    Weights and images stand in as tensors of the meta device, so this costs neither time nor
-    memory whatever the model's size.
-    """
-    was_training = model.training
-    weights = {
-        name: tensor.to("meta")
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    try:
-        model.eval()
-        with torch.no_grad():
-            images = torch.zeros(2, 3, size, size, device="meta")  # (N, 3, H, W)
-            return functional_call(model, weights, (images,))
-    finally:
-        model.train(was_training)
-
-
-def last_layer(model: nn.Module, seen: Trace) -> str:
-    """Name of the layer that makes the class scores: the last linear or convolution to run."""
-    for name in reversed(seen.order):
-        if isinstance(model.get_submodule(name), nn.Linear | nn.Conv2d):
-            return name
-    raise ValueError(f"{type(model).__name__} has no linear or convolution layer to replace")
-
-
-def unused(model: nn.Module, seen: Trace) -> list[str]:
-    """Children with parameters that never run in eval mode: the auxiliary heads."""
-    return [
-        name
-        for name, child in model.named_children()
-        if _size(child) and _first_run(name, seen) == len(seen.order)
-    ]
-
-
-def split(body: nn.Module, seen: Trace) -> tuple[LayerGroup, ...]:
+def split(
+    body: nn.Module, seen: Trace, granularity: Granularity = "stage"
+) -> tuple[LayerGroup, ...]:
     """The body's layer groups, stem first.
 
-    1. Take the module tree apart, the largest part first, down to at least `MIN_UNITS` units.
-    2. A unit of norms alone joins the unit before it (a rate of its own would mean nothing).
-    3. Units with outputs of one resolution are one stage; where there are fewer than `MIN_STAGES`
-       (transformers), each unit stays a group, as layer-wise decay is used on them (BEiT,
-       arXiv:2106.08254, section 3).
-    Parameters that stand beside units (class token, position embedding) belong to the stem; layers
-    without parameters that do (dropout) to the group that runs before them.
+    Args:
+        body: without its last layer.
+        seen: of the model as it was.
+        granularity: "stage": parts with outputs of one resolution (where there are fewer than
+            `MIN_STAGES`, as in transformers, every block: layer-wise decay is used so on them,
+            BEiT, arXiv:2106.08254, section 3). "module": the model's own parts (ResNet: conv1, bn1,
+            layer1 to layer4). "block": residual, dense or transformer blocks. "layer": single
+            layers; an attention or a block with parameters of its own counts as one.
+
+    Parameters that stand beside all parts (class token, position embedding) belong to the stem;
+    layers without parameters that do (dropout) to the group that runs before them. With "stage" and
+    "block" norms that stand alone join the part before them: a rate of its own would mean nothing.
+
+    Raises:
+        ConfigError: an unknown granularity.
     """
-    units = _merge_norms(body, _take_apart(body, seen), seen)
-    if not units:
+    if granularity not in get_args(Granularity):
+        allowed = ", ".join(get_args(Granularity))
+        raise ConfigError(f"backbone.granularity={granularity}: allowed are {allowed}")
+    if granularity == "module":
+        parts = [[name] for name in sorted(_children(body, ""), key=seen.first_run)]
+    elif granularity == "layer":
+        parts = [[name] for name in _descend(body, seen, into_blocks=True)]
+    elif granularity == "block":
+        parts = _merge_norms(body, _descend(body, seen, into_blocks=False))
+    else:
+        parts = _stages(_merge_norms(body, _take_apart(body, seen)), seen)
+    if not parts:
         raise ValueError("the body has no parameters to make layer groups of")
-    stages: list[list[str]] = []
-    resolutions: list[int | None] = []
-    for unit in units:
-        resolution = seen.resolution(unit[0])
-        if stages and resolution is not None and resolution == resolutions[-1]:
-            stages[-1] += unit
-        else:
-            stages.append(list(unit))
-            resolutions.append(resolution)
-    chosen = stages if len(stages) >= MIN_STAGES else units
-    owned = [_parameters(body, modules) for modules in chosen]
+    owned = [_parameters(body, modules) for modules in parts]
     taken = {name for names in owned for name in names}
-    loose = tuple(name for name, _ in body.named_parameters() if name not in taken)
-    owned[0] = loose + owned[0]
+    owned[0] = tuple(name for name, _ in body.named_parameters() if name not in taken) + owned[0]
+    flat = [len(seen.outputs.get(modules[-1], ())) == 2 for modules in parts]
+    depths = _layer_depths(body, parts, seen) if granularity == "layer" else _depths(flat)
     groups = tuple(
-        LayerGroup(_name(body, modules), parameters, (*modules, *beside))
-        for modules, parameters, beside in zip(chosen, owned, _beside(chosen, seen), strict=True)
+        LayerGroup(_name(body, modules), parameters, (*modules, *beside), depth, is_flat)
+        for modules, parameters, beside, depth, is_flat in zip(
+            parts, owned, _beside(parts, seen), depths, flat, strict=True
+        )
     )
     check_cover(groups, [name for name, _ in body.named_parameters()])
     return groups
@@ -174,35 +115,66 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _first_run(module: str, seen: Trace) -> int:
-    """Place of the first module at or below `module` in the order of execution."""
-    prefix = module + "."
-    for place, name in enumerate(seen.order):
-        if name == module or name.startswith(prefix):
-            return place
-    return len(seen.order)
+def _children(body: nn.Module, name: str) -> list[str]:
+    """Names of the parts of a module that have parameters."""
+    prefix = f"{name}." if name else ""
+    module = body.get_submodule(name)
+    return [prefix + child for child, part in module.named_children() if _size(part)]
 
 
 def _take_apart(body: nn.Module, seen: Trace) -> list[str]:
-    """Names of modules that together hold (nearly) all parameters, in order of execution."""
+    """Names of modules that together hold (nearly) all parameters, in order of execution.
 
-    def children(name: str) -> list[str]:
-        prefix = f"{name}." if name else ""
-        module = body.get_submodule(name)
-        return [prefix + child for child, part in module.named_children() if _size(part)]
-
-    units = children("")
+    The largest is taken apart first, until there are `MIN_UNITS`.
+    """
+    units = _children(body, "")
     while len(units) < MIN_UNITS:
-        divisible = [name for name in units if children(name)]
+        divisible = [name for name in units if _children(body, name)]
         if not divisible:
             break
         largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
         place = units.index(largest)
-        units[place : place + 1] = children(largest)
-    return sorted(units, key=lambda name: _first_run(name, seen))
+        units[place : place + 1] = _children(body, largest)
+    return sorted(units, key=seen.first_run)
 
 
-def _merge_norms(body: nn.Module, units: list[str], seen: Trace) -> list[list[str]]:
+def _descend(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
+    """The units taken apart further, in order of execution: into blocks, or into single layers.
+
+    Never below a module with parameters of its own, which would then be in no part. A container is
+    a block when it holds nothing but single layers (convolution, norm, activation).
+    """
+    found: list[str] = []
+    open_units = _take_apart(body, seen)
+    while open_units:
+        name = open_units.pop()
+        module = body.get_submodule(name)
+        children = _children(body, name)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and any(
+            True for child in module.children() for _ in child.children()
+        )
+        own = any(True for _ in module.parameters(recurse=False))
+        if children and not own and (into_blocks or is_container):
+            open_units += children
+        else:
+            found.append(name)
+    return sorted(found, key=seen.first_run)
+
+
+def _stages(units: list[list[str]], seen: Trace) -> list[list[str]]:
+    stages: list[list[str]] = []
+    resolutions: list[int | None] = []
+    for unit in units:
+        resolution = seen.resolution(unit[0])
+        if stages and resolution is not None and resolution == resolutions[-1]:
+            stages[-1] += unit
+        else:
+            stages.append(list(unit))
+            resolutions.append(resolution)
+    return stages if len(stages) >= MIN_STAGES else units
+
+
+def _merge_norms(body: nn.Module, units: list[str]) -> list[list[str]]:
     merged: list[list[str]] = []
     for unit in units:
         weights = body.get_submodule(unit).parameters()
@@ -215,6 +187,37 @@ def _merge_norms(body: nn.Module, units: list[str], seen: Trace) -> list[list[st
     return merged
 
 
+def _depths(flat: list[bool]) -> list[float]:
+    """Evenly spaced over the parts that see an image."""
+    last = max(1, flat.count(False) - 1)
+    return [1.0 if is_flat else place / last for place, is_flat in enumerate(flat)]
+
+
+def _layer_depths(body: nn.Module, parts: list[list[str]], seen: Trace) -> list[float]:
+    """Place of each layer among all layers that see an image, those without parameters too.
+
+    So VGG16's 44 feature layers, activations and pooling among them, are 44 places, as
+    `np.linspace(low, high, len(model.features))` would have it. Layers beside the model's own parts
+    with parameters (the pooling before a classifier) do not count.
+    """
+    tops = tuple(f"{name}." for name in _children(body, ""))
+    layers = [
+        name
+        for name in seen.order
+        if f"{name}.".startswith(tops)
+        and not any(True for _ in body.get_submodule(name).children())
+        and len(seen.outputs.get(name, ())) != 2
+    ]
+    starts = [seen.first_run(name) for name in layers]
+    last = max(1, len(layers) - 1)
+    depths = []
+    for modules in parts:
+        is_flat = len(seen.outputs.get(modules[-1], ())) == 2
+        before = sum(start < seen.first_run(modules[0]) for start in starts)
+        depths.append(1.0 if is_flat else min(1.0, before / last))
+    return depths
+
+
 def _parameters(body: nn.Module, modules: list[str]) -> tuple[str, ...]:
     return tuple(
         f"{module}.{name}"
@@ -225,7 +228,7 @@ def _parameters(body: nn.Module, modules: list[str]) -> tuple[str, ...]:
 
 def _beside(groups: list[list[str]], seen: Trace) -> list[list[str]]:
     """For each group the layers outside all units that run after it begins, before the next."""
-    starts = [_first_run(modules[0], seen) for modules in groups]
+    starts = [seen.first_run(modules[0]) for modules in groups]
     beside: list[list[str]] = [[] for _ in groups]
     for place, layer in enumerate(seen.order):
         inside = any(f"{layer}.".startswith(f"{unit}.") for unit in chain.from_iterable(groups))

@@ -13,10 +13,11 @@ from torchmetrics import MetricCollection
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
-from thaw.metrics import make_metrics
+from thaw.metrics import MODES, make_metrics
 from thaw.optim import parameter_groups
-from thaw.plan import Plan
+from thaw.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
+from thaw.transforms import Mix
 
 
 class TransferModule(pl.LightningModule):
@@ -24,14 +25,20 @@ class TransferModule(pl.LightningModule):
 
     Args:
         classifier: backbone and head.
-        plan: gives the learning rate of each group at each step.
+        plan: what trains in each epoch, and the learning rate of each group at each step.
         make_optimizer: optimiser groups -> optimiser; a constructor with everything but the
             parameters filled in.
         classes: names of the K classes, in label order; saved in the checkpoint.
+        monitor: the validation metric that a plateau is one of.
+        mix: images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K), in phases
+            that have it on.
         label_smoothing: share 0-1 of the target spread over all classes (arXiv:1512.00567).
         channels_last: memory format of images and kernels; pays for convolutional bodies.
         seed: of dropout and of whatever else draws inside a step.
         config: the run's settings as plain Python, saved in the checkpoint.
+
+    Attributes:
+        plan: as it stands after the validation results so far.
     """
 
     def __init__(
@@ -41,6 +48,8 @@ class TransferModule(pl.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         *,
         classes: tuple[str, ...],
+        monitor: str = "val/acc",
+        mix: Mix | None = None,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
         seed: int = 0,
@@ -48,8 +57,10 @@ class TransferModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.plan = plan
+        self.written_plan = self.plan = plan
         self.make_optimizer = make_optimizer
+        self.monitor = monitor
+        self.mix = mix
         self.label_smoothing = label_smoothing
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
@@ -61,20 +72,31 @@ class TransferModule(pl.LightningModule):
         )
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
+    @property
+    def phase(self) -> Phase:
+        """Of the current epoch."""
+        return self.plan.phase_at(self.current_epoch)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> class scores (N, K)."""
         return self.classifier(images.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> Any:
-        """One optimiser with all groups from the first step on, and the plan as its scheduler."""
-        groups = parameter_groups(self.classifier)
-        optimizer = self.make_optimizer(groups)
+        """One optimiser with all groups from the first step on, and the plan as its scheduler.
+
+        Raises:
+            ConfigError: a scheduler that does not fit the length of its phase.
+        """
         steps = steps_per_epoch(self.trainer)
+        for phase in self.plan.phases:
+            phase.settings.check_length(phase.key, steps, phase.epochs)
+        groups = parameter_groups(self.classifier, [phase.rates for phase in self.plan.phases])
+        optimizer = self.make_optimizer(groups)
 
         def rate_of(group: str) -> Callable[[int], float]:
             return lambda step: self.plan.rate(group, step, steps)
 
-        scheduler = LambdaLR(optimizer, [rate_of(group["layer_group"]) for group in groups])
+        scheduler = LambdaLR(optimizer, [rate_of(group["layer_groups"][0]) for group in groups])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -88,12 +110,17 @@ class TransferModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
         images, labels = batch
+        mixes = self.mix is not None and self.phase.settings.mix
+        targets = labels
+        if self.mix is not None and mixes:
+            images, targets = self.mix(images, labels)  # (N, K)
         scores = self(images)
-        loss = functional.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
-        self._log("train", scores.detach(), labels)
+        loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
+        if not mixes:  # a mixed picture has no label to be right about
+            self._log("train", scores.detach(), labels)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True,
                  batch_size=len(labels))  # fmt: skip
-        return loss
+        return loss * self._share_of_step(batch_idx)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Updates the metrics of val/."""
@@ -107,6 +134,32 @@ class TransferModule(pl.LightningModule):
         """Class probabilities (N, K)."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).float().softmax(1)
+
+    def on_train_epoch_end(self) -> None:
+        """Brings the plan up to date, where it goes by validation."""
+        if self.plan.watches:
+            value = float(self.trainer.callback_metrics[self.monitor])
+            sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
+            self.plan = self.written_plan.after([*self.plan.values, sign * value])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The validation results that the plan has gone by."""
+        checkpoint["plan_values"] = list(self.plan.values)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them up again."""
+        self.plan = self.written_plan.after(checkpoint.get("plan_values", []))
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """What the loss is to be multiplied by so that each optimiser step has a mean gradient.
+
+        Lightning divides by accumulate_grad_batches also where fewer batches are left at the end
+        of an epoch, and makes that step too small (2.6.6).
+        """
+        every = self.trainer.accumulate_grad_batches
+        left = int(self.trainer.num_training_batches) % every
+        is_last_step = batch_idx >= int(self.trainer.num_training_batches) - left
+        return every / left if left and is_last_step else 1.0
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         images, labels = batch

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import thaw
-from thaw.callbacks import Record
 from thaw.classifier import Classifier
+from thaw.progress import Record
 
 ROOT = Path(thaw.__file__).resolve().parents[2]
 

@@ -4,6 +4,7 @@ Both take a decoded picture, uint8 (3, H, W) of any size, and give float32 (3, s
 is done on uint8, where torch's antialiased kernel is several times faster than on float.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 from thaw.backbone import InputSpec
 from thaw.errors import ConfigError
 
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
 
 
@@ -99,6 +101,34 @@ def train_transform(
     if erasing:
         steps.append(v2.RandomErasing(erasing))
     return v2.Compose(steps)
+
+
+def mixing(
+    num_classes: int, *, mixup_alpha: float | None = None, cutmix_alpha: float | None = None
+) -> Mix:
+    """(images (N, 3, H, W), labels (N,)) -> mixed images and their soft labels (N, K).
+
+    Args:
+        num_classes: K.
+        mixup_alpha: of the Beta distribution that a weighted mean of two pictures is drawn from
+            (mixup, arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
+        cutmix_alpha: of the one that the area of a pasted box is drawn from (CutMix,
+            arXiv:1905.04899, uses 1); None: no CutMix. With both, each batch gets one of them.
+
+    Raises:
+        ConfigError: neither, or an alpha that is not positive.
+    """
+    for key, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+        if alpha is not None and not alpha > 0:
+            raise ConfigError(f"mix.{key}={alpha}: allowed is above 0, like 0.2, or null")
+    chosen: list[v2.Transform] = []
+    if mixup_alpha is not None:
+        chosen.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
+    if cutmix_alpha is not None:
+        chosen.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
+    if not chosen:
+        raise ConfigError("mix.mixup_alpha=null and mix.cutmix_alpha=null: give one, or mix=none")
+    return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
 
 
 def denormalise(images: Tensor, spec: InputSpec) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from thaw.data.checks import check, is_share, is_whole
 from thaw.data.decode import decode
 from thaw.data.draw import draw, draw_per_class
-from thaw.data.loading import make_loader
+from thaw.data.loading import Key, make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
 
@@ -43,20 +43,26 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
 
     photos:     what to read
     transform:  uint8 (3, H, W) -> float (3, H', W')
+    plain:      the same for views that are not drawn; None: `transform` for those too
     fetch:      path -> uint8 (3, H, W); another one reads from a cache
     """
 
     def __init__(
-        self, photos: Photos, transform: Transform, fetch: Callable[[Path], Tensor] = decode
+        self,
+        photos: Photos,
+        transform: Transform,
+        plain: Transform | None = None,
+        fetch: Callable[[Path], Tensor] = decode,
     ) -> None:
         self.photos = photos
         self.transform = transform
+        self.plain = plain or transform
         self.fetch = fetch
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
         """Picture and label for key = (index, view seed), or a bare index for view seed 0.
 
         The view seed alone decides what a random transform does, so pictures are the same with
@@ -64,6 +70,8 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         """
         index, view_seed = key if isinstance(key, tuple) else (key, 0)
         image = self.fetch(self.photos.paths[index])
+        if view_seed is None:
+            return self.plain(image), self.photos.labels[index]
         # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
         # and with num_workers=0 that would repeat the dropout masks of the training step.
         with torch.random.fork_rng(devices=[]):
@@ -203,7 +211,7 @@ class PhotoDataModule(LightningDataModule):
             workers = choose_workers(len(photos), devices)
         trainer = self.trainer
         loader = make_loader(
-            PhotoDataset(photos, transform),
+            PhotoDataset(photos, transform, self.eval_transform),
             labels=photos.labels,
             batch_size=self.batch_size,
             num_workers=workers,

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from thaw.seeds import derive
 
-Key = tuple[int, int]  # (index of the photo, seed of its view)
+Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
 
 
 class PhotoSampler(DistributedSampler[Key]):
@@ -26,6 +26,10 @@ class PhotoSampler(DistributedSampler[Key]):
         seed: of the order and of the views.
         balanced: draw with replacement, every class equally often on average (train only).
         rank, world_size: of this process, and how many there are.
+
+    Attributes:
+        augment: whether views are drawn; False asks for the evaluation view of every photo.
+        skip: photos of this rank to leave out once, at the next iteration.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class PhotoSampler(DistributedSampler[Key]):
             seed=seed,
         )
         self.train = train
-        self.skip = 0  # photos of this rank to leave out once, at the next iteration
+        self.augment = True
+        self.skip = 0
         self.weights: torch.Tensor | None = None
         if balanced and train:
             label = torch.as_tensor(labels)
@@ -76,7 +81,7 @@ class PhotoSampler(DistributedSampler[Key]):
         places = range(self.rank + self.skip * self.num_replicas, len(order), self.num_replicas)
         self.skip = 0
         for place in places:
-            yield int(order[place]), int(view_seeds[place])
+            yield int(order[place]), int(view_seeds[place]) if self.augment else None
 
 
 class ResumableLoader(DataLoader):

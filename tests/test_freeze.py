@@ -1,0 +1,278 @@
+"""Proofs 3, 4 and 5: what is frozen stands still, what trains moves, at the planned rates."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from fits import EPOCHS, GROUPS, STEPS, Data, fit, gradual, module_of, on_plateau, plans, settings
+from models import small_classifier
+from test_resume import SCHEDULES
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from thaw import finetune
+from thaw.averaging import EMA, SWA
+from thaw.backbone import torchvision_backbone
+from thaw.classifier import Classifier
+from thaw.head import linear
+from thaw.module import TransferModule
+from thaw.optim import parameter_groups
+from thaw.plan import Plan
+
+MODES = [*plans(settings()), "gradual", "on_plateau"]
+
+
+def plan_of(mode: str) -> Plan:
+    others = {"gradual": lambda: gradual(settings()), "on_plateau": on_plateau}
+    return others[mode]() if mode in others else plans(settings())[mode]
+
+
+def tensors_of(model: Classifier, names: Any) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers of some layer groups."""
+    found: dict[str, Tensor] = {}
+    for group in model.groups:
+        if group.name in names:
+            for name in group.modules:
+                state = model.get_submodule(name).state_dict()
+                found |= {f"{name}.{key}": value.clone() for key, value in state.items()}
+    return found
+
+
+class Watch(pl.Callback):
+    """Compares frozen groups, to the bit, at each epoch's start and end (after validation)."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, Tensor] = {}
+        self.frozen: list[set[str]] = []
+        self.moved: list[str] = []
+        self.moves: set[str] = set()
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        model = pl_module.classifier
+        frozen = set(model.group_names) - model.trainable
+        self.frozen.append(frozen)
+        self.before = tensors_of(model, model.group_names)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Every layer below a frozen group is in eval mode, also after a validation."""
+        model = pl_module.classifier
+        for group in model.groups:
+            for name in group.modules:
+                for layer in model.get_submodule(name).modules():
+                    is_norm = isinstance(layer, nn.BatchNorm2d) and model.batchnorm != "train"
+                    expected = group.name in model.trainable and not is_norm
+                    assert layer.training == expected, (group.name, name)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        model = pl_module.classifier
+        after = tensors_of(model, model.group_names)
+        still = tensors_of(model, self.frozen[-1])
+        for name, value in after.items():
+            if not torch.equal(value, self.before[name]):
+                (self.moved.append if name in still else self.moves.add)(name)
+
+
+@pytest.mark.parametrize("average", [None, partial(EMA, 0.9), partial(SWA, 4)])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_frozen_stands_still(tmp_path: Path, mode: str, average: Any) -> None:
+    """In training, validation and test; the net has BatchNorm and dropout in its body."""
+    watch = Watch()
+    module = module_of(plan_of(mode))
+    fresh = tensors_of(module.classifier, module.classifier.group_names)
+    callbacks = [watch] + ([average()] if average else [])
+    trainer = fit(module, tmp_path, *callbacks)
+    assert watch.moved == []
+    always = set.intersection(*watch.frozen)
+    assert len(watch.frozen) == EPOCHS
+    # where some are always frozen: equal to what they were before the run, in the average too
+    trainer.test(module, Data(), verbose=False)
+    for name, value in tensors_of(module.classifier, always).items():
+        assert torch.equal(value, fresh[name]), name
+    still = tensors_of(module.classifier, always)
+    trained = {name for name in fresh if name not in still}
+    assert {"head.weight", "head.bias"} <= watch.moves <= trained
+    expected = {"feature_extraction": 4, "partial": 2, "classifier": 3}
+    assert len(always) == expected.get(mode, 0)
+
+
+def test_a_frozen_body_gives_the_same_in_training_and_in_evaluation() -> None:
+    model = small_classifier()
+    images = torch.randn(8, 3, 16, 16)
+    model.set_trainable({"head"}, "eval")
+    trained = model.train().features(images)
+    assert torch.equal(trained, model.eval().features(images))
+    model.set_trainable(model.group_names, "eval")  # not vacuous: dropout makes them differ
+    assert not torch.equal(model.train().features(images), model.eval().features(images))
+
+
+class Rates(pl.Callback):
+    """At every step: each trainable parameter once in the optimiser, moved by the planned rate."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, tuple[Tensor, Tensor]] = {}
+        self.steps = 0
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        held = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
+        learns = {
+            name: weight for name, weight in pl_module.classifier.named_parameters()
+            if weight.requires_grad
+        }  # fmt: skip
+        assert all(held.count(id(weight)) == 1 for weight in learns.values())
+        self.before = {
+            name: (weight.detach().clone(), weight.grad.clone())
+            for name, weight in learns.items() if weight.grad is not None
+        }  # fmt: skip
+        assert self.before.keys() == learns.keys()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        step = trainer.global_step - 1
+        weights = dict(pl_module.classifier.named_parameters())
+        for group in pl_module.classifier.groups:
+            rate = pl_module.plan.rate(group.name, step, STEPS)
+            assert (rate > 0) == (group.name in pl_module.classifier.trainable)
+            for name in group.parameters:
+                if name in self.before:
+                    weight, gradient = self.before[name]
+                    expected = weight - rate * gradient
+                    assert torch.allclose(weights[name], expected, rtol=1e-6, atol=1e-9), name
+        self.steps += 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_step_has_the_planned_rates(tmp_path: Path, mode: str) -> None:
+    """Plain SGD, so that the step itself shows the rate that was applied."""
+    module = module_of(plan_of(mode))
+    module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]
+    fit(module, tmp_path, check := Rates(), gradient_clip_val=None)
+    assert check.steps == EPOCHS * STEPS
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_has_the_planned_rates(tmp_path: Path, schedule: str) -> None:
+    module = module_of(plans(SCHEDULES[schedule])["freeze_unfreeze"])
+    module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]
+    fit(module, tmp_path, check := Rates(), gradient_clip_val=None)
+    assert check.steps == EPOCHS * STEPS
+
+
+FAMILIES = ["resnet18", "vgg11_bn", "mobilenet_v2", "efficientnet_b0", "densenet121",
+            "convnext_tiny", "swin_t", "vit_b_32", "squeezenet1_0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("granularity", ["stage", "module", "block", "layer"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_backbones_have_few_groups_that_hold_everything(name: str, granularity: Any) -> None:
+    with torch.device("meta"):
+        backbone = torchvision_backbone(name, None, granularity=granularity)
+        model = Classifier(backbone, linear(backbone.out_features, 5))
+    for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
+        plan = finetune.freeze_unfreeze(
+            model.groups, 4, unfreeze_epoch=2, frozen=settings(), unfrozen=settings(),
+            lr_decay=decay,
+        )  # fmt: skip
+        groups = parameter_groups(model, [phase.rates for phase in plan.phases])
+        held = [id(weight) for group in groups for weight in group["params"]]
+        assert sorted(held) == sorted(id(weight) for weight in model.parameters())
+        assert len(groups) <= most
+        rates = {name: plan.rate(name, 7, 3) for name in model.group_names}
+        for group in groups:
+            assert len({rates[name] for name in group["layer_groups"]}) == 1
+
+
+class Gradients(pl.Callback):
+    """Size of each parameter's gradient after the unfreeze."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, float] = {}
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if trainer.current_epoch >= 3:
+            for name, weight in pl_module.classifier.named_parameters():
+                self.sizes[name] = max(self.sizes.get(name, 0.0), float(weight.grad.abs().max()))
+
+
+def twins() -> Classifier:
+    """All biases are zero and all norms one: tensors of equal values, which facts.md warns of."""
+    model = small_classifier()
+    for name, weight in model.named_parameters():
+        if weight.ndim == 1:
+            nn.init.constant_(weight, float("norm" in name or ".1.weight" in name))
+    return model
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, compiled: bool) -> None:
+    module = module_of(plans(settings())["freeze_unfreeze"], twins())
+    if compiled:
+        torch._dynamo.reset()
+        module.classifier.compile(backend="aot_eager")
+    before = {name: value.clone() for name, value in module.classifier.named_parameters()}
+    gradients = Gradients()
+    fit(module, tmp_path, gradients)
+    assert gradients.sizes.keys() == before.keys()
+    # a bias in front of a BatchNorm in training mode has no gradient but by rounding
+    idle = {"body.conv.bias", *(f"body.{name}.0.bias" for name in ("low", "middle", "deep"))}
+    for name, value in module.classifier.named_parameters():
+        assert gradients.sizes[name] > (0 if name in idle else 1e-6), name
+        assert not torch.equal(value, before[name]), name
+    saved = torch.load(tmp_path / "epoch5.ckpt", weights_only=True)["state_dict"]
+    assert {name for name in saved if "_orig_mod" in name} == set()
+    assert {f"classifier.{name}" for name in before} <= saved.keys()
+
+
+def test_compiled_is_compiled(tmp_path: Path) -> None:
+    """Else the proof above would prove nothing: both phases must have run compiled code."""
+    seen: list[int] = []
+
+    def count(graph: Any, inputs: list[Tensor]) -> Any:
+        seen.append(sum(bool(value.requires_grad) for value in inputs))
+        return graph.forward
+
+    torch._dynamo.reset()
+    module: TransferModule = module_of(plans(settings())["freeze_unfreeze"])
+    module.classifier.compile(backend=count)
+    fit(module, tmp_path)
+    assert min(seen) <= 2  # validation or the frozen phase: only the head's parameters
+    assert max(seen) == len(list(module.classifier.parameters()))
+
+
+def test_seed_recipe_vgg16() -> None:
+    """From 1e-4 at the last of 44 feature layers down linearly to 1e-7, as np.linspace gives it."""
+    with torch.device("meta"):
+        backbone = torchvision_backbone("vgg16_bn", None, granularity="layer")
+        model = Classifier(backbone, linear(backbone.out_features, 102))
+    plan = finetune.full(model.groups, 8, unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
+    rates = torch.linspace(1e-7, 1e-4, 44, dtype=torch.float64).tolist()
+    features = {name: rate for name, rate in plan.phases[0].rates.items() if "features" in name}
+    assert len(features) == 26  # 13 convolutions and 13 norms
+    for name, rate in features.items():
+        assert rate == pytest.approx(rates[int(name.split(".")[1])], rel=1e-9), name
+    others = {rate for name, rate in plan.phases[0].rates.items() if name not in features}
+    assert others == {1e-4}
+
+
+def test_seed_recipe_resnet() -> None:
+    """1e-4 divided by 3 for each of fc, layer4, layer3, layer2, layer1, bn1, conv1."""
+    with torch.device("meta"):
+        backbone = torchvision_backbone("resnet50", None, granularity="module")
+        model = Classifier(backbone, linear(backbone.out_features, 102))
+    plan = finetune.full(model.groups, 8, unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
+    order = ["head", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
+    assert list(plan.phases[0].rates) == order[::-1]
+    for place, name in enumerate(order):
+        assert plan.phases[0].rates[name] == pytest.approx(1e-4 / 3**place, rel=1e-12)
+
+
+def test_schedules_of_torch_see_every_group() -> None:
+    """Adding groups at the unfreeze breaks LambdaLR and OneCycleLR on torch 2.15 (facts.md)."""
+    model = small_classifier()
+    plan = plans(settings())["freeze_unfreeze"]
+    optimizer = torch.optim.SGD(parameter_groups(model, [phase.rates for phase in plan.phases]))
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    assert held == {id(weight) for weight in model.parameters()}
+    lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=4)
+    assert [group.name for group in GROUPS][-1] == "head"
