@@ -117,6 +117,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 7. Fit, and choose the epoch by the validation metric
     if cfg.train:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        if not record.history:  # ddp_spawn trained in processes of its own
+            saved = torch.load(config.last_checkpoint(output), weights_only=True)
+            module.on_load_checkpoint(saved)
+            record.take(saved["record"])
         record.plan = module.plan
     best = checkpoint
     if cfg.train and isinstance(trainer.checkpoint_callback, ModelCheckpoint):

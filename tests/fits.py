@@ -45,14 +45,15 @@ class Views(Dataset[tuple[Tensor, int]]):
 
 
 class Data(pl.LightningDataModule):
-    """`STEPS` training batches, one of validation, one of test."""
+    """`STEPS` training batches, two of validation and of test, over all ranks together."""
 
     def _loader(self, number: int, seed: int, train: bool) -> Any:
         views = Views(number, seed)
         trainer = self.trainer
         assert trainer is not None
         loader = make_loader(
-            views, labels=views.labels, batch_size=BATCH, num_workers=0, train=train, seed=3,
+            views, labels=views.labels, batch_size=BATCH // trainer.world_size, num_workers=0,
+            train=train, seed=3, rank=trainer.global_rank, world_size=trainer.world_size,
         )  # fmt: skip
         if train:
             progress = trainer.fit_loop.epoch_loop.batch_progress

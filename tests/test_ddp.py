@@ -1,20 +1,123 @@
-"""Two processes: after the unfreeze both hold the weights that one process would."""
+"""Proof 1: two processes hold equal weights, to the bit, and those that one process would hold.
+
+The small network under forked processes, which start at once; train.py itself under `ddp` and
+`ddp_spawn`, which take half a minute each.
+"""
 
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from fits import EPOCHS, difference, fit, gradual, module_of, on_plateau, plans, settings
+from lightning.pytorch.strategies import DDPStrategy
+from models import small_classifier
+from probes import HashWeights
 from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos
+from torch import nn
 
-pytestmark = pytest.mark.slow
+from thaw.averaging import EMA
+from thaw.module import TransferModule
+from thaw.plan import Plan
+
+TWO: dict[str, Any] = {"strategy": "ddp_fork", "devices": 2}
 
 
-def start(photos: Path, output: Path, *settings: str) -> Path:
-    """Runs train.py; gives the weights at the end."""
+def plan_of(mode: str) -> Plan:
+    """BatchNorm in eval: in training mode each rank normalises by its own half of the batch."""
+    kept: dict[str, Any] = {"batchnorm": "eval"}
+    if mode == "gradual":
+        return gradual(settings(), **kept)
+    plan = on_plateau() if mode == "on_plateau" else plans(settings())[mode]
+    phases = tuple(type(phase)(**{**vars(phase), **kept}) for phase in plan.phases)
+    return type(plan)(plan.mode, plan.groups, phases)
+
+
+def module(plan: Plan) -> TransferModule:
+    """Without dropout: the ranks draw masks of their own."""
+    model = small_classifier()
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return module_of(plan, model)
+
+
+def hashes(folder: Path) -> list[str]:
+    """One an epoch, after making sure that both ranks have the same."""
+    first, second = ((folder / f"rank{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second
+    return first.splitlines()
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / f"epoch{EPOCHS - 1}.ckpt", weights_only=True)
+
+
+def close(one: dict[str, Any], two: dict[str, Any]) -> None:
+    for name, value in one["state_dict"].items():
+        assert torch.allclose(value, two["state_dict"][name], atol=1e-5, rtol=1e-3), name
+
+
+@pytest.mark.parametrize("steps", [1, 2])  # batches in an optimiser step; 3 in an epoch
+@pytest.mark.parametrize("mode", ["freeze_unfreeze", "gradual", "partial", "phases", "on_plateau"])
+def test_two_ranks_hold_the_weights_of_one_process(tmp_path: Path, mode: str, steps: int) -> None:
+    """The unfrozen body too, at every epoch, also with gradient accumulation."""
+    every = {"accumulate_grad_batches": steps}
+    two, one = tmp_path / "two", tmp_path / "one"
+    fit(module(plan_of(mode)), two, HashWeights(str(two)), **TWO, **every)
+    assert len(hashes(two)) == EPOCHS
+    fit(module(plan_of(mode)), one, **every)
+    close(last(one), last(two))
+    body = "classifier.body.deep.0.weight"
+    fresh = module(plan_of(mode)).state_dict()[body]
+    assert not torch.equal(last(two)["state_dict"][body], fresh)
+
+
+@pytest.mark.parametrize("mode", ["freeze_unfreeze", "gradual"])
+def test_two_ranks_resume_to_the_bit(tmp_path: Path, mode: str) -> None:
+    """From a frozen epoch, from the last one before an unfreeze, from an unfrozen one."""
+    whole = tmp_path / "whole"
+    fit(module(plan_of(mode)), whole, HashWeights(str(whole)), **TWO)
+    for epoch in (0, 2, 4):
+        again = tmp_path / str(epoch)
+        fit(module(plan_of(mode)), again, HashWeights(str(again)),
+            resume=whole / f"epoch{epoch}.ckpt", **TWO)  # fmt: skip
+        assert hashes(again) == hashes(whole)[epoch + 1 :]
+        assert difference(last(whole), last(again)) == []
+
+
+def test_ranks_agree_on_batchnorm_statistics_and_averages(tmp_path: Path) -> None:
+    """In training mode too, where each sees other images."""
+    plan = plans(settings())["freeze_unfreeze"]
+    assert plan.phases[1].batchnorm == "train"
+    fit(module(plan), tmp_path, EMA(0.9), HashWeights(str(tmp_path)), **TWO)
+    assert len(hashes(tmp_path)) == EPOCHS
+    counted = last(tmp_path)["state_dict"]["classifier.body.norm.running_mean"]
+    assert not torch.equal(counted, torch.zeros_like(counted))
+
+
+def test_without_wrapping_again_the_ranks_would_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the proofs above can fail. PL 20340: each rank trains a body of its own, without error."""
+    setup = DDPStrategy._setup_model
+    calls: list[Any] = []  # the strategy's own, the frozen phase's, the unfrozen one's
+
+    def once(self: DDPStrategy, model: nn.Module) -> Any:
+        calls.append(model)
+        return setup(self, model) if len(calls) < 3 else self.model
+
+    monkeypatch.setattr(DDPStrategy, "_setup_model", once)
+    fit(module(plan_of("freeze_unfreeze")), tmp_path, HashWeights(str(tmp_path)), **TWO)
+    first, second = ((tmp_path / f"rank{r}.txt").read_text().splitlines() for r in (0, 1))
+    assert [a == b for a, b in zip(first, second, strict=True)] == [True] * 3 + [False] * 3
+
+
+def start(photos: Path, output: Path, *changes: str) -> Path:
+    """Runs train.py; gives its last checkpoint."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    # BatchNorm in eval: in training mode each rank would count the statistics of its own images
     arguments = [
         *SMALL,
         *TWO_AND_TWO,
@@ -24,20 +127,22 @@ def start(photos: Path, output: Path, *settings: str) -> Path:
         f"paths.root_dir={output}",
         "+callbacks.hash._target_=probes.HashWeights",
         f"+callbacks.hash.folder={output}",
-        *settings,
+        *changes,
     ]
     subprocess.run(command(*arguments), check=True, cwd=ROOT, env=environment, timeout=300)
     return output / "checkpoints" / "last.ckpt"
 
 
-def test_two_ranks_hold_the_weights_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_train_py_on_two_ranks(tmp_path: Path, strategy: str) -> None:
     photos = draw_photos(tmp_path / "photos")
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2")
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
+           f"trainer.strategy={strategy}")  # fmt: skip
     pair = start(photos, tmp_path / "two", *two)
-    ranks = [(tmp_path / "two" / f"rank{rank}.txt").read_text() for rank in (0, 1)]
-    assert len(ranks[0].splitlines()) == 4
-    assert ranks[0] == ranks[1]  # to the bit, at every epoch
+    assert len(hashes(tmp_path / "two")) == 4
     single = start(photos, tmp_path / "one", "data.batch_size=4")
-    first, second = (torch.load(path, weights_only=True)["state_dict"] for path in (pair, single))
-    for name, value in second.items():
-        assert torch.allclose(first[name], value, atol=1e-5, rtol=1e-3), name
+    first, second = (torch.load(path, weights_only=True) for path in (single, pair))
+    close(first, second)
+    for name in ("results.json", "history.json", "curves.png", "plan.txt"):
+        assert (tmp_path / "two" / name).stat().st_size > 100, name

@@ -75,7 +75,7 @@ def test_a_run_leaves_everything(photos: Path, tmp_path: Path) -> None:
     with (tmp_path / "csv" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {"lr/head", "lr/layer4", "val/acc", "train/loss_step"} <= set(rows[0])
-    for metric in ("train/acc", "train/loss_epoch", "val/acc"):  # each in the row of its own epoch
+    for metric in ("train/acc", "train/loss", "val/acc"):  # each in the row of its own epoch
         logged = [float(row[metric]) for row in rows if row[metric]]
         assert [row[metric] for row in history] == pytest.approx(logged)
 

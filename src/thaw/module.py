@@ -118,8 +118,10 @@ class TransferModule(pl.LightningModule):
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
         if not mixes:  # a mixed picture has no label to be right about
             self._log("train", scores.detach(), labels)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True,
-                 batch_size=len(labels))  # fmt: skip
+        # apart, so that the ranks exchange the epoch's mean only
+        self.log("train/loss_step", loss, prog_bar=True, on_step=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels),
+                 sync_dist=True)  # fmt: skip
         return loss * self._share_of_step(batch_idx)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -62,7 +62,11 @@ class Record(pl.Callback):
         total["seconds"] += now - self.started
         total["images"] += self.images
         self.started, self.images = now, 0
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
         self.history.append({"epoch": trainer.current_epoch, "phase": phase.name, **metrics})
 
     def metrics_of(self, checkpoint: str | Path | None) -> dict[str, float]:
