@@ -216,7 +216,7 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
 
     stop = GracefulStop(tmp_path)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
-        fit(tmp_path, two_phases(2), stop, Look())
+        fit(tmp_path, two_phases(2), stop, Look(), enable_checkpointing=True)
     assert set(during) == {stop._ask}
     assert [signal.getsignal(number) for number in numbers] == before
 

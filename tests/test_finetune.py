@@ -1,12 +1,22 @@
 """Modes write phases; which groups train, at which rate, is a function of epoch and step."""
 
+from typing import Any
+
 import pytest
-from models import small_classifier
 
 from thaw.errors import ConfigError
-from thaw.finetune import feature_extraction, freeze_unfreeze, from_scratch, full
+from thaw.finetune import (
+    classifier,
+    feature_extraction,
+    freeze_unfreeze,
+    from_scratch,
+    full,
+    gradual,
+    partial,
+    phases,
+)
 from thaw.groups import LayerGroup
-from thaw.plan import PhaseSettings, plan_table
+from thaw.plan import PhaseSettings, Plan, Plateau
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = tuple(
@@ -53,6 +63,110 @@ def test_other_modes() -> None:
     assert scratch.phases[0].batchnorm == "train"
 
 
+BOTH: dict[str, Any] = {"frozen": CONSTANT, "unfrozen": CONSTANT}
+
+
+def trained(plan: Plan) -> list[tuple[int, int, list[str]]]:
+    return [(phase.start, phase.end, list(phase.rates)) for phase in plan.phases]
+
+
+def test_gradual_unfreezes_from_the_head_down() -> None:
+    plan = gradual(
+        GROUPS, 9, unfreeze_epoch=2, every_epochs=2, stop_at=None, lr_decay=0.5, **BOTH
+    )  # fmt: skip
+    assert trained(plan) == [
+        (0, 2, ["head"]), (2, 4, ["head", "deep"]), (4, 6, ["head", "deep", "middle"]),
+        (6, 9, ["head", "deep", "middle", "stem"]),
+    ]  # fmt: skip
+    assert [phase.name for phase in plan.phases] == ["frozen", "deep", "middle", "stem"]
+    # a group has one rate from its unfreeze on
+    assert [phase.rates.get("deep") for phase in plan.phases] == [None, 5e-4, 5e-4, 5e-4]
+    stopped = gradual(GROUPS, 9, unfreeze_epoch=2, every_epochs=2, stop_at="middle", **BOTH)
+    assert trained(stopped)[-1] == (4, 9, ["head", "deep", "middle"])
+
+
+@pytest.mark.parametrize(
+    ("top", "names"),
+    [
+        (1, {"deep"}), (2, {"deep", "middle"}), (0.34, {"deep"}), (1.0, {"deep", "middle", "stem"}),
+        ("middle", {"deep", "middle"}), (["stem", "deep"], {"stem", "deep"}),
+    ],
+)  # fmt: skip
+def test_partial_trains_the_top(top: Any, names: set[str]) -> None:
+    plan = partial(GROUPS, 4, top=top, unfreeze_epoch=2, lr_decay=0.5, **BOTH)
+    assert set(plan.phases[0].rates) == {"head"}
+    assert set(plan.phases[1].rates) == {"head", *names}
+    full_rates = freeze_unfreeze(GROUPS, 4, unfreeze_epoch=2, lr_decay=0.5, **BOTH).phases[1].rates
+    assert plan.phases[1].rates.items() <= full_rates.items()
+
+
+def test_classifier_trains_the_old_one_and_the_new_layer() -> None:
+    groups = (*GROUPS[:2], LayerGroup("classifier.0", is_classifier=True), GROUPS[-1])
+    plan = classifier(groups, 3, frozen=CONSTANT)
+    assert plan.phases[0].rates == {"classifier.0": 1e-3, "head": 1e-3}
+    with pytest.raises(ConfigError, match=r"single last layer.*finetune=feature_extraction"):
+        classifier(GROUPS, 3, frozen=CONSTANT)
+
+
+def test_phases_of_ones_own() -> None:
+    plan = phases(
+        GROUPS, 6,
+        phases=[
+            {"groups": 0, "lr": 1e-2, "shape": "constant", "augment": False, "mix": False},
+            {"name": "top", "start": 2, "groups": 1, "lr": 1e-3, "batchnorm": "frozen"},
+            {"start": 4, "lr": 1e-3, "min_lr_ratio": 0.1, "reset_optimizer": True,
+             "rates": {"stem": 1e-6}},
+        ],
+    )  # fmt: skip
+    assert trained(plan) == [(0, 2, ["head"]), (2, 4, ["deep", "head"]), (4, 6, list(NAMES))]
+    assert [phase.name for phase in plan.phases] == ["phase 0", "top", "phase 2"]
+    assert [phase.settings.augment for phase in plan.phases] == [False, True, True]
+    assert [phase.settings.reset_optimizer for phase in plan.phases] == [False, False, True]
+    assert plan.phases[1].batchnorm == "frozen"
+    assert plan.phases[2].rates["stem"] == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([], "at least one phase"),
+        ([{"start": 1, "lr": 0.1}], r"start at epochs \[1\].*must start at 0"),
+        ([{"lr": 0.1}, {"start": 6, "lr": 0.1}], r"all below trainer\.max_epochs=6"),
+        ([{}], r"finetune\.phases\.0\.lr: is needed"),
+        ([{"lr": 0.1, "agument": False}], r"phases\.0\.agument=False.*did you mean augment"),
+        ([{"lr": 0.1, "groups": ["dep"]}], r"phases\.0\.groups=dep.*did you mean deep"),
+        ([{"lr": 0.1, "groups": 7}], r"phases\.0\.groups=7: .*1 to 3"),
+        ([{"lr": 0.1, "rates": {"stm": 1e-3}}], r"rates=stm.*did you mean stem"),
+        ([{"lr": 0.1, "batchnorm": "off"}], r"batchnorm=off: allowed are eval, train, frozen"),
+        ([{"lr": 0.1, "plateau": {"patience": 5}}], r"plateau\.patience=5: can never"),
+        ([{"lr": 0.1, "shape": "step"}], r"finetune\.phases\.0\.step_epochs=None"),
+    ],
+)  # fmt: skip
+def test_phases_that_cannot_work(items: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        phases(GROUPS, 6, phases=items)
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments", "words"),
+    [
+        (gradual, {"every_epochs": 0, "stop_at": None}, r"every_epochs=0: allowed is 1"),
+        (gradual, {"every_epochs": 2, "stop_at": None}, r"max_epochs=6: unfreezing 3 gr.* 7 or"),
+        (gradual, {"every_epochs": 1, "stop_at": "midle"}, r"stop_at=midle: .*mean middle"),
+        (gradual, {"every_epochs": 1, "stop_at": None, "unfreeze_on_plateau": Plateau(1)},
+         r"on_plateau\.patience=1: can never.*2 epochs.*raise it"),
+        (partial, {"top": 0}, r"finetune\.top=0: .*from 1 to 3"),
+        (partial, {"top": "dep"}, r"finetune\.top=dep: .*did you mean deep"),
+        (partial, {"top": 1, "rates": {"stem": 1e-4}}, r"no effect on stem, frozen by fine"),
+        (freeze_unfreeze, {"unfreeze_on_plateau": Plateau(1)}, r"patience=1: can never.*2 epochs"),
+        (freeze_unfreeze, {"rates": {"deep": 0.0}}, r"finetune\.rates\.deep=0\.0: allowed"),
+    ],
+)  # fmt: skip
+def test_modes_that_cannot_work(mode: Any, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        mode(GROUPS, 6, unfreeze_epoch=2, **BOTH, **arguments)
+
+
 @pytest.mark.parametrize("epoch", [0, 5, 9, -1])
 def test_unfreeze_epoch_outside_the_run(epoch: int) -> None:
     with pytest.raises(ConfigError) as error:
@@ -73,22 +187,3 @@ def test_unfreeze_epoch_outside_the_run(epoch: int) -> None:
 def test_bad_settings(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         full(GROUPS, 3, unfrozen=CONSTANT, **arguments)
-
-
-def test_plan_table_shows_phase_group_rate_and_parameters() -> None:
-    model = small_classifier()
-    plan = freeze_unfreeze(
-        model.groups, 5, unfreeze_epoch=2, frozen=PhaseSettings(1e-2), unfrozen=CONSTANT,
-        lr_decay=0.5,
-    )  # fmt: skip
-    lines = plan_table(plan, model, steps_per_epoch=7).splitlines()
-    table = {line.split()[0]: line for line in lines}
-    assert "frozen: epochs 0-1" in lines[0]
-    assert "unfrozen: epochs 2-4" in lines[0]
-    assert table["head"].split() == ["head", "36", "lr", "1.00e-02", "lr", "1.00e-03"]
-    stem = 3 * 6 * 9 + 6 + 12  # convolution with bias, BatchNorm
-    assert table["conv"].split() == ["conv", str(stem), "frozen", "lr", "6.25e-05"]
-    total = sum(parameter.numel() for parameter in model.parameters())
-    assert f"{36 / total:.1%} trains" in table["all"]
-    assert "100.0% trains" in table["all"]
-    assert table["steps"].split() == ["steps", "14", "21"]

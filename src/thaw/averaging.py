@@ -40,10 +40,10 @@ class EMA(WeightAveraging):
         done = int(averaged)
         decay = min(self.decay, (1 + done) / (10 + done))
         if not averages[0].is_floating_point():  # BatchNorm's count of batches
-            torch._foreach_copy_(averages, current)
+            torch._foreach_copy_(averages, current)  # pyright: ignore[reportPrivateImportUsage]
             return
         # a + w * (b - a): with equal a and b, as in a frozen body, a to the bit
-        torch._foreach_lerp_(averages, current, 1 - decay)
+        torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class SWA(WeightAveraging):
@@ -78,8 +78,9 @@ class SWA(WeightAveraging):
     def _start(self, pl_module: pl.LightningModule) -> int:
         if self.start_epoch is not None:
             return self.start_epoch
-        last = pl_module.plan.phases[-1]  # pyright: ignore[reportAttributeAccessIssue]
-        return last.start + last.epochs // 2  # pyright: ignore
+        plan = pl_module.plan
+        assert isinstance(plan, Plan)
+        return plan.phases[-1].start + plan.phases[-1].epochs // 2
 
 
 def check_averaging(name: str, callback: Callback, plan: Plan) -> None:

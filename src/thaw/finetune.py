@@ -345,6 +345,6 @@ def _check_unfreeze(unfreeze_epoch: int, max_epochs: int, plateau: Plateau) -> N
 def _check_patience(key: str, patience: int, epochs: int, remedy: str = "") -> None:
     if not 1 <= patience < epochs - 1:
         raise ConfigError(
-            f"{key}={patience}: allowed is 1 to {epochs - 2}, since the phase has {epochs} epochs "
-            f"at most, and the first is the one to compare with{remedy}"
+            f"{key}={patience}: can never end a phase of {epochs} epochs early; allowed is 1 or "
+            f"more, in a phase of patience + 2 or more epochs{remedy}"
         )

@@ -77,6 +77,11 @@ class TransferModule(pl.LightningModule):
         """Of the current epoch."""
         return self.plan.phase_at(self.current_epoch)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether training pictures are mixed now."""
+        return self.mix is not None and self.phase.settings.mix
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> class scores (N, K)."""
         return self.classifier(images.contiguous(memory_format=self.memory_format))
@@ -110,13 +115,12 @@ class TransferModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
         images, labels = batch
-        mixes = self.mix is not None and self.phase.settings.mix
         targets = labels
-        if self.mix is not None and mixes:
+        if self.mix is not None and self.mixes:
             images, targets = self.mix(images, labels)  # (N, K)
         scores = self(images)
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
-        if not mixes:  # a mixed picture has no label to be right about
+        if not self.mixes:  # a mixed picture has no label to be right about
             self._log("train", scores.detach(), labels)
         # apart, so that the ranks exchange the epoch's mean only
         self.log("train/loss_step", loss, prog_bar=True, on_step=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from thaw.classifier import HEAD
+from thaw.module import TransferModule
 from thaw.plan import Plan
 
 
@@ -54,7 +55,8 @@ class Record(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds the epoch to its phase, and its metrics to the history."""
         now = time.perf_counter()
-        self.plan = pl_module.plan  # pyright: ignore[reportAttributeAccessIssue]  a plateau moves it
+        assert isinstance(pl_module, TransferModule)
+        self.plan = pl_module.plan  # a plateau moves it
         phase = self.plan.phase_at(trainer.current_epoch)
         empty = {"epochs": 0, "seconds": 0.0, "images": 0}
         total = self.phases.setdefault(phase.name, empty)
@@ -67,6 +69,12 @@ class Record(pl.Callback):
             for name, value in trainer.callback_metrics.items()
             if not name.endswith("_step")
         }
+        if pl_module.mixes:  # Lightning still holds the accuracy of the last epoch without
+            metrics = {
+                name: value
+                for name, value in metrics.items()
+                if not name.startswith("train/") or name == "train/loss"
+            }
         self.history.append({"epoch": trainer.current_epoch, "phase": phase.name, **metrics})
 
     def metrics_of(self, checkpoint: str | Path | None) -> dict[str, float]:
