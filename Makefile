@@ -1,6 +1,6 @@
 # make train sets everything up by itself; needs only python3 (with venv) and make.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint notebook clean
+.PHONY: help install train test test-all lint proofs notebook clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,11 @@ lint: install ## ruff (lint and format) and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+proofs: install ## run thaw and the others, at the versions below, through the same proofs: 15 minutes
+	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --target $(VENV)/peers \
+	  finetuning-scheduler==2.14.1 timm==1.0.31
+	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/proofs.py $(ARGS)
 
 notebook: install ## open the notebook's page in a browser
 	$(BIN)/uv pip install --quiet --python $(BIN)/python jupyterlab

@@ -1,7 +1,7 @@
 """What thaw promises and what others do, measured: the table "property x system".
 
-    python benchmarks/proofs.py                          the whole table; writes proofs.md and .json
-    python benchmarks/proofs.py --only "ddp" --system thaw     a part, printed only
+    make proofs                                     the whole table; writes proofs.md and .json
+    make proofs ARGS="--only ddp --system thaw"     a part, printed only
 
 Nothing in the table is written by hand but why a property does not apply. Each system trains the
 network of probe.py for 6 epochs of 6 steps on a CPU and unfreezes the body at epoch 2; the same

@@ -24,10 +24,6 @@ TITLES = {
     "fts": "finetuning-scheduler",
     "timm": "timm param_groups_layer_decay",
 }
-INSTALL = (
-    f"{sys.executable} -m pip install --no-deps --target /tmp/peers "
-    "finetuning-scheduler==2.14.1 timm==1.0.31 && export PYTHONPATH=/tmp/peers"
-)
 
 FALLING = "{_target_:hydra.utils.get_method,path:probe.falling}"
 _STEPWISE = ["finetune.unfrozen.shape=torch", "finetune.unfrozen.interval=step"]
@@ -200,7 +196,7 @@ def versions() -> dict[str, str]:
         try:
             found[system] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise SystemExit(f"{package} is not installed. Run\n    {INSTALL}") from None
+            raise SystemExit(f"{package} is not installed; use `make proofs`, which puts it beside .venv") from None
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE, check=False).stdout
     found["thaw"] = f"{importlib.metadata.version('thaw')} ({commit.strip()})"

@@ -23,7 +23,7 @@ COMMANDS = sorted(
 TABLE = sorted(
     {
         setting
-        for setting in re.findall(r"`'?([a-z_.]+=[^`']*)'?`", README.split("## Change it")[1])
+        for setting in re.findall(r"`('?[a-z_.]+=[^`]*)`", README.split("## Change it")[1])
         if "..." not in setting and "<" not in setting  # patterns, not settings
     }
 )
@@ -64,7 +64,7 @@ def test_commands(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", TABLE)
 def test_settings_of_the_table(setting: str, tmp_path: Path) -> None:
     """Each setting that stands as code in the table is one that composes."""
-    configuration(tmp_path, *setting.split(" "))
+    configuration(tmp_path, *shlex.split(setting))
 
 
 def test_the_file_tree_is_the_file_tree() -> None:
