@@ -196,7 +196,9 @@ def versions() -> dict[str, str]:
         try:
             found[system] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise SystemExit(f"{package} is not installed; use `make proofs`, which puts it beside .venv") from None
+            raise SystemExit(
+                f"{package} is not installed; use `make proofs`, which puts it beside .venv"
+            ) from None
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE, check=False).stdout
     found["thaw"] = f"{importlib.metadata.version('thaw')} ({commit.strip()})"

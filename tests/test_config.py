@@ -100,6 +100,13 @@ def test_a_value_that_must_be_given(node: dict, key: str) -> None:
     assert message == f"{key}: has no value yet; give it as {key}=VALUE"
 
 
+def test_null_where_there_must_be_a_node() -> None:
+    message = refused({**FEATURES, "frozen": None}, "finetune", groups=GROUPS, max_epochs=2)
+    assert message == "finetune.frozen=null: is needed, and must be a PhaseSettings"
+    head = config.build({**HEAD, "dropout": 0.0}, "head", in_features=8, num_classes=2)
+    assert head is not None
+
+
 def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"

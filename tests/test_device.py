@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from thaw.device import best_precision, describe, trainer_settings
+from thaw.errors import ConfigError
 
 
 def have(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None) -> None:
@@ -22,7 +23,6 @@ def have(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None) ->
         ((9, 0), "cpu", "32-true"),
         ((9, 0), "mps", "32-true"),
         (None, "auto", "32-true"),
-        (None, "gpu", "32-true"),
     ],
 )
 def test_precision(
@@ -30,10 +30,19 @@ def test_precision(
     capability: tuple[int, int] | None, accelerator: str, precision: str,
 ) -> None:  # fmt: skip
     have(monkeypatch, capability)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: accelerator == "mps")
     assert best_precision(accelerator) == precision
     node = {"accelerator": accelerator, "precision": "auto", "max_epochs": 3}
     assert trainer_settings(node, validates=True) == {**node, "precision": precision}
     assert node["precision"] == "auto"
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_here(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+    have(monkeypatch, None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=rf"trainer\.accelerator={accelerator}: .*trainer=cpu"):
+        trainer_settings({"accelerator": accelerator}, validates=True)
 
 
 def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:

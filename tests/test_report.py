@@ -12,11 +12,11 @@ from models import small_classifier
 from safetensors.torch import load_file
 
 from thaw import report
-from thaw.callbacks import Record
 from thaw.finetune import feature_extraction, freeze_unfreeze
-from thaw.optim import Schedule
+from thaw.plan import PhaseSettings
+from thaw.progress import Record
 
-SCHEDULE = Schedule(1e-3, "constant")
+SCHEDULE = PhaseSettings(1e-3, "constant")
 HISTORY = [
     {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
      "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
@@ -30,11 +30,11 @@ RESULTS = {
 
 
 def record_of(mode: str) -> Record:
-    names = small_classifier().group_names
+    groups = small_classifier().groups
     plans = {
-        "feature_extraction": feature_extraction(names, 2, frozen=SCHEDULE),
+        "feature_extraction": feature_extraction(groups, 2, frozen=SCHEDULE),
         "freeze_unfreeze": freeze_unfreeze(
-            names, 4, unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
+            groups, 4, unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
         ),
     }
     record = Record(plans[mode])

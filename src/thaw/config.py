@@ -53,7 +53,8 @@ def build(
         computed: arguments that the program knows and the user must not give.
 
     Raises:
-        ConfigError: no `_target_`, a target that does not exist, an unknown or a missing key.
+        ConfigError: no `_target_`, a target that does not exist, an unknown or a missing key, a
+            package that is not installed.
     """
     plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     for name, place in (reserved or {}).items():
@@ -64,7 +65,13 @@ def build(
     filled = instantiate(OmegaConf.create({**plain, "_partial_": True}), _convert_="all")
     if plain.get("_partial_"):
         return functools.partial(filled, **computed)
-    return filled(**computed)
+    try:
+        return filled(**computed)
+    except ModuleNotFoundError as error:  # a logger's own package, most of all
+        raise ConfigError(
+            f"{key}: {plain['_target_']} needs a package that is not installed ({error}). thaw's "
+            "extras: pip install '.[wandb]' or '.[mlflow]'"
+        ) from error
 
 
 def build_all(nodes: Any, key: str, **computed: Any) -> dict[str, Any]:
@@ -217,6 +224,10 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
             raise ConfigError(
                 _unknown(f"{key}.{name}", str(name), value, [n for n in names if n not in computed])
             )
+        if value is None and name in names and str(node["_target_"]).startswith("thaw."):
+            hint = signature.parameters[name].annotation
+            if isinstance(hint, type) and hint not in (Any, inspect.Parameter.empty):
+                raise ConfigError(f"{key}.{name}=null: is needed, and must be a {hint.__name__}")
         for place, part in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(part, Mapping) and "_target_" in part:
                 number = f".{place}" if isinstance(value, list) else ""

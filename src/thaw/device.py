@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from thaw.errors import ConfigError
+
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
     """The trainer's settings: `precision: auto` decided, no validation where it has no photos.
@@ -14,8 +16,19 @@ def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str
     Args:
         trainer: keyword arguments of Lightning's Trainer.
         validates: whether there are validation photos.
+
+    Raises:
+        ConfigError: a device that is not here.
     """
     node = dict(trainer)
+    wanted = node.get("accelerator")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
+    if not here.get(str(wanted), True):
+        raise ConfigError(
+            f"trainer.accelerator={wanted}: torch {torch.__version__} sees no such device here; "
+            "use trainer=cpu, or trainer=default, which takes what there is"
+        )
     if node.get("precision") == "auto":
         node["precision"] = best_precision(str(node.get("accelerator", "auto")))
     if not validates:

@@ -102,8 +102,9 @@ def summary(results: Mapping[str, Any]) -> str:
         if cells:
             lines.append(f"{split:<10}" + "   ".join(cells))
     for phase in results["phases"]:
+        epochs = f"{phase['epochs']} epoch{'s' if phase['epochs'] > 1 else ''}"
         lines.append(
-            f"{phase['name']:<10}{phase['epochs']} epochs   {phase['seconds']:.1f} s   "
+            f"{phase['name']:<10}{epochs:<11}{phase['seconds']:.1f} s   "
             f"{phase['images_per_second']:.0f} images/s"
         )
     lines.append(f"{'run':<10}{results['seconds']:.1f} s in all   seed {results['seed']}   "
