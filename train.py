@@ -54,6 +54,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
     if cfg.resume:
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # it is meant to
+    device.check_trainer(settings["trainer"])
     device.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -79,7 +80,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
-    plan.check(monitor=cfg.monitor, validates=data.val is not None, mixes=mix is not None)
+    validates = data.val is not None and cfg.trainer.limit_val_batches != 0
+    plan.check(
+        monitor=cfg.monitor, validates=validates, mixes=mix is not None,
+        validate_every=cfg.trainer.check_val_every_n_epoch,
+    )  # fmt: skip
     module = TransferModule(
         classifier,
         plan,
@@ -97,7 +102,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 6. Trainer
     callbacks = config.build_all(
-        metrics.monitor_modes(settings["callbacks"], validates=data.val is not None), "callbacks"
+        metrics.monitor_modes(settings["callbacks"], validates=validates), "callbacks"
     )
     check_callbacks(callbacks, plan)
     record = Record(plan)
@@ -105,7 +110,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
-        device.trainer_settings(settings["trainer"], validates=data.val is not None),
+        device.trainer_settings(settings["trainer"], validates=validates),
         "trainer",
         callbacks=[ApplyPlan(notes), record, *callbacks.values(), stop],
         logger=loggers,

@@ -17,6 +17,7 @@ from thaw.callbacks import ApplyPlan, SaveLast
 from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
 from thaw.module import TransferModule
+from thaw.phase_list import phases
 from thaw.plan import PhaseSettings, Plan, Plateau
 from thaw.progress import Record
 
@@ -81,10 +82,11 @@ def plans(schedule: PhaseSettings) -> dict[str, Plan]:
     flat[-2] = type(flat[-2])(
         flat[-2].name, flat[-2].parameters, flat[-2].modules, is_classifier=True
     )
+    how = dict(vars(schedule))
     items = [
-        {"start": 0, "groups": 0, "lr": 0.02, "augment": False},
-        {"start": 2, "groups": ["deep", "low"], "lr": 0.01, "batchnorm": "frozen"},
-        {"start": 4, "lr": 0.01, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
+        {**how, "start": 0, "groups": 0, "augment": False},
+        {**how, "start": 2, "groups": ["deep", "low"], "batchnorm": "frozen"},
+        {**how, "start": 4, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
     ]
     return {
         "feature_extraction": finetune.feature_extraction(GROUPS, EPOCHS, frozen=schedule),
@@ -93,7 +95,7 @@ def plans(schedule: PhaseSettings) -> dict[str, Plan]:
         "from_scratch": finetune.from_scratch(GROUPS, EPOCHS, unfrozen=schedule),
         "partial": finetune.partial(GROUPS, EPOCHS, top=2, unfreeze_epoch=3, **both),
         "classifier": finetune.classifier(flat, EPOCHS, frozen=schedule),
-        "phases": finetune.phases(GROUPS, EPOCHS, phases=items),
+        "phases": phases(GROUPS, EPOCHS, phases=items),
     }
 
 
@@ -106,10 +108,10 @@ def gradual(schedule: PhaseSettings, **changes: Any) -> Plan:
     return finetune.gradual(GROUPS, EPOCHS, **arguments)
 
 
-def on_plateau() -> Plan:
+def on_plateau(schedule: PhaseSettings) -> Plan:
     """Unfrozen when the monitored metric stands still for an epoch."""
     return finetune.freeze_unfreeze(
-        GROUPS, EPOCHS, unfreeze_epoch=4, frozen=settings(), unfrozen=settings(),
+        GROUPS, EPOCHS, unfreeze_epoch=4, frozen=schedule, unfrozen=schedule, lr_decay=0.5,
         unfreeze_on_plateau=Plateau(1, min_delta=0.02),
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 
 def small_backbone(seed: int = 0) -> Backbone:
-    """`Net` without its last layer; biases and norms of equal values on purpose (facts.md)."""
+    """`Net` without its last layer; biases and norms of equal values on purpose."""
     torch.manual_seed(seed)
     body = Net()
     seen = tracing.trace(body, 16)

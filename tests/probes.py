@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
 
 
 class HashWeights(pl.Callback):
-    """Writes a hash of all weights and buffers of this rank after every epoch."""
+    """Writes a hash of all weights and buffers of this rank, averages too, after every epoch."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -15,8 +16,13 @@ class HashWeights(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One line an epoch into rank<r>.txt."""
         digest = hashlib.sha256()
-        for name, value in sorted(pl_module.classifier.state_dict().items()):  # pyright: ignore
-            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        models = [pl_module.classifier]
+        for part in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(part, WeightAveraging):
+                models.append(part._average_model)  # pyright: ignore[reportArgumentType]
+        for model in models:
+            for name, value in sorted(model.state_dict().items()):  # pyright: ignore
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"rank{trainer.global_rank}.txt").open("a") as file:
             file.write(f"{trainer.current_epoch} {digest.hexdigest()}\n")

@@ -6,9 +6,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import EPOCHS, STEPS, fit, module_of, plans, settings
+from fits import EPOCHS, GROUPS, STEPS, fit, module_of, plans, settings
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
+from thaw import finetune
 from thaw.averaging import EMA, SWA
 from thaw.callbacks import check_callbacks
 from thaw.errors import ConfigError
@@ -78,8 +79,8 @@ def test_swa_takes_the_second_half_of_the_last_phase(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: EMA(1.0), r"callbacks\.ema\.decay=1\.0: allowed"),
-        (lambda: SWA(2), r"callbacks\.mine\.start_epoch=2: allowed is 3 .* to 4"),
+        (lambda: EMA(1.0), r"decay=1\.0 of an EMA .*allowed"),
+        (lambda: SWA(2), r"callbacks\.mine\.start_epoch=2: .*allowed is 3 to 4"),
         (lambda: SWA(5), r"callbacks\.mine\.start_epoch=5"),
         (lambda: StochasticWeightAveraging(1e-2), r"mine=Stoch.*by one; use callbacks=swa"),
     ],
@@ -88,3 +89,16 @@ def test_averages_that_cannot_work(make: Any, words: str) -> None:
     plan = plans(settings())["freeze_unfreeze"]
     with pytest.raises(ConfigError, match=words):
         check_callbacks({"mine": make()}, plan)
+
+
+@pytest.mark.parametrize(("last", "start"), [(1, None), (2, 4), (3, 4), (4, 4)])
+def test_swa_has_two_epochs_of_the_last_phase_or_is_refused(last: int, start: int | None) -> None:
+    plan = finetune.freeze_unfreeze(
+        GROUPS, EPOCHS, unfreeze_epoch=EPOCHS - last, frozen=settings(), unfrozen=settings()
+    )
+    if start is None:
+        with pytest.raises(ConfigError, match=r"start_epoch=null: .*epochs 5 to 5"):
+            check_callbacks({"swa": SWA()}, plan)
+        return
+    check_callbacks({"swa": SWA()}, plan)
+    assert SWA().start(plan) == start

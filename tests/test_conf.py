@@ -38,6 +38,7 @@ COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec", "num_classes"},
     "thaw.finetune": {"groups", "max_epochs"},
+    "thaw.phase_list": {"groups", "max_epochs"},
     "thaw.data": {"train_transform", "eval_transform"},
 }
 # What a choice needs from the user, or from a machine with weights, to be built here.
@@ -214,7 +215,7 @@ def test_a_trainer_is_built(leaf: str) -> None:
     here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not here.get(node["accelerator"], True):
         with pytest.raises(ConfigError, match=r"trainer\.accelerator=(gpu|mps): .*trainer=cpu"):
-            device.trainer_settings(node, validates=True)
+            device.check_trainer(node)
         return
     settings = device.trainer_settings(node, validates=True)
     trainer = config.build(settings, "trainer", logger=False)

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from fits import EPOCHS, difference, fit, gradual, module_of, on_plateau, plans, settings
+from fits import (
+    EPOCHS,
+    STEPS,
+    Save,
+    difference,
+    fit,
+    gradual,
+    module_of,
+    on_plateau,
+    plans,
+    settings,
+)
 from lightning.pytorch.strategies import DDPStrategy
 from models import small_classifier
 from probes import HashWeights
@@ -30,7 +41,7 @@ def plan_of(mode: str) -> Plan:
     kept: dict[str, Any] = {"batchnorm": "eval"}
     if mode == "gradual":
         return gradual(settings(), **kept)
-    plan = on_plateau() if mode == "on_plateau" else plans(settings())[mode]
+    plan = on_plateau(settings()) if mode == "on_plateau" else plans(settings())[mode]
     phases = tuple(type(phase)(**{**vars(phase), **kept}) for phase in plan.phases)
     return type(plan)(plan.mode, plan.groups, phases)
 
@@ -69,7 +80,9 @@ def test_two_ranks_hold_the_weights_of_one_process(tmp_path: Path, mode: str, st
     fit(module(plan_of(mode)), two, HashWeights(str(two)), **TWO, **every)
     assert len(hashes(two)) == EPOCHS
     fit(module(plan_of(mode)), one, **every)
-    close(last(one), last(two))
+    for epoch in range(EPOCHS):
+        close(*(torch.load(folder / f"epoch{epoch}.ckpt", weights_only=True)
+                for folder in (one, two)))  # fmt: skip
     body = "classifier.body.deep.0.weight"
     fresh = module(plan_of(mode)).state_dict()[body]
     assert not torch.equal(last(two)["state_dict"][body], fresh)
@@ -86,6 +99,17 @@ def test_two_ranks_resume_to_the_bit(tmp_path: Path, mode: str) -> None:
             resume=whole / f"epoch{epoch}.ckpt", **TWO)  # fmt: skip
         assert hashes(again) == hashes(whole)[epoch + 1 :]
         assert difference(last(whole), last(again)) == []
+
+
+def test_two_ranks_resume_to_the_bit_with_the_defaults(tmp_path: Path) -> None:
+    """BatchNorm in training mode, dropout, and a stop in the middle of an unfrozen epoch."""
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    plan = plans(settings())["freeze_unfreeze"]
+    fit(module_of(plan), whole, HashWeights(str(whole)), Save(whole, [4 * STEPS + 1]), **TWO)
+    start = whole / f"step{4 * STEPS + 1}.ckpt"
+    fit(module_of(plan), again, HashWeights(str(again)), resume=start, **TWO)
+    assert hashes(again) == hashes(whole)[4:]
+    assert difference(last(whole), last(again)) == []
 
 
 def test_ranks_agree_on_batchnorm_statistics_and_averages(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thaw.device import best_precision, describe, trainer_settings
+from thaw.device import best_precision, check_trainer, describe, trainer_settings
 from thaw.errors import ConfigError
 
 
@@ -42,7 +42,24 @@ def test_a_device_that_is_not_here(monkeypatch: pytest.MonkeyPatch, accelerator:
     have(monkeypatch, None)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=rf"trainer\.accelerator={accelerator}: .*trainer=cpu"):
-        trainer_settings({"accelerator": accelerator}, validates=True)
+        check_trainer({"accelerator": accelerator, "max_epochs": 1})
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"max_epochs": None}, r"trainer\.max_epochs=null: allowed is 1"),
+        ({"max_epochs": -1}, r"trainer\.max_epochs=-1"),
+        ({"max_steps": 100}, r"trainer\.max_steps=100: .*trainer\.max_epochs"),
+        ({"strategy": "fsdp"}, r"trainer\.strategy=fsdp: .*trainer=ddp"),
+        ({"strategy": "deepspeed_stage_2"}, r"trainer\.strategy=deepspeed_stage_2"),
+    ],
+)
+def test_what_the_plan_cannot_follow(setting: dict[str, object], words: str) -> None:
+    node = {"max_epochs": 4, "strategy": "ddp_spawn", "accelerator": "cpu"}
+    check_trainer(node)
+    with pytest.raises(ConfigError, match=words):
+        check_trainer({**node, **setting})
 
 
 def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from thaw.finetune import (
     full,
     gradual,
     partial,
-    phases,
 )
 from thaw.groups import LayerGroup
+from thaw.phase_list import phases
 from thaw.plan import PhaseSettings, Plan, Plateau
 
 NAMES = ("stem", "middle", "deep", "head")
@@ -136,10 +136,20 @@ def test_phases_of_ones_own() -> None:
         ([{"lr": 0.1, "agument": False}], r"phases\.0\.agument=False.*did you mean augment"),
         ([{"lr": 0.1, "groups": ["dep"]}], r"phases\.0\.groups=dep.*did you mean deep"),
         ([{"lr": 0.1, "groups": 7}], r"phases\.0\.groups=7: .*1 to 3"),
-        ([{"lr": 0.1, "rates": {"stm": 1e-3}}], r"rates=stm.*did you mean stem"),
-        ([{"lr": 0.1, "batchnorm": "off"}], r"batchnorm=off: allowed are eval, train, frozen"),
-        ([{"lr": 0.1, "plateau": {"patience": 5}}], r"plateau\.patience=5: can never"),
-        ([{"lr": 0.1, "shape": "step"}], r"finetune\.phases\.0\.step_epochs=None"),
+        ([{"lr": 0.1, "rates": {"stm": 1e-3}}], r"phases\.0\.rates=stm.*did you mean stem"),
+        ([{"lr": 0.1, "batchnorm": "off"}], r"phases\.0\.batchnorm=off: allowed are eval,"),
+        ([{"lr": 0.1, "plateau": {"patience": 5}}, {"start": 5, "lr": 0.1}],
+         r"phases\.0\.plateau\.patience=5: can never"),
+        ([{"lr": 0.1, "plateau": {"patience": 2}}], r"plateau\.patience=2: has no effect.*last"),
+        ([{"lr": 0.1, "plateau": {"patinece": 2}}], r"0\.plateau\.patinece=2.*mean patience"),
+        ([{"lr": 0.1, "plateau": 2}], r"0\.plateau=2: allowed is a mapping of patience, min"),
+        ([0.1], r"finetune\.phases\.0=0\.1: allowed is a mapping of lr"),
+        ([{"lr": 0.1, "groups": None}], r"groups=null: leave it out"),
+        ([{"lr": 0.1, "groups": 0, "lr_decay": 0.5}], r"0\.lr_decay=0\.5: has no effect"),
+        ([{"lr": 0.1, "groups": 0, "batchnorm": "eval"}], r"0\.batchnorm=eval: has no effect"),
+        ([{"lr": 0.1, "groups": 1, "rates": {"stem": 1e-3}}], r"0\.rates\.stem: has no effect"),
+        ([{"lr": 0.1, "reset_optimizer": True}], r"0\.reset_optimizer=true: has no effect"),
+        ([{"lr": 0.1, "shape": "step"}], r"finetune\.phases\.0\.step_epochs=null"),
     ],
 )  # fmt: skip
 def test_phases_that_cannot_work(items: list[dict[str, Any]], words: str) -> None:
@@ -155,9 +165,13 @@ def test_phases_that_cannot_work(items: list[dict[str, Any]], words: str) -> Non
         (gradual, {"every_epochs": 1, "stop_at": "midle"}, r"stop_at=midle: .*mean middle"),
         (gradual, {"every_epochs": 1, "stop_at": None, "unfreeze_on_plateau": Plateau(1)},
          r"on_plateau\.patience=1: can never.*2 epochs.*raise it"),
+        (gradual, {"every_epochs": 1, "stop_at": "head"}, r"stop_at=head: no such layer group"),
+        (gradual, {"every_epochs": 1, "stop_at": "deep", "rates": {"stem": 1e-4}},
+         r"rates\.stem: has no effect, since stem stays frozen"),
+        (freeze_unfreeze, {"unfreeze_on_plateau": Plateau(None, 0.1)}, r"min_delta=0\.1: has no"),
         (partial, {"top": 0}, r"finetune\.top=0: .*from 1 to 3"),
         (partial, {"top": "dep"}, r"finetune\.top=dep: .*did you mean deep"),
-        (partial, {"top": 1, "rates": {"stem": 1e-4}}, r"no effect on stem, frozen by fine"),
+        (partial, {"top": 1, "rates": {"stem": 1e-4}}, r"finetune\.rates\.stem: has no effect"),
         (freeze_unfreeze, {"unfreeze_on_plateau": Plateau(1)}, r"patience=1: can never.*2 epochs"),
         (freeze_unfreeze, {"rates": {"deep": 0.0}}, r"finetune\.rates\.deep=0\.0: allowed"),
     ],

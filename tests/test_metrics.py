@@ -136,3 +136,13 @@ def test_a_metric_that_is_not_there(monitor: str, validates: bool) -> None:
     assert str(error.value).endswith(
         "val/loss, val/acc, val/acc_top5, val/acc_macro, val/f1, val/ece"
     )
+
+
+def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:
+    """torchmetrics would make acc_top5 one with acc from then on, as their counts agree so far."""
+    metrics = make_metrics(3, "val")
+    scores = torch.eye(3)
+    metrics.update(scores, torch.tensor([0, 1, 2]))
+    metrics.update(scores, torch.tensor([1, 2, 0]))
+    values = metrics.compute()
+    assert (values["val/acc"], values["val/acc_top5"]) == (0.5, 1.0)

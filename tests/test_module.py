@@ -60,17 +60,33 @@ def test_mixing_is_on_in_one_phase_and_off_in_another(tmp_path: Path) -> None:
     assert all(row.keys() >= {"train/loss", "val/acc"} for row in record.history)
 
 
-def test_the_mixed_loss_is_the_weighted_one() -> None:
-    """Cross-entropy of soft labels is the weighted mean of those of both labels (mixup, eq. 1)."""
-    model = small_classifier().eval()
-    images, labels = torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    torch.manual_seed(0)
-    mixed, targets = mixing(4, mixup_alpha=1.0)(images, labels)
-    scores = model(mixed)
-    share = targets[0, 0]
-    loss = nn.functional.cross_entropy
-    expected = share * loss(scores, labels) + (1 - share) * loss(scores, labels.roll(1))
-    assert torch.allclose(loss(scores, targets), expected, atol=1e-6)
+def test_the_mixed_loss_is_the_weighted_one(tmp_path: Path) -> None:
+    """Weighted mean of the losses of both labels (mixup, eq. 1), each with its smoothing."""
+    expected: list[Tensor] = []
+    seen: list[Tensor] = []
+    mix = mixing(4, mixup_alpha=1.0)
+
+    def spy(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        mixed, targets = mix(images, labels)
+        scores = module(mixed)
+        shares = targets.gather(1, labels[:, None])[:, 0]  # of the picture's own label
+        other = labels.roll(1)
+        shares = torch.where(labels == other, 0.5, shares)
+        losses = [
+            nn.functional.cross_entropy(scores, label, label_smoothing=0.1, reduction="none")
+            for label in (labels, other)
+        ]
+        expected.append((shares * losses[0] + (1 - shares) * losses[1]).mean())
+        return mixed, targets
+
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+            seen.append(outputs["loss"])
+
+    plan = finetune.feature_extraction(GROUPS, EPOCHS, frozen=settings())  # no dropout
+    module = module_of(plan, mix=spy, label_smoothing=0.1)
+    fit(module, tmp_path, Losses())
+    assert torch.allclose(torch.stack(seen), torch.stack(expected).detach(), atol=1e-6)
 
 
 @pytest.mark.parametrize("reset", [True, False])

@@ -10,7 +10,8 @@ from torch.optim import lr_scheduler
 from thaw.errors import ConfigError
 from thaw.finetune import freeze_unfreeze, gradual
 from thaw.groups import LayerGroup
-from thaw.plan import PhaseSettings, Plan, Plateau, plan_table
+from thaw.plan import PhaseSettings, Plan, Plateau
+from thaw.plan_table import plan_table
 
 GROUPS = tuple(LayerGroup(name) for name in ("stem", "deep", "head"))
 CONSTANT = PhaseSettings(1e-3, "constant")

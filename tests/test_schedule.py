@@ -92,6 +92,31 @@ def test_any_scheduler_of_torch(name: str, interval: Literal["epoch", "step"]) -
     assert ours[::-1] == pytest.approx(expected, rel=1e-12)
 
 
+def test_what_follows_the_warmup_begins_after_it() -> None:
+    """torch's scheduler at its own first value, the plateau's count at the first warm epoch."""
+    make = partial(lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.5, total_iters=8)
+    schedule = Schedule(1.0, "torch", warmup_epochs=1, scheduler=make, interval="step")
+    values = [factor(schedule, step, steps_per_epoch=4, epochs=3) for step in range(12)]
+    assert values == pytest.approx([0.25, 0.5, 0.75, 1, *(1 - step / 16 for step in range(8))])
+    plateau = Schedule(1.0, "plateau", gamma=0.1, patience=0, warmup_epochs=2)
+    values = [factor(plateau, 4 * epoch, 4, 6, [0.3, 0.2, 0.1, 0.1, 0.2]) for epoch in range(6)]
+    assert values == pytest.approx([1 / 8, 5 / 8, 1, 1, 0.1, 0.1])
+
+
+def test_a_length_that_is_not_known_before() -> None:
+    make = partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=50, cycle_momentum=False)
+    schedule = Schedule(1.0, "torch", scheduler=make, interval="step")
+    schedule.check_length("finetune.unfrozen", 10, 5)
+    with pytest.raises(ConfigError, match=r"total_steps=50: .*plateau.*shape=one_cycle"):
+        schedule.check_length("finetune.unfrozen", 10, 5, grows=True)
+
+
+def test_a_scheduler_that_cannot_be_made() -> None:
+    schedule = Schedule(1.0, "torch", scheduler=partial(lr_scheduler.StepLR))
+    with pytest.raises(ConfigError, match=r"finetune\.frozen\.scheduler: .*step_size"):
+        schedule.check("finetune.frozen", 5)
+
+
 def test_a_scheduler_made_for_another_length() -> None:
     make = partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=40, cycle_momentum=False)
     schedule = Schedule(1.0, "torch", scheduler=make, interval="step")
@@ -129,17 +154,17 @@ def test_torchs_own_schedulers_agree() -> None:
         (Schedule(0.0), "lr=0.0", "positive"),
         (Schedule(1e-3, "linear"), "shape=linear", "constant, step, exp"),  # pyright: ignore[reportArgumentType]
         (Schedule(1e-3, warmup_epochs=5), "warmup_epochs=5", "below 5"),
-        (Schedule(1e-3, "step"), "step_epochs=None", "1 to 4"),
+        (Schedule(1e-3, "step"), "step_epochs=null", "1 or more"),
         (Schedule(1e-3, "step", step_epochs=5, gamma=0.1), "step_epochs=5", "never comes"),
         (Schedule(1e-3, "step", step_epochs=2, gamma=2.0), "gamma=2.0", "below 1"),
         (Schedule(1e-3, "cosine", step_epochs=2), "step_epochs=2", "no effect"),
         (Schedule(1e-3, "cosine", gamma=0.1), "gamma=0.1", "no effect"),
-        (Schedule(1e-3, "exponential"), "gamma=None", "below 1"),
+        (Schedule(1e-3, "exponential"), "gamma=null", "below 1"),
         (Schedule(1e-3, "exponential", gamma=0.9, patience=2), "patience=2", "shape=plateau"),
-        (Schedule(1e-3, "plateau", gamma=0.1), "patience=None", "0 to 3"),
+        (Schedule(1e-3, "plateau", gamma=0.1), "patience=null", "2 below the 5"),
         (Schedule(1e-3, "plateau", gamma=0.1, patience=4), "patience=4", "never comes"),
         (Schedule(1e-3, "one_cycle"), "warmup_epochs=0", "usual is 1.5"),
-        (Schedule(1e-3, "torch"), "scheduler=None", "_target_:torch.optim.lr_scheduler.StepLR"),
+        (Schedule(1e-3, "torch"), "scheduler=null", "_target_:torch.optim.lr_scheduler.StepLR"),
         (Schedule(1e-3, "cosine", scheduler=TORCH["StepLR"]), "scheduler=", "shape=torch"),
         (Schedule(1e-3, "cosine", interval="step"), "interval=step", "shape=torch"),
         (

@@ -216,6 +216,35 @@ def test_testing_only(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / "c", "train=false")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["+trainer.strategy=fsdp"], r"trainer\.strategy=fsdp"),
+        (["finetune.unfreeze_on_plateau.patience=1", "finetune.unfreeze_epoch=3",
+          "trainer.check_val_every_n_epoch=2"], r"check_val_every_n_epoch=2: .*needs a validation"),
+        (["finetune.unfreeze_on_plateau.patience=1", "finetune.unfreeze_epoch=3",
+          "trainer.limit_val_batches=0"], r"patience=1: goes by val/acc"),
+        (["mix=mixup", "monitor=train/acc"], r"monitor=train/acc: no such validation metric"),
+        (["finetune.frozen=null"], r"finetune\.frozen=null: is needed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(
+    photos: Path, tmp_path: Path, settings: list[str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(photos, tmp_path, *settings, "finetune.unfrozen.warmup_epochs=0.5")
+
+
+@pytest.mark.parametrize(
+    "mode", ["gradual", "partial", "phases", "full", "feature_extraction", "from_scratch"]
+)
+def test_the_debug_run_goes_with_every_mode(photos: Path, tmp_path: Path, mode: str) -> None:
+    small = [word for word in SMALL if "max_epochs" not in word]
+    cfg = configuration(tmp_path, *small, f"data.root={photos}", "debug=default",
+                        f"finetune={mode}")  # fmt: skip
+    assert train.run(cfg)["phases"][-1]["epochs"] >= 1
+
+
 def test_the_rate_is_not_the_optimisers(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim\.lr=0\.1: has no effect.*finetune\.frozen\.lr"):
         run(photos, tmp_path, "+optim.lr=0.1")

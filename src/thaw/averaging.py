@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, shown
 from thaw.plan import Plan
 
 
@@ -29,7 +29,9 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.99) -> None:
         if not 0 < decay < 1:
-            raise ConfigError(f"callbacks.ema.decay={decay}: allowed is above 0 to below 1")
+            raise ConfigError(
+                f"decay={decay} of an EMA (as callbacks.ema.decay): allowed is above 0 to below 1"
+            )
         self.decay = decay
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
 
@@ -52,7 +54,8 @@ class SWA(WeightAveraging):
     BatchNorm statistics are averaged too, instead of counted anew in a pass over the photos.
 
     Attributes:
-        start_epoch: first epoch whose end counts; None: the last phase's second half.
+        start_epoch: first epoch whose end counts; None: the last phase's second half, two epochs
+            at least.
     """
 
     def __init__(self, start_epoch: int | None = None) -> None:
@@ -67,7 +70,9 @@ class SWA(WeightAveraging):
         if not trainer.is_last_batch:
             return
         assert self._average_model is not None
-        if trainer.current_epoch <= self._start(pl_module):
+        plan = pl_module.plan
+        assert isinstance(plan, Plan)
+        if trainer.current_epoch <= self.start(plan):
             self._average_model.n_averaged.zero_()  # the next one is taken as it is
         self._average_model.update_parameters(pl_module)
 
@@ -75,12 +80,12 @@ class SWA(WeightAveraging):
         """Never: `on_train_batch_end` does it."""
         return False
 
-    def _start(self, pl_module: pl.LightningModule) -> int:
+    def start(self, plan: Plan) -> int:
+        """First epoch whose end counts."""
         if self.start_epoch is not None:
             return self.start_epoch
-        plan = pl_module.plan
-        assert isinstance(plan, Plan)
-        return plan.phases[-1].start + plan.phases[-1].epochs // 2
+        last = plan.phases[-1]
+        return min(last.start + last.epochs // 2, last.end - 2)
 
 
 def check_averaging(name: str, callback: Callback, plan: Plan) -> None:
@@ -89,16 +94,15 @@ def check_averaging(name: str, callback: Callback, plan: Plan) -> None:
     Raises:
         ConfigError: names the setting.
     """
-    end = plan.phases[-1].end
     if isinstance(callback, StochasticWeightAveraging):
         raise ConfigError(
             f"callbacks.{name}=StochasticWeightAveraging: it replaces the rates of all layer "
             "groups by one; use callbacks=swa"
         )
-    if isinstance(callback, SWA) and callback.start_epoch is not None:
-        first = plan.phases[-1].start
-        if not first <= callback.start_epoch < end - 1:
-            raise ConfigError(
-                f"callbacks.{name}.start_epoch={callback.start_epoch}: allowed is {first} (the "
-                f"last phase's start) to {end - 2} (two epochs to average), or null"
-            )
+    first, end = plan.phases[-1].start, plan.phases[-1].end
+    if isinstance(callback, SWA) and not first <= callback.start(plan) <= end - 2:
+        raise ConfigError(
+            f"callbacks.{name}.start_epoch={shown(callback.start_epoch)}: the mean is of two or "
+            f"more epochs of the last phase, which has epochs {first} to {end - 1}; allowed is "
+            f"{first} to {end - 2}"
+        )

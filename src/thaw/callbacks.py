@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from thaw.averaging import check_averaging
 from thaw.data.loading import PhotoSampler
 from thaw.errors import ConfigError, Interrupted
-from thaw.plan import Plan, plan_table
+from thaw.plan import Plan
+from thaw.plan_table import plan_table
 
 if TYPE_CHECKING:
     from thaw.module import TransferModule
@@ -25,12 +26,13 @@ class ApplyPlan(pl.Callback):
     """Sets what trains at the start of each epoch, from the plan and the epoch alone.
 
     Holds no state: on a resumed run the epoch says all. Lightning's BaseFinetuning, which keeps
-    what it unfroze in the optimiser and the checkpoint, loses it on resume (facts.md, PL 21901).
+    what it unfroze in the optimiser and the checkpoint, loses it on resume (Lightning issue 21901).
     """
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
+        self.told: tuple[int, ...] = ()  # unfreeze epochs that were printed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuses, before training, strategies in which an unfreeze is not proven right.
@@ -47,13 +49,7 @@ class ApplyPlan(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
         module = _transfer(pl_module)
-        if trainer.is_global_zero:
-            table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
-            text = "\n".join([*self.notes, table])
-            print(f"\n{text}\n")
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "plan.txt").write_text(text + "\n", encoding="utf-8")
+        print(f"\n{self._keep(trainer, module)}\n" if trainer.is_global_zero else "", end="")
         self._apply(trainer, module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,6 +58,9 @@ class ApplyPlan(pl.Callback):
         phase = module.phase
         if phase.settings.reset_optimizer and trainer.current_epoch == phase.start:
             trainer.optimizers[0].state.clear()
+        if trainer.is_global_zero and module.plan.unfreeze_epochs != self.told:
+            print(f"\n{module.monitor} stands still: {phase.name} begins at epoch {phase.start}")
+            self._keep(trainer, module)
         self._apply(trainer, module)
 
     def on_train_batch_end(
@@ -82,6 +81,16 @@ class ApplyPlan(pl.Callback):
                         mean = trainer.strategy.reduce(statistic.clone(), reduce_op="mean")
                         statistic.copy_(cast(torch.Tensor, mean))
 
+    def _keep(self, trainer: pl.Trainer, module: "TransferModule") -> str:
+        """Writes plan.txt, and gives what is in it."""
+        self.told = module.plan.unfreeze_epochs
+        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
+        text = "\n".join([*self.notes, table])
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.txt").write_text(text + "\n", encoding="utf-8")
+        return text
+
     def _apply(self, trainer: pl.Trainer, module: "TransferModule") -> None:
         phase = module.phase
         model = module.classifier
@@ -100,7 +109,7 @@ class ApplyPlan(pl.Callback):
         strategy = trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # DDP averages the gradients of those parameters only that took one when it wrapped the
-            # model; without this each rank trains a body of its own (PL 20340, facts.md).
+            # model; without this each rank trains a body of its own (Lightning issue 20340).
             strategy.model = strategy._setup_model(module)
             strategy._register_ddp_hooks()
         if model._compiled_call_impl is not None:
@@ -204,7 +213,7 @@ def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
 def _check_stopping(name: str, callback: EarlyStopping, plan: Plan) -> None:
     last = plan.phases[-1]
     key = f"callbacks.{name}.patience={callback.patience}"
-    if callback.patience >= last.epochs and not plan.watches:
+    if callback.patience >= last.epochs and not plan.moves:
         raise ConfigError(
             f"{key}: has no effect, since the last phase ({last.name}) has {last.epochs} epochs; "
             f"allowed is 0 to {last.epochs - 1}, or callbacks=default for no early stopping"

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.backbone import Backbone
-from thaw.groups import LayerGroup, check_cover
+from thaw.groups import HEAD, LayerGroup, check_cover
 
-HEAD = "head"
 BatchNormMode = Literal["eval", "train", "frozen"]
 
 
@@ -71,13 +70,25 @@ class Classifier(nn.Module):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
         self.trainable = frozenset(names)
         self.batchnorm = batchnorm
-        kept = self._batchnorm_parameters() if batchnorm == "frozen" else set()
-        for group, named in self.group_parameters():
+        learns = self.learning(names, batchnorm)
+        for _, named in self.group_parameters():
             for name, parameter in named:
-                parameter.requires_grad_(group.name in self.trainable and name not in kept)
+                parameter.requires_grad_(name in learns)
                 if not parameter.requires_grad:
                     parameter.grad = None  # else the optimiser would apply the last one
         self.train(self.training)
+
+    def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
+        """Names of the parameters that take gradients when these groups train."""
+        kept = self._batchnorm_parameters() if batchnorm == "frozen" else set()
+        groups = (group for group in self.groups if group.name in names)
+        return {name for group in groups for name in group.parameters} - kept
+
+    def share(self, names: Collection[str], batchnorm: BatchNormMode) -> float:
+        """Share of all parameters, 0-1, that takes gradients when these groups train."""
+        learns = self.learning(names, batchnorm)
+        sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
+        return sum(sizes[name] for name in learns) / sum(sizes.values())
 
     def train(self, mode: bool = True) -> "Classifier":
         """Training mode for what trains, eval mode for what is frozen."""

@@ -215,6 +215,7 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     given = {name: value for name, value in node.items() if not str(name).startswith("_")}
+    ours = str(node["_target_"]).startswith("thaw.")
     for name, value in given.items():
         if value == "???":
             raise ConfigError(f"{key}.{name}: has no value yet; give it as {key}.{name}=VALUE")
@@ -224,14 +225,11 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
             raise ConfigError(
                 _unknown(f"{key}.{name}", str(name), value, [n for n in names if n not in computed])
             )
-        if value is None and name in names and str(node["_target_"]).startswith("thaw."):
+        if value is None and ours and name in names:
             hint = signature.parameters[name].annotation
             if isinstance(hint, type) and hint not in (Any, inspect.Parameter.empty):
                 raise ConfigError(f"{key}.{name}=null: is needed, and must be a {hint.__name__}")
-        for place, part in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(part, Mapping) and "_target_" in part:
-                number = f".{place}" if isinstance(value, list) else ""
-                _check_node(part, f"{key}.{name}{number}", {})
+        _check_inside(value, f"{key}.{name}")
     missing = [
         parameter.name
         for parameter in parameters
@@ -244,6 +242,18 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{key}.{missing[0]}: is needed by {node['_target_']} and not given{hint}"
         )
+
+
+def _check_inside(value: Any, key: str) -> None:
+    """Checks every node with a target in a value, however deep."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        _check_node(value, key, {})
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_inside(part, f"{key}.{name}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            _check_inside(part, f"{key}.{number}")
 
 
 def _unknown(key: str, name: str, value: Any, known: list[str]) -> str:

@@ -7,7 +7,39 @@ from typing import Any
 
 import torch
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, shown
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Refuses, before anything is loaded, what the plan or this machine cannot follow.
+
+    Args:
+        trainer: keyword arguments of Lightning's Trainer.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    epochs = trainer.get("max_epochs")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ConfigError(f"trainer.max_epochs={shown(epochs)}: allowed is 1 or more epochs")
+    if trainer.get("max_steps", -1) not in (-1, None):
+        raise ConfigError(
+            f"trainer.max_steps={trainer['max_steps']}: phases are made of whole epochs; set "
+            "trainer.max_epochs, and trainer.limit_train_batches for short ones"
+        )
+    wanted = trainer.get("accelerator")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True):
+        raise ConfigError(
+            f"trainer.accelerator={wanted}: torch {torch.__version__} sees no such device here; "
+            "use trainer=cpu, or trainer=default, which takes what there is"
+        )
+    strategy = trainer.get("strategy", "auto")
+    if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
+        raise ConfigError(
+            f"trainer.strategy={strategy}: thaw unfreezes under auto (one device) and ddp, "
+            "ddp_spawn, ddp_fork, where that is proven right; use trainer=default or trainer=ddp"
+        )
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
@@ -16,19 +48,8 @@ def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str
     Args:
         trainer: keyword arguments of Lightning's Trainer.
         validates: whether there are validation photos.
-
-    Raises:
-        ConfigError: a device that is not here.
     """
     node = dict(trainer)
-    wanted = node.get("accelerator")
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    here = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}
-    if not here.get(str(wanted), True):
-        raise ConfigError(
-            f"trainer.accelerator={wanted}: torch {torch.__version__} sees no such device here; "
-            "use trainer=cpu, or trainer=default, which takes what there is"
-        )
     if node.get("precision") == "auto":
         node["precision"] = best_precision(str(node.get("accelerator", "auto")))
     if not validates:

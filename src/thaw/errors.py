@@ -38,6 +38,11 @@ class Interrupted(Exception):  # noqa: N818  asked for, not an error
         self.folder = checkpoint.parent.parent
 
 
+def shown(value: object) -> str:
+    """A value as it stands in a configuration file."""
+    return "null" if value is None else str(value)
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?" with the nearest known words, or nothing."""
     found = difflib.get_close_matches(word, list(known), n=3)

@@ -7,26 +7,19 @@ of them take:
 
     frozen, unfrozen        schedule and switches of a phase with a frozen and an unfrozen body
     lr_decay, min_lr_ratio, rates
-                            layer-wise rates of the unfrozen body, see `optim.layer_rates`
+                            layer-wise rates of the unfrozen body, see `layers.layer_rates`
     batchnorm               of the body once unfrozen, see `Classifier`
     unfreeze_epoch          epochs before the body is unfrozen
     unfreeze_on_plateau     unfreeze earlier, when validation gets no better
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Any, get_args
 
-from thaw.classifier import HEAD, BatchNormMode
-from thaw.errors import ConfigError, near
-from thaw.groups import LayerGroup
-from thaw.optim import find, layer_rates
-from thaw.plan import NEVER, Phase, PhaseSettings, Plan, Plateau
-
-Groups = Sequence[LayerGroup]
-Rates = Mapping[str, float]
-Top = int | float | str | Sequence[str]
+from thaw.classifier import BatchNormMode
+from thaw.errors import ConfigError
+from thaw.groups import HEAD
+from thaw.layers import Groups, Rates, Top, check_named, find, layer_rates, top_of
+from thaw.plan import NEVER, Phase, PhaseSettings, Plan, Plateau, check_patience, plan_of
 
 
 def freeze_unfreeze(
@@ -48,16 +41,18 @@ def freeze_unfreeze(
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
         Phase(
             "unfrozen", unfreeze_epoch, max_epochs,
-            _rates(groups, unfrozen.lr, lr_decay, min_lr_ratio, rates),
+            layer_rates(
+        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
+    ),
             unfrozen, batchnorm, key="finetune.unfrozen",
         ),
     ]  # fmt: skip
-    return _plan("freeze_unfreeze", groups, phases)
+    return plan_of("freeze_unfreeze", groups, phases)
 
 
 def feature_extraction(groups: Groups, max_epochs: int, *, frozen: PhaseSettings) -> Plan:
     """Train the head only."""
-    return _plan("feature_extraction", groups, [_frozen(groups, max_epochs, frozen)])
+    return plan_of("feature_extraction", groups, [_frozen(groups, max_epochs, frozen)])
 
 
 def classifier(groups: Groups, max_epochs: int, *, frozen: PhaseSettings) -> Plan:
@@ -73,7 +68,7 @@ def classifier(groups: Groups, max_epochs: int, *, frozen: PhaseSettings) -> Pla
         )
     rates = dict.fromkeys([*own, HEAD], frozen.lr)
     phase = Phase("classifier", 0, max_epochs, rates, frozen, key="finetune.frozen")
-    return _plan("classifier", groups, [phase])
+    return plan_of("classifier", groups, [phase])
 
 
 def full(
@@ -87,9 +82,11 @@ def full(
     batchnorm: BatchNormMode = "train",
 ) -> Plan:
     """Train everything from the first epoch."""
-    chosen = _rates(groups, unfrozen.lr, lr_decay, min_lr_ratio, rates)
+    chosen = layer_rates(
+        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
+    )
     phase = Phase("unfrozen", 0, max_epochs, chosen, unfrozen, batchnorm, key="finetune.unfrozen")
-    return _plan("full", groups, [phase])
+    return plan_of("full", groups, [phase])
 
 
 def from_scratch(groups: Groups, max_epochs: int, *, unfrozen: PhaseSettings) -> Plan:
@@ -99,7 +96,7 @@ def from_scratch(groups: Groups, max_epochs: int, *, unfrozen: PhaseSettings) ->
     """
     rates = {group.name: unfrozen.lr for group in groups}
     phase = Phase("unfrozen", 0, max_epochs, rates, unfrozen, "train", key="finetune.unfrozen")
-    return _plan("from_scratch", groups, [phase])
+    return plan_of("from_scratch", groups, [phase])
 
 
 def partial(
@@ -123,14 +120,12 @@ def partial(
             the lowest ("layer3"), or a list of names.
     """
     _check_unfreeze(unfreeze_epoch, max_epochs, unfreeze_on_plateau)
-    chosen = _rates(groups, unfrozen.lr, lr_decay, min_lr_ratio, rates)
-    names = _top(groups, top, "finetune.top")
+    chosen = layer_rates(
+        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
+    )
+    names = top_of(groups, top, "finetune.top")
     trained = {name: rate for name, rate in chosen.items() if name in names}
-    if idle := set(_named(groups, rates)) - names:
-        raise ConfigError(
-            f"finetune.rates={dict(rates or {})}: has no effect on {', '.join(sorted(idle))}, "
-            f"frozen by finetune.top={top}"
-        )
+    check_named(groups, rates, names)
     phases = [
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
         Phase(
@@ -138,7 +133,7 @@ def partial(
             key="finetune.unfrozen",
         ),
     ]  # fmt: skip
-    return _plan("partial", groups, phases)
+    return plan_of("partial", groups, phases)
 
 
 def gradual(
@@ -168,10 +163,10 @@ def gradual(
     if unfreeze_on_plateau.patience is not None:
         key = "finetune.unfreeze_on_plateau.patience"
         remedy = "; raise finetune.every_epochs"
-        _check_patience(key, unfreeze_on_plateau.patience, every_epochs, remedy)
+        check_patience(key, unfreeze_on_plateau.patience, every_epochs, remedy)
     down = [group.name for group in reversed(groups)]  # head first
     if stop_at is not None:
-        found = set(find(groups, stop_at, "finetune.stop_at"))
+        found = set(find(groups[:-1], stop_at, "finetune.stop_at"))
         down = down[: max(down.index(name) for name in found) + 1]
     if every_epochs < 1:
         raise ConfigError(f"finetune.every_epochs={every_epochs}: allowed is 1 or more epochs")
@@ -182,7 +177,10 @@ def gradual(
             f"{every_epochs} epochs from epoch {unfreeze_epoch} on, takes {needed} or more; raise "
             "it, or stop earlier with finetune.stop_at=<layer group>"
         )
-    chosen = _rates(groups, unfrozen.lr, lr_decay, min_lr_ratio, rates)
+    chosen = layer_rates(
+        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
+    )
+    check_named(groups, rates, down)
     starts = [unfreeze_epoch + place * every_epochs for place in range(len(down) - 1)]
     phases = [_frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau)]
     for place, (start, end) in enumerate(pairwise([*starts, max_epochs])):
@@ -194,71 +192,7 @@ def gradual(
                 "finetune.unfrozen",
             )
         )  # fmt: skip
-    return _plan("gradual", groups, phases)
-
-
-@dataclass(frozen=True)
-class PhaseItem(PhaseSettings):
-    """One phase as a user writes it, see `phases`.
-
-    Attributes:
-        name: for logs and tables; None: its number.
-        start: epoch, from 0.
-        groups: what trains besides the head, as `top` of `partial`; 0: nothing, 1.0: all.
-        lr_decay, min_lr_ratio, rates, batchnorm, plateau: see the modes.
-    """
-
-    name: str | None = None
-    start: int = 0
-    groups: Top = 1.0
-    lr_decay: float | None = None
-    min_lr_ratio: float | None = None
-    rates: Rates | None = None
-    batchnorm: BatchNormMode = "train"
-    plateau: Mapping[str, Any] = field(default_factory=dict)
-
-
-def phases(groups: Groups, max_epochs: int, *, phases: Sequence[Mapping[str, Any]]) -> Plan:
-    """Whatever the user writes: a list of phases, each with the settings of `PhaseItem`."""
-    if not phases:
-        raise ConfigError("finetune.phases=[]: give at least one phase, like [{lr: 1e-3}]")
-    items = [_item(number, given) for number, given in enumerate(phases)]
-    starts = [item.start for item in items]
-    if starts[0] != 0 or any(a >= b for a, b in pairwise([*starts, max_epochs])):
-        raise ConfigError(
-            f"finetune.phases: they start at epochs {starts}; the first must start at 0, each "
-            f"later than the one before, all below trainer.max_epochs={max_epochs}"
-        )
-    made = []
-    for number, (item, end) in enumerate(zip(items, [*starts[1:], max_epochs], strict=True)):
-        key = f"finetune.phases.{number}"
-        names = {HEAD} if item.groups == 0 else _top(groups, item.groups, f"{key}.groups")
-        rates = _rates(groups, item.lr, item.lr_decay, item.min_lr_ratio, item.rates, key)
-        plateau = Plateau(**item.plateau)
-        if plateau.patience is not None:
-            _check_patience(f"{key}.plateau.patience", plateau.patience, end - item.start)
-        shared = {part.name: getattr(item, part.name) for part in fields(PhaseSettings)}
-        made.append(
-            Phase(
-                item.name or f"phase {number}", item.start, end,
-                {name: rate for name, rate in rates.items() if name in names},
-                PhaseSettings(**shared), item.batchnorm, plateau, key,
-            )
-        )  # fmt: skip
-    return _plan("phases", groups, made)
-
-
-def _item(number: int, given: Mapping[str, Any]) -> PhaseItem:
-    known = [part.name for part in fields(PhaseItem)]
-    for name, value in given.items():
-        if name not in known:
-            raise ConfigError(
-                f"finetune.phases.{number}.{name}={value}: nothing reads this key"
-                f"{near(str(name), known)}. Allowed: {', '.join(known)}"
-            )
-    if "lr" not in given:
-        raise ConfigError(f"finetune.phases.{number}.lr: is needed and not given")
-    return PhaseItem(**given)
+    return plan_of("gradual", groups, phases)
 
 
 def _frozen(
@@ -270,64 +204,6 @@ def _frozen(
     )  # fmt: skip
 
 
-def _plan(mode: str, groups: Groups, phases: Sequence[Phase]) -> Plan:
-    """The plan, once each phase has been checked and named apart."""
-    names = [phase.name for phase in phases]
-    checked = []
-    for number, phase in enumerate(phases):
-        phase.settings.check(phase.key, phase.epochs)
-        if phase.batchnorm not in get_args(BatchNormMode):
-            allowed = ", ".join(get_args(BatchNormMode))
-            raise ConfigError(f"finetune.batchnorm={phase.batchnorm}: allowed are {allowed}")
-        doubled = names.count(phase.name) > 1
-        checked.append(replace(phase, name=f"{phase.name} {number}") if doubled else phase)
-    return Plan(mode, tuple(group.name for group in groups), tuple(checked))
-
-
-def _named(groups: Groups, rates: Rates | None) -> list[str]:
-    return [found for name in rates or {} for found in find(groups, name, "finetune.rates")]
-
-
-def _top(groups: Groups, top: Top, key: str) -> set[str]:
-    """Names of the groups that `top` means, with the head."""
-    body = [group.name for group in groups[:-1]]
-    if isinstance(top, str):
-        lowest = min(body.index(name) for name in find(groups[:-1], top, key))
-        return {*body[lowest:], HEAD}
-    if isinstance(top, int | float):
-        number = top if isinstance(top, int) else round(top * len(body))
-        if isinstance(top, bool) or not 1 <= number <= len(body):
-            raise ConfigError(
-                f"{key}={top}: allowed is a number of layer groups from 1 to {len(body)}, a share "
-                f"of them up to 1.0 (as 0.5), the name of the lowest, or a list of names, of "
-                f"{', '.join(body)}"
-            )
-        return {*body[len(body) - number :], HEAD}
-    return {HEAD} | {found for name in top for found in find(groups, name, key)}
-
-
-def _rates(
-    groups: Groups,
-    lr: float,
-    lr_decay: float | None,
-    min_lr_ratio: float | None,
-    named: Rates | None,
-    key: str = "finetune",
-) -> dict[str, float]:
-    if lr_decay is not None and min_lr_ratio is not None:
-        raise ConfigError(
-            f"{key}.lr_decay={lr_decay} and {key}.min_lr_ratio={min_lr_ratio}: give one, "
-            "exponential or linear rates, and set the other to null"
-        )
-    for name, value in (("lr_decay", lr_decay), ("min_lr_ratio", min_lr_ratio)):
-        if value is not None and not 0 < value <= 1:
-            raise ConfigError(f"{key}.{name}={value}: allowed is above 0 to 1, or null")
-    for name, value in (named or {}).items():
-        if not value > 0:
-            raise ConfigError(f"{key}.rates.{name}={value}: allowed is a positive rate, like 1e-4")
-    return layer_rates(groups, lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=named)
-
-
 def _check_unfreeze(unfreeze_epoch: int, max_epochs: int, plateau: Plateau) -> None:
     if not 1 <= unfreeze_epoch < max_epochs:
         raise ConfigError(
@@ -335,16 +211,13 @@ def _check_unfreeze(unfreeze_epoch: int, max_epochs: int, plateau: Plateau) -> N
             f"trainer.max_epochs={max_epochs}; else use finetune=feature_extraction (never "
             "unfreeze) or finetune=full (from the start)"
         )
+    if plateau.patience is None and plateau.min_delta:
+        raise ConfigError(
+            f"finetune.unfreeze_on_plateau.min_delta={plateau.min_delta}: has no effect without "
+            "finetune.unfreeze_on_plateau.patience=EPOCHS"
+        )
     if plateau.patience is not None:
-        _check_patience(
+        check_patience(
             "finetune.unfreeze_on_plateau.patience", plateau.patience, unfreeze_epoch,
             "; unfreeze_epoch is the latest that the body is unfrozen: raise it",
         )  # fmt: skip
-
-
-def _check_patience(key: str, patience: int, epochs: int, remedy: str = "") -> None:
-    if not 1 <= patience < epochs - 1:
-        raise ConfigError(
-            f"{key}={patience}: can never end a phase of {epochs} epochs early; allowed is 1 or "
-            f"more, in a phase of patience + 2 or more epochs{remedy}"
-        )

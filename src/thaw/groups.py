@@ -14,6 +14,7 @@ from torch import nn
 from thaw.errors import ConfigError
 from thaw.tracing import Trace
 
+HEAD = "head"  # name of the last group of every model
 Granularity = Literal["stage", "module", "block", "layer"]
 
 MIN_UNITS = 5  # a body is taken apart until it has at least this many units (ResNet: 6)

@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
+from thaw.errors import ConfigError
 from thaw.metrics import MODES, make_metrics
 from thaw.optim import parameter_groups
 from thaw.plan import Phase, Plan
@@ -93,9 +94,8 @@ class TransferModule(pl.LightningModule):
             ConfigError: a scheduler that does not fit the length of its phase.
         """
         steps = steps_per_epoch(self.trainer)
-        for phase in self.plan.phases:
-            phase.settings.check_length(phase.key, steps, phase.epochs)
-        groups = parameter_groups(self.classifier, [phase.rates for phase in self.plan.phases])
+        self.plan.check_lengths(steps)
+        groups = self._parameter_groups()
         optimizer = self.make_optimizer(groups)
 
         def rate_of(group: str) -> Callable[[int], float]:
@@ -142,19 +142,45 @@ class TransferModule(pl.LightningModule):
         return self(images).float().softmax(1)
 
     def on_train_epoch_end(self) -> None:
-        """Brings the plan up to date, where it goes by validation."""
-        if self.plan.watches:
+        """Brings the plan up to date; what goes by validation finds the value of each epoch."""
+        if self.monitor in self.trainer.callback_metrics:
             value = float(self.trainer.callback_metrics[self.monitor])
             sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
             self.plan = self.written_plan.after([*self.plan.values, sign * value])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The validation results that the plan has gone by."""
-        checkpoint["plan_values"] = list(self.plan.values)
+        checkpoint["plan"] = {"monitor": self.monitor, "values": list(self.plan.values)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them up again."""
-        self.plan = self.written_plan.after(checkpoint.get("plan_values", []))
+        """Takes them up again.
+
+        Raises:
+            ConfigError: the plan needs them, and they are of another metric or not of every epoch;
+                or the optimiser state is of other groups.
+        """
+        names = [group["name"] for group in self._parameter_groups()]
+        for state in checkpoint.get("optimizer_states", []):
+            known = [group["name"] for group in state["param_groups"]]
+            if known != names:
+                raise ConfigError(
+                    "ckpt_path: its optimiser knows the parameter groups "
+                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the backbone, "
+                    "the granularity and the rule of layer-wise rates that the run was started with"
+                )
+        saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
+        self.plan = self.written_plan.after(saved["values"])
+        whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
+        if self.plan.watches and not (whole and saved["monitor"] == self.monitor):
+            raise ConfigError(
+                f"{self.plan.watches}: goes by {self.monitor} of every epoch, and the checkpoint "
+                f"of epoch {checkpoint['epoch']} knows {len(saved['values'])} values of "
+                f"{saved['monitor']}; go on with the settings that the run was started with"
+            )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        phases = [phase.rates for phase in self.written_plan.phases]
+        return parameter_groups(self.classifier, phases)
 
     def _share_of_step(self, batch_idx: int) -> float:
         """What the loss is to be multiplied by so that each optimiser step has a mean gradient.

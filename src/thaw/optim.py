@@ -1,4 +1,4 @@
-"""Layer groups -> their rates, and the optimiser's parameter groups."""
+"""Layer groups -> the optimiser's parameter groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,58 +6,6 @@ from typing import Any
 from torch import nn
 
 from thaw.classifier import Classifier
-from thaw.errors import ConfigError, near
-from thaw.groups import LayerGroup
-
-
-def layer_rates(
-    groups: Sequence[LayerGroup],
-    lr: float,
-    *,
-    lr_decay: float | None = None,
-    min_lr_ratio: float | None = None,
-    named: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Layer-wise rates by name of the group.
-
-    Args:
-        groups: stem first, head last.
-        lr: of the head.
-        lr_decay: each group towards the stem has this share of the rate above it, 0-1
-            (ULMFiT, arXiv:1801.06146, section 3.2; BEiT, arXiv:2106.08254).
-        min_lr_ratio: instead, rates fall linearly from `lr` at the deepest group that sees an
-            image (and at all behind it) to this share of it at the stem.
-        named: rates that replace these, by the name of a group or of a module that holds some.
-
-    Raises:
-        ConfigError: a name that is no group's.
-    """
-    last = len(groups) - 1
-    rates: dict[str, float] = {}
-    for place, group in enumerate(groups):
-        share = (lr_decay or 1.0) ** (last - place)
-        if min_lr_ratio is not None:
-            share = min_lr_ratio + (1 - min_lr_ratio) * group.depth
-        rates[group.name] = lr * share
-    for name, rate in (named or {}).items():
-        rates.update(dict.fromkeys(find(groups, name, "finetune.rates"), rate))
-    return rates
-
-
-def find(groups: Sequence[LayerGroup], name: str, key: str) -> list[str]:
-    """Names of the groups that `name` means: itself, or all in the module of that name.
-
-    Raises:
-        ConfigError: none; with the nearest names, and `key` in front.
-    """
-    names = [group.name for group in groups]
-    found = [known for known in names if known == name or known.startswith(f"{name}.")]
-    if not found:
-        raise ConfigError(
-            f"{key}={name}: no such layer group{near(str(name), names)}. Allowed: "
-            f"{', '.join(names)}"
-        )
-    return found
 
 
 def parameter_groups(

@@ -6,11 +6,11 @@ plateau decides, of the validation results so far), so a resumed run needs no ot
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from thaw.classifier import BatchNormMode, Classifier
+from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
+from thaw.groups import LayerGroup
 from thaw.schedule import Schedule, factor, plateaus
 
 
@@ -73,6 +73,12 @@ class Phase:
         """Length in epochs."""
         return self.end - self.start
 
+    @property
+    def plateau_key(self) -> str:
+        """Where its plateau stands in the configuration."""
+        own = self.key.startswith("finetune.phases.")
+        return f"{self.key}.plateau" if own else "finetune.unfreeze_on_plateau"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -102,16 +108,22 @@ class Plan:
             if phase.settings.shape == "plateau":
                 return f"{phase.key}.shape=plateau"
             if phase.plateau.patience is not None:
-                return f"finetune.unfreeze_on_plateau.patience={phase.plateau.patience}"
+                return f"{phase.plateau_key}.patience={phase.plateau.patience}"
         return None
 
-    def check(self, *, monitor: str, validates: bool, mixes: bool) -> None:
+    @property
+    def moves(self) -> bool:
+        """Whether phases can begin earlier than written."""
+        return any(phase.plateau.patience is not None for phase in self.phases)
+
+    def check(self, *, monitor: str, validates: bool, mixes: bool, validate_every: int = 1) -> None:
         """Refuses a plan that waits for what is not measured, or never uses what is chosen.
 
         Args:
             monitor: the metric that checkpoints and plateaus go by.
             validates: whether there are validation photos.
             mixes: whether mixup or CutMix is chosen.
+            validate_every: epochs between two validations.
 
         Raises:
             ConfigError: names the setting.
@@ -121,12 +133,27 @@ class Plan:
                 f"{self.watches}: goes by {monitor}, and there are no validation photos to measure "
                 "it on; set data.val_fraction=0.2"
             )
+        if self.watches and validate_every != 1:
+            raise ConfigError(
+                f"trainer.check_val_every_n_epoch={validate_every}: {self.watches} needs a "
+                "validation after every epoch; set 1"
+            )
         if mixes and not any(phase.settings.mix for phase in self.phases):
-            keys = ", ".join(f"{phase.key}.mix=true" for phase in self.phases)
+            keys = ", ".join(dict.fromkeys(f"{phase.key}.mix=true" for phase in self.phases))
             raise ConfigError(
                 "mix: has no effect, since it is off in every phase; set one of "
                 f"{keys}, or mix=none"
             )
+
+    def check_lengths(self, steps_per_epoch: int) -> None:
+        """Refuses schedulers of torch that do not fit the steps of their phase.
+
+        Raises:
+            ConfigError: names the setting.
+        """
+        for phase in self.phases:
+            grows = self.moves and phase is self.phases[-1]
+            phase.settings.check_length(phase.key, steps_per_epoch, phase.epochs, grows=grows)
 
     def phase_at(self, epoch: int) -> Phase:
         """The phase of an epoch; beyond the end the last one."""
@@ -168,67 +195,39 @@ class Plan:
         return replace(self, phases=tuple(phases), values=tuple(values))
 
 
-def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
-    """Phase x layer group x rate x parameters, as text to print before training."""
-    sizes = {
-        group.name: sum(parameter.numel() for _, parameter in named)
-        for group, named in model.group_parameters()
-    }
-    total = sum(sizes.values())
-    width = max(len("layer group"), *(len(name) for name in plan.groups))
-    heads = [_title(phase) for phase in plan.phases]
-    normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
+def plan_of(mode: str, groups: Sequence[LayerGroup], phases: Sequence[Phase]) -> Plan:
+    """The plan, once each phase has been checked and named apart.
 
-    def row(first: str, size: str, cells: list[str]) -> list[str]:
-        return [first, size, *cells]
-
-    rows = [row("layer group", "parameters", heads)]
-    for name in reversed(plan.groups):
-        rates = [phase.rates.get(name) for phase in plan.phases]
-        cells = ["frozen" if rate is None else f"lr {rate:.2e}" for rate in rates]
-        rows.append(row(name, f"{sizes[name]:,}", cells))
-    shares = [sum(sizes[name] for name in phase.rates) / total for phase in plan.phases]
-    rows += [
-        row("all", f"{total:,}", [f"{share:.1%} trains" for share in shares]),
-        row("steps", "", [f"{phase.epochs * steps_per_epoch:,}" for phase in plan.phases]),
-        row("schedule", "", [_schedule(phase.settings) for phase in plan.phases]),
-        row("BatchNorm", "", [phase.batchnorm if normed else "none" for phase in plan.phases]),
-    ]
-    switches = [_switches(phase.settings) for phase in plan.phases]
-    if any(switches):
-        rows.append(row("set", "", switches))
-    columns = [max(len(line[place]) for line in rows) for place in range(2, 2 + len(heads))]
-    lines = ["  ".join("-" * size for size in (width, 12, *columns))]
-    for first, size, *cells in rows:
-        padded = (cell.ljust(column) for cell, column in zip(cells, columns, strict=True))
-        lines.append("  ".join([first.ljust(width), size.rjust(12), *padded]).rstrip())
-    return "\n".join([lines[1], lines[0], *lines[2:]])
+    Raises:
+        ConfigError: a setting that cannot work in its phase, or does nothing there.
+    """
+    assert [phase.start for phase in phases[1:]] == [phase.end for phase in phases[:-1]]
+    if phases[0].settings.reset_optimizer:
+        raise ConfigError(
+            f"{phases[0].key}.reset_optimizer=true: has no effect, since the run begins with this "
+            "phase and has no optimiser state yet; set false"
+        )
+    names = [phase.name for phase in phases]
+    checked = []
+    for number, phase in enumerate(phases):
+        phase.settings.check(phase.key, phase.epochs)
+        if phase.batchnorm not in get_args(BatchNormMode):
+            allowed = ", ".join(get_args(BatchNormMode))
+            key = phase.key if mode == "phases" else "finetune"
+            raise ConfigError(f"{key}.batchnorm={phase.batchnorm}: allowed are {allowed}")
+        doubled = names.count(phase.name) > 1
+        checked.append(replace(phase, name=f"{phase.name} {number}") if doubled else phase)
+    return Plan(mode, tuple(group.name for group in groups), tuple(checked))
 
 
-def _title(phase: Phase) -> str:
-    title = f"{phase.name}: epochs {phase.start}-{phase.end - 1}"
-    if phase.plateau.patience is not None:
-        title += f" or plateau of {phase.plateau.patience}"
-    return title
+def check_patience(key: str, patience: int, epochs: int, remedy: str = "") -> None:
+    """Refuses a patience that can never end a phase of `epochs` epochs early.
 
-
-def _schedule(settings: PhaseSettings) -> str:
-    text: str = settings.shape
-    if settings.shape == "torch":
-        text = settings.scheduler.func.__name__
-    if settings.shape == "step":
-        text += f" x{settings.gamma} each {settings.step_epochs}"
-    elif settings.shape in ("exponential", "plateau"):
-        text += f" x{settings.gamma}"
-    if settings.warmup_epochs:
-        text += f", warm-up {settings.warmup_epochs:g}"
-    return text
-
-
-def _switches(settings: PhaseSettings) -> str:
-    words = {
-        "no augmentation": not settings.augment,
-        "no mixing": not settings.mix,
-        "new optimiser state": settings.reset_optimizer,
-    }
-    return ", ".join(word for word, on in words.items() if on)
+    Raises:
+        ConfigError: names `key`.
+    """
+    if not 1 <= patience < epochs - 1:
+        raise ConfigError(
+            f"{key}={patience}: can never end a phase of {epochs} epochs early; allowed is 1 or "
+            f"more, in a phase of patience + 2 or more epochs{remedy}"
+        )

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from thaw.classifier import HEAD
+from thaw.groups import HEAD
 from thaw.module import TransferModule
 from thaw.plan import Plan
 
@@ -21,7 +21,7 @@ class Record(pl.Callback):
     """Metrics of every epoch and seconds of every phase, for results.json and the curves.
 
     Attributes:
-        history: one dict an epoch: epoch, phase, lr of the head, and all logged metrics.
+        history: one dict an epoch: epoch, phase and all logged metrics.
         phases: name -> {"epochs", "seconds", "images"}; seconds include validation, images are
             those that went through the model in training and validation.
     """

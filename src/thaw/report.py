@@ -38,10 +38,8 @@ def make_results(
         metrics: final ones under their logged names; `val/` of the best checkpoint.
         facts: further entries (seconds, seed, device, ...), plain values.
     """
-    groups = {
-        group.name: sum(parameter.numel() for _, parameter in named)
-        for group, named in model.group_parameters()
-    }
+    total = sum(parameter.numel() for parameter in model.parameters())
+    last = record.plan.phases[-1]
     phases = [
         {
             "name": phase.name,
@@ -55,8 +53,8 @@ def make_results(
     return {
         **{name: float(value) for name, value in sorted(metrics.items())},
         "phases": phases,
-        "parameters": sum(groups.values()),
-        "trainable_parameters": sum(groups[name] for name in record.plan.phases[-1].rates),
+        "parameters": total,
+        "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
         **facts,
         "versions": versions(),
         "git": git_revision(),

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from thaw.errors import ConfigError, near
+from thaw.errors import ConfigError, near, shown
 
 Shape = Literal["constant", "step", "exponential", "cosine", "one_cycle", "plateau", "torch"]
 
@@ -36,7 +36,8 @@ class Schedule:
             `warmup_epochs`, then a cosine down to lr / 250,000 (arXiv:1708.07120, as torch's
             OneCycleLR, but of the rate only). "plateau": times `gamma` when the monitored metric
             was no better for more than `patience` epochs, as torch's ReduceLROnPlateau with
-            threshold 0. "torch": any scheduler of torch.
+            threshold 0, on the epochs after the warm-up. "torch": any scheduler of torch, which
+            begins after the warm-up.
         warmup_epochs: length of the linear rise to `lr`, may be a fraction.
         step_epochs: epochs between two drops ("step").
         gamma: factor at each drop, 0-1 ("step", "exponential", "plateau").
@@ -74,17 +75,17 @@ class Schedule:
         with_shape = f"with {key}.shape={self.shape} allowed is"
         if self.shape == "step" and not 1 <= (self.step_epochs or 0) < epochs:
             raise ConfigError(
-                f"{key}.step_epochs={self.step_epochs}: {with_shape} 1 to {epochs - 1} (the phase "
-                f"has {epochs} epochs; a later drop never comes)"
+                f"{key}.step_epochs={shown(self.step_epochs)}: {with_shape} 1 or more, below the "
+                f"{epochs} epochs of the phase (a later drop never comes)"
             )
         if self.shape in READERS["gamma"] and not 0 < (self.gamma or 0) < 1:
-            raise ConfigError(f"{key}.gamma={self.gamma}: {with_shape} above 0 to below 1")
+            raise ConfigError(f"{key}.gamma={shown(self.gamma)}: {with_shape} above 0 to below 1")
         if self.shape == "plateau" and not 0 <= (-1 if self.patience is None else self.patience) < (
             epochs - 1
         ):
             raise ConfigError(
-                f"{key}.patience={self.patience}: {with_shape} 0 to {epochs - 2} (the phase has "
-                f"{epochs} epochs; a later drop never comes)"
+                f"{key}.patience={shown(self.patience)}: {with_shape} 0 or more, and 2 below the "
+                f"{epochs} epochs of the phase (a later drop never comes)"
             )
         if self.shape == "one_cycle" and not self.warmup_epochs:
             raise ConfigError(
@@ -100,7 +101,8 @@ class Schedule:
         if self.shape not in get_args(Shape):
             allowed = ", ".join(get_args(Shape))
             raise ConfigError(
-                f"{key}.shape={self.shape}: allowed are {allowed}{near(self.shape, READERS)}"
+                f"{key}.shape={self.shape}: allowed are {allowed}"
+                f"{near(str(self.shape), get_args(Shape))}"
             )
         if not 0 <= self.warmup_epochs < epochs:
             raise ConfigError(
@@ -114,7 +116,8 @@ class Schedule:
         kind = getattr(self.scheduler, "func", None)
         if not (isinstance(kind, type) and issubclass(kind, LRScheduler)):
             raise ConfigError(
-                f"{key}.scheduler={self.scheduler}: with {key}.shape=torch give a scheduler, like "
+                f"{key}.scheduler={shown(self.scheduler)}: with {key}.shape=torch give a "
+                "scheduler, like "
                 f"'{key}.scheduler={{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,"
                 "step_size:2}'"
             )
@@ -125,22 +128,39 @@ class Schedule:
             )
         if self.interval not in (None, "epoch", "step"):
             raise ConfigError(f"{key}.interval={self.interval}: allowed are epoch, step")
+        try:
+            self.scheduler(_stand_in(self.lr))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{key}.scheduler: {error}") from error
 
-    def check_length(self, key: str, steps_per_epoch: int, epochs: int) -> None:
+    def check_length(
+        self, key: str, steps_per_epoch: int, epochs: int, *, grows: bool = False
+    ) -> None:
         """Refuses a scheduler of torch made for another number of steps than the phase has.
+
+        Args:
+            key, epochs: of the phase.
+            steps_per_epoch: optimiser steps.
+            grows: whether the phase can become longer, since one before it can end early.
 
         Raises:
             ConfigError: with the number that fits.
         """
         if self.shape != "torch":
             return
-        moves = epochs * (steps_per_epoch if self.interval == "step" else 1)
-        length = getattr(self.scheduler(_stand_in(self.lr)), "total_steps", moves)
-        if length != moves:
+        moves = _moves(self, steps_per_epoch, epochs)
+        length = getattr(self.scheduler(_stand_in(self.lr)), "total_steps", None)
+        if length is not None and grows:
+            raise ConfigError(
+                f"{key}.scheduler.total_steps={length}: the length of this phase is not known "
+                f"before a plateau ends the one before it; use {key}.shape=one_cycle or cosine, "
+                "which take the length that it gets"
+            )
+        if length is not None and length != moves:
             unit = "optimiser steps" if self.interval == "step" else "epochs"
             raise ConfigError(
-                f"{key}.scheduler.total_steps={length}: the phase has {moves} {unit} with "
-                f"{key}.interval={self.interval or 'epoch'}; set total_steps={moves}"
+                f"{key}.scheduler.total_steps={length}: the phase has {moves} {unit} after its "
+                f"warm-up, with {key}.interval={self.interval or 'epoch'}; set total_steps={moves}"
             )
         _replay(self.scheduler, self.lr, moves)
 
@@ -171,11 +191,14 @@ def factor(
         done = min(1.0, (step - warmup) / max(1, steps - warmup))
         return _cosine(1.0, schedule.floor or 0.0, done)
     if schedule.shape == "plateau":
-        drops = plateaus(values[:epoch], (schedule.patience or 0) + 1)
+        counted = values[math.ceil(schedule.warmup_epochs) : epoch]
+        drops = plateaus(counted, (schedule.patience or 0) + 1)
         return max(schedule.floor or 0.0, gamma ** len(drops))
     if schedule.shape == "torch":
-        place = step if schedule.interval == "step" else epoch
-        moves = steps if schedule.interval == "step" else epochs
+        place = step - warmup
+        if schedule.interval != "step":
+            place //= steps_per_epoch
+        moves = _moves(schedule, steps_per_epoch, epochs)
         return _replay(schedule.scheduler, schedule.lr, moves)[min(place, moves - 1)]
     return 1.0
 
@@ -209,6 +232,12 @@ def _one_cycle(step: int, warmup: int, steps: int) -> float:
     if step <= top:
         return _cosine(1 / 25, 1.0, step / top)
     return _cosine(1.0, 1 / 250_000, (step - top) / max(1, last - top))
+
+
+def _moves(schedule: Schedule, steps_per_epoch: int, epochs: int) -> int:
+    """How often torch's scheduler moves between the warm-up and the end of the phase."""
+    steps = steps_per_epoch * epochs - round(schedule.warmup_epochs * steps_per_epoch)
+    return steps if schedule.interval == "step" else math.ceil(steps / steps_per_epoch)
 
 
 def _stand_in(lr: float) -> torch.optim.SGD:
