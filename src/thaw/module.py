@@ -165,8 +165,8 @@ class TransferModule(pl.LightningModule):
             if known != names:
                 raise ConfigError(
                     "ckpt_path: its optimiser knows the parameter groups "
-                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the backbone, "
-                    "the granularity and the rule of layer-wise rates that the run was started with"
+                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the "
+                    "backbone, granularity and layer-wise rates that the run was started with"
                 )
         saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
         self.plan = self.written_plan.after(saved["values"])
