@@ -22,7 +22,7 @@ install: $(VENV)/installed ## create .venv and install thaw with the exact versi
 train: install ## run train.py; settings in ARGS: make train ARGS="backbone=resnet50 data=flowers102"
 	$(BIN)/python train.py $(ARGS)
 
-test: install ## the fast tests, offline, a minute or two
+test: install ## the fast tests, offline, a few minutes
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-all: install ## all tests, the slow ones too; with THAW_DATA also those on real photos

@@ -71,8 +71,14 @@ def close(one: dict[str, Any], two: dict[str, Any]) -> None:
         assert torch.allclose(value, two["state_dict"][name], atol=1e-5, rtol=1e-3), name
 
 
-@pytest.mark.parametrize("steps", [1, 2])  # batches in an optimiser step; 3 in an epoch
-@pytest.mark.parametrize("mode", ["freeze_unfreeze", "gradual", "partial", "phases", "on_plateau"])
+@pytest.mark.parametrize(
+    ("mode", "steps"),  # batches in an optimiser step; an epoch has 3
+    [
+        ("freeze_unfreeze", 1), ("freeze_unfreeze", 2), ("gradual", 1),
+        *(pytest.param(mode, steps, marks=pytest.mark.slow)
+          for mode in ("gradual", "partial", "phases", "on_plateau") for steps in (1, 2)),
+    ],
+)  # fmt: skip
 def test_two_ranks_hold_the_weights_of_one_process(tmp_path: Path, mode: str, steps: int) -> None:
     """The unfrozen body too, at every epoch, also with gradient accumulation."""
     every = {"accumulate_grad_batches": steps}

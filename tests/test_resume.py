@@ -45,6 +45,7 @@ SCHEDULES: dict[str, PhaseSettings] = {
         scheduler=partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=2),
     ),
 }  # fmt: skip
+slow = partial(pytest.param, marks=pytest.mark.slow)
 MODES = [*plans(settings()), "gradual", "on_plateau"]
 SHORT = {"step", "plateau"}  # refused in a phase of one or two epochs
 
@@ -96,7 +97,7 @@ def test_the_quick_ones_have_every_mode_and_every_schedule() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "schedule"),
-    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
+    [pair if pair in QUICK else slow(*pair) for pair in PAIRS],
 )
 def test_every_mode_and_schedule(tmp_path: Path, mode: str, schedule: str) -> None:
     prove(tmp_path, plan_of(mode, SCHEDULES[schedule]))
@@ -110,9 +111,9 @@ def test_every_mode_and_schedule(tmp_path: Path, mode: str, schedule: str) -> No
         ("freeze_unfreeze", (), {"mix": mixing(4, mixup_alpha=0.4, cutmix_alpha=1.0)}, {}),
         ("freeze_unfreeze", (), {}, {"accumulate_grad_batches": 2}),
         ("freeze_unfreeze", (), {}, {"precision": "bf16-mixed"}),
-        ("on_plateau", (partial(EMA, 0.9),), {}, {}),
-        ("phases", (partial(EMA, 0.9),), {}, {}),
-        ("partial", (partial(EMA, 0.9),), {}, {"accumulate_grad_batches": 2}),
+        slow("on_plateau", (partial(EMA, 0.9),), {}, {}),
+        slow("phases", (partial(EMA, 0.9),), {}, {}),
+        slow("partial", (partial(EMA, 0.9),), {}, {"accumulate_grad_batches": 2}),
     ],
     ids=["ema", "swa", "mix", "accumulate", "bf16", "ema-plateau", "ema-reset", "ema-accumulate"],
 )
