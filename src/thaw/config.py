@@ -126,6 +126,9 @@ def torchvision_names() -> list[str]:
 def register_backbones() -> None:
     """Makes every torchvision model a choice of the group `backbone`, as if it had a file there."""
     store = ConfigStore.instance()
+    # Hydra copies its whole repository, this store in it, for each group that --help lists (3 of
+    # 4.3 seconds); the store is one for the process, and what is loaded from it is copied anyway.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
     for name in torchvision_names():
         node = {"defaults": ["torchvision", "_self_"], "name": name}
         store.store(group="backbone", name=name, node=node, provider="torchvision")
