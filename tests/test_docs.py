@@ -1,5 +1,6 @@
 """The README tells the truth: its files exist, its commands compose, its make targets are there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -74,3 +75,13 @@ def test_the_file_tree_is_the_file_tree() -> None:
     assert there - {"errors.py", "seeds.py"} <= named <= there
     for top in re.findall(r"^(\S+)", tree, re.MULTILINE):
         assert (ROOT / top).exists(), top
+
+
+def test_the_table_of_proofs_is_the_measured_one() -> None:
+    """benchmarks/proofs.json, which `make proofs` writes."""
+    table = json.loads((ROOT / "benchmarks" / "proofs.json").read_text())["table"]
+    for name, row in table.items():
+        verdicts = [row[system]["verdict"] for system in ("thaw", "lightning", "fts", "timm")]
+        line = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")[1:]]
+        assert cells == verdicts, name
