@@ -37,6 +37,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from thaw import device, metrics, report, transforms
+    from thaw.caching import CacheFeatures
     from thaw.callbacks import ApplyPlan, GracefulStop, check_callbacks
     from thaw.classifier import Classifier
     from thaw.module import TransferModule
@@ -107,12 +108,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_callbacks(callbacks, plan)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
+    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features", progress="progress" in callbacks)
     stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         device.trainer_settings(settings["trainer"], validates=validates),
         "trainer",
-        callbacks=[ApplyPlan(notes), record, *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), cache, record, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )

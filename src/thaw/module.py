@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
+from thaw.groups import HEAD
 from thaw.metrics import MODES, make_metrics
 from thaw.optim import parameter_groups
 from thaw.plan import Phase, Plan
@@ -83,8 +84,17 @@ class TransferModule(pl.LightningModule):
         """Whether training pictures are mixed now."""
         return self.mix is not None and self.phase.settings.mix
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether the head alone trains now, on features of unmixed photos."""
+        phase = self.phase
+        can = phase.rates.keys() == {HEAD} and not self.mixes
+        return can and phase.settings.cache_features
+
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> class scores (N, K)."""
+        """(N, 3, H, W), or cached features (N, D) -> class scores (N, K)."""
+        if images.ndim == 2:
+            return self.classifier.head(images)
         return self.classifier(images.contiguous(memory_format=self.memory_format))
 
     def configure_optimizers(self) -> Any:

@@ -10,7 +10,7 @@ from typing import get_args
 
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
-from thaw.groups import LayerGroup
+from thaw.groups import HEAD, LayerGroup
 from thaw.schedule import Schedule, factor, plateaus
 
 
@@ -22,11 +22,16 @@ class PhaseSettings(Schedule):
         augment: False trains on the evaluation view of every photo.
         mix: whether `mix=...` (mixup, CutMix) is on.
         reset_optimizer: whether the optimiser forgets its momenta when the phase begins.
+        cache_features: where the head alone trains and nothing is mixed, run the body once over
+            all photos and train on what it gives.
+        views: of each photo in that cache, the evaluation view and drawn ones.
     """
 
     augment: bool = True
     mix: bool = True
     reset_optimizer: bool = False
+    cache_features: bool = False
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,16 @@ class Plan:
                 f"{self.watches}: goes by {monitor}, and there are no validation photos to measure "
                 "it on; set data.val_fraction=0.2"
             )
+        for phase in self.phases:
+            mixed = mixes and phase.settings.mix
+            if phase.settings.cache_features and (phase.rates.keys() != {HEAD} or mixed):
+                raise ConfigError(
+                    f"{phase.key}.cache_features=true: has no effect in phase {phase.name}, where "
+                    + ("pictures are mixed" if mixed else "more than the head trains")
+                    + f"; set {phase.key}.cache_features=false"
+                )
+            if not phase.settings.views >= 1:
+                raise ConfigError(f"{phase.key}.views={phase.settings.views}: allowed is 1 or more")
         if self.watches and validate_every != 1:
             raise ConfigError(
                 f"trainer.check_val_every_n_epoch={validate_every}: {self.watches} needs a "

@@ -1,5 +1,6 @@
 """Lightning callbacks that show and keep what a run does, and change nothing of it."""
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,12 @@ class LogFirstBatch(pl.Callback):
         """Once, at the very first step."""
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
-        images = batch[0][: self.images].detach().float().cpu()  # (N, 3, H, W)
+        images = batch[0][: self.images]
+        loader: Any = trainer.train_dataloader
+        if images.ndim == 2:  # cached features: the photos that they are of
+            keys = itertools.islice(iter(loader.sampler), len(images))
+            images = torch.stack([loader.dataset[key][0] for key in keys])
+        images = images.detach().float().cpu()  # (N, 3, H, W)
         grid = make_grid(images, nrow=8, normalize=True, scale_each=False)
         save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
         for logger in trainer.loggers:

@@ -1,7 +1,7 @@
 """The order in which photos are read: a function of (seed, epoch), resumable inside an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -84,14 +84,24 @@ class PhotoSampler(DistributedSampler[Key]):
             yield int(order[place]), int(view_seeds[place]) if self.augment else None
 
 
+class HasBatch(Protocol):
+    """A table of features."""
+
+    def batch(self, keys: Sequence[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (N, D) and labels (N,) of N keys."""
+        ...
+
+
 class ResumableLoader(DataLoader):
     """A DataLoader that goes on in the middle of an epoch where a resumed run stands.
 
     `consumed` says how many batches of the current epoch were already trained on (0 unless a run
     was resumed). Since the order is a pure function of the epoch, skipping is all it takes.
+    `features`, where set, are given instead of photos, for the same keys in the same order.
     """
 
     consumed: Callable[[], int] | None = None
+    features: "HasBatch | None" = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yields batches.
@@ -101,7 +111,11 @@ class ResumableLoader(DataLoader):
         """
         if self.consumed is not None and isinstance(self.sampler, PhotoSampler):
             self.sampler.skip = self.consumed() * (self.batch_size or 1)
-        yield from super().__iter__()
+        if self.features is None:
+            yield from super().__iter__()
+            return
+        for keys in self.batch_sampler:  # pyright: ignore[reportOptionalIterable]
+            yield self.features.batch(keys)  # pyright: ignore[reportArgumentType]
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: there is nothing to save. Lightning asks for it before it resumes mid-epoch."""

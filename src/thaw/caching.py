@@ -1,0 +1,137 @@
+"""The Lightning callback that gives the head features instead of photos in the frozen phase."""
+
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from thaw.classifier import Classifier
+from thaw.data.base import PhotoDataset
+from thaw.data.loading import ResumableLoader
+from thaw.features import Features, Store, fingerprint, view_keys
+from thaw.groups import HEAD
+from thaw.module import TransferModule
+
+
+class CacheFeatures(pl.Callback):
+    """Computes features at the start of a phase that trains the head alone, and hands them out.
+
+    The same loaders go on in the same order; at the unfreeze they read photos again. What is
+    written does not depend on how many processes share the work.
+
+    Attributes:
+        folder: where the files are kept.
+        progress: whether to show a bar.
+    """
+
+    def __init__(self, folder: Path, *, progress: bool = True) -> None:
+        self.folder = folder
+        self.progress = progress
+        self.held: dict[str, Features | None] = {}  # by split
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run resumed inside an epoch has no start of one."""
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches the loaders to features, or back to photos."""
+        module = cast(TransferModule, pl_module)
+        uses = module.uses_features
+        loaders: list[tuple[str, Any]] = [("train", trainer.train_dataloader)]
+        loaders.append(("val", trainer.val_dataloaders))
+        for split, loader in loaders:
+            if not isinstance(loader, ResumableLoader):
+                continue
+            if not uses:
+                loader.features = None
+                continue
+            if split not in self.held:
+                drawn = split == "train" and module.phase.settings.augment
+                views = module.phase.settings.views if drawn else 1
+                self.held[split] = self._features(trainer, module, loader, split, views)
+            loader.features = self.held[split]
+        if not uses:
+            self.held.clear()
+
+    def _features(
+        self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
+        views: int,
+    ) -> Features | None:  # fmt: skip
+        """From the cache, or computed into it; None where the disk is full."""
+        dataset = loader.dataset
+        assert isinstance(dataset, PhotoDataset)
+        body = module.classifier.body
+        what = fingerprint(
+            body, dataset, views=views, seed=module.seed, precision=str(trainer.precision)
+        )
+        store = Store(self.folder, what)
+        labels = torch.tensor(dataset.photos.labels)
+        whole = trainer.strategy.broadcast(store.is_whole())
+        if whole:
+            if trainer.is_global_zero:
+                print(f"features from cache: {split}, {len(dataset):,} photos x {views}")
+            return Features(store.read(), labels)
+        first = self._run(trainer, module, dataset[0][0][None])
+        shape = store.shape(first.shape[1])
+        size = shape[0] * shape[1] * shape[2] * first.dtype.itemsize
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = trainer.strategy.broadcast(shutil.disk_usage(self.folder).free)
+        if free < 1.1 * size:
+            if trainer.is_global_zero:
+                print(f"features of {split} would take {size / 1e6:,.0f} MB, and {self.folder} has "
+                      f"{free / 1e6:,.0f} MB free: going on without a cache")  # fmt: skip
+            return None
+        if trainer.is_global_zero:
+            print(f"features: {split}, {shape[0]:,} photos x {views} views, {size / 1e6:,.1f} MB")
+        lock = FileLock(store.path.with_suffix(".lock"))
+        if trainer.is_global_zero:
+            lock.acquire()
+            store.begin(shape, first.dtype)
+        trainer.strategy.barrier()
+        self._fill(trainer, module, loader, store.open(store.part, shape, first.dtype))
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            store.finish(shape, first.dtype)
+            lock.release()
+        trainer.strategy.barrier()
+        return Features(store.read(), labels)
+
+    def _fill(
+        self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, table: Tensor
+    ) -> None:
+        """Writes this rank's rows of the table (P, V, D)."""
+        photos, views, width = table.shape
+        rows = range(trainer.global_rank, photos * views, trainer.world_size)
+        keys = view_keys(photos, views, module.seed)
+        reader = DataLoader(
+            loader.dataset,
+            sampler=[keys[row] for row in rows],  # pyright: ignore[reportArgumentType]
+            batch_size=loader.batch_size,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+        )
+        flat = table.view(photos * views, width)
+        bar = tqdm(total=len(rows), desc="features", unit="images", disable=not self.progress
+                   or not trainer.is_global_zero, leave=False)  # fmt: skip
+        done = 0
+        for images, _ in reader:
+            found = self._run(trainer, module, images)
+            flat[list(rows[done : done + len(found)])] = found.cpu()
+            done += len(found)
+            bar.update(len(found))
+        bar.close()
+
+    def _run(self, trainer: pl.Trainer, module: TransferModule, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, D), as a training step would."""
+        model: Classifier = module.classifier
+        assert model.trainable == {HEAD}
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            images = images.to(module.device).contiguous(memory_format=module.memory_format)
+            return model.features(images)

@@ -1,0 +1,157 @@
+"""The frozen phase on cached features is the frozen phase, and the unfrozen one goes on from it."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
+
+import train
+from thaw.classifier import Classifier
+from thaw.errors import ConfigError
+
+# a checkpoint of another folder on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_photos(tmp_path_factory.mktemp("photos"))
+
+
+def run(photos: Path, output: Path, *settings: str) -> dict[str, Any]:
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={photos}", "test=false",
+             f"paths.cache_dir={output.parent / 'cache'}", *settings]  # fmt: skip
+    return train.run(configuration(output, *every))
+
+
+def last(output: Path) -> dict[str, Any]:
+    return torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+class Count:
+    """Passes through the body of images in training mode or not, by the size of the batch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images = 0
+        plain, features = Classifier.forward, Classifier.features
+
+        def forward(model: Classifier, images: torch.Tensor) -> torch.Tensor:
+            self.images += len(images)
+            return plain(model, images)
+
+        def body(model: Classifier, images: torch.Tensor) -> torch.Tensor:
+            self.images += len(images)
+            return features(model, images)
+
+        monkeypatch.setattr(Classifier, "forward", forward)
+        monkeypatch.setattr(Classifier, "features", body)
+
+
+PLAIN = "finetune.frozen.augment=false"  # one view, always the same
+CACHE = "finetune.frozen.cache_features=true"
+
+
+def test_one_view_gives_the_weights_of_the_run_without_a_cache(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the frozen phase, with dropout in the head, and to the end of the run."""
+    both = (PLAIN, "head.dropout=0.3")
+    count = Count(monkeypatch)
+    run(photos, tmp_path / "live", *both)
+    live = count.images
+    count.images = 0
+    results = run(photos, tmp_path / "cached", *both, CACHE)
+    assert live == 4 * (24 + 12)
+    assert count.images == 2 * (24 + 12) + (24 + 12) + 2  # and one photo a split for its size
+    one, two = (last(tmp_path / name)["state_dict"] for name in ("live", "cached"))
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-5, rtol=1e-3), name
+    histories = [json.loads((tmp_path / name / "history.json").read_text())
+                 for name in ("live", "cached")]  # fmt: skip
+    for live_row, row in zip(*histories, strict=True):
+        assert row == pytest.approx(live_row, abs=1e-4)
+    assert results["phases"][0]["seconds"] > 0
+
+
+def test_the_second_run_computes_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    settings = ["finetune=feature_extraction", "finetune.frozen.views=3", CACHE]
+    for name in ("first", "second"):
+        count = Count(monkeypatch)
+        cfg = configuration(tmp_path / name, *SMALL, f"data.root={photos}", "test=false",
+                            f"paths.cache_dir={tmp_path / 'cache'}", *settings)  # fmt: skip
+        train.run(cfg)
+        text = capsys.readouterr().out
+        if name == "first":
+            assert "features: train, 24 photos x 3 views" in text
+            assert count.images == 3 * 24 + 12 + 2
+        else:
+            assert "features from cache: train, 24 photos x 3" in text
+            assert count.images == 0
+    one, two = (last(tmp_path / name)["state_dict"] for name in ("first", "second"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    # a broken file is made anew, and gives the same
+    files = (tmp_path / "cache" / "features").glob("*.bin")
+    file = max(files, key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-8])
+    cfg = configuration(tmp_path / "third", *SMALL, f"data.root={photos}", "test=false",
+                        f"paths.cache_dir={tmp_path / 'cache'}", *settings)  # fmt: skip
+    train.run(cfg)
+    assert "features: train" in capsys.readouterr().out
+    three = last(tmp_path / "third")["state_dict"]
+    assert all(torch.equal(value, three[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
+    """From a cached epoch, from the last before the unfreeze, from an unfrozen one."""
+    keep = (CACHE, "finetune.frozen.views=2", "callbacks.checkpoint.save_top_k=-1",
+            "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
+    run(photos, tmp_path / "whole", *keep)
+    start = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
+    run(photos, tmp_path / "again", *keep, f"ckpt_path={start}")
+    one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_a_full_disk_goes_on_without(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100))
+    run(photos, tmp_path / "run", CACHE)
+    assert "0 MB free: going on without a cache" in capsys.readouterr().out
+    assert not list((tmp_path / "cache" / "features").glob("*"))
+
+
+def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path / "run", CACHE, "callbacks=default", "callbacks.progress=null")
+    assert (tmp_path / "run" / "first_batch.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "finetune.unfrozen.cache_features=true",
+            r"unfrozen\.cache_features=true: .*more than",
+        ),
+        ("finetune.frozen.views=0", r"finetune\.frozen\.views=0: allowed is 1"),
+    ],
+)
+def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(photos, tmp_path / "run", setting)
+
+
+def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    run(photos, tmp_path / "a", "mix=mixup", "finetune.frozen.mix=false", CACHE)
+    assert "features: train" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"cache_features=true: .*pictures are mixed"):
+        run(photos, tmp_path / "b", "mix=mixup", CACHE)
