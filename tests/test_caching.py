@@ -89,10 +89,10 @@ def test_the_second_run_computes_nothing(
         train.run(cfg)
         text = capsys.readouterr().out
         if name == "first":
-            assert "features: train, 24 photos x 3 views" in text
+            assert "features: train, 24 photos, 3 views each" in text
             assert count.images == 3 * 24 + 12 + 2
         else:
-            assert "features from cache: train, 24 photos x 3" in text
+            assert "features from cache: train, 24 photos, 3 views each" in text
             assert count.images == 0
     one, two = (last(tmp_path / name)["state_dict"] for name in ("first", "second"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -127,7 +127,7 @@ def test_a_full_disk_goes_on_without(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100))
     run(photos, tmp_path / "run", CACHE)
     assert "0 MB free: going on without a cache" in capsys.readouterr().out
-    assert not list((tmp_path / "cache" / "features").glob("*"))
+    assert not list((tmp_path / "cache" / "features").glob("*.bin"))
 
 
 def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The Lightning callback that gives the head features instead of photos in the frozen phase."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -67,41 +68,54 @@ class CacheFeatures(pl.Callback):
         """From the cache, or computed into it; None where the disk is full."""
         dataset = loader.dataset
         assert isinstance(dataset, PhotoDataset)
+        precision = str(trainer.precision)
         body = module.classifier.body
-        what = fingerprint(
-            body, dataset, views=views, seed=module.seed, precision=str(trainer.precision)
-        )
+        what = fingerprint(body, dataset, views=views, seed=module.seed, precision=precision)
         store = Store(self.folder, what)
-        labels = torch.tensor(dataset.photos.labels)
-        whole = trainer.strategy.broadcast(store.is_whole())
-        if whole:
-            if trainer.is_global_zero:
-                print(f"features from cache: {split}, {len(dataset):,} photos x {views}")
-            return Features(store.read(), labels)
-        first = self._run(trainer, module, dataset[0][0][None])
-        shape = store.shape(first.shape[1])
-        size = shape[0] * shape[1] * shape[2] * first.dtype.itemsize
         self.folder.mkdir(parents=True, exist_ok=True)
-        free = trainer.strategy.broadcast(shutil.disk_usage(self.folder).free)
-        if free < 1.1 * size:
-            if trainer.is_global_zero:
-                print(f"features of {split} would take {size / 1e6:,.0f} MB, and {self.folder} has "
-                      f"{free / 1e6:,.0f} MB free: going on without a cache")  # fmt: skip
-            return None
-        if trainer.is_global_zero:
-            print(f"features: {split}, {shape[0]:,} photos x {views} views, {size / 1e6:,.1f} MB")
         lock = FileLock(store.path.with_suffix(".lock"))
         if trainer.is_global_zero:
-            lock.acquire()
+            lock.acquire()  # another run may be at work on the same file
+        try:
+            label = f"{split}, {len(dataset):,} photos, {views} view{'s' if views > 1 else ''} each"
+            if trainer.strategy.broadcast(store.is_whole()):
+                self._say(trainer, f"features from cache: {label}")
+            elif not self._compute(trainer, module, loader, store, label):
+                return None
+        finally:
+            lock.release()
+        return Features(store.read(), torch.tensor(dataset.photos.labels))
+
+    def _compute(
+        self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, store: Store,
+        label: str,
+    ) -> bool:  # fmt: skip
+        """Writes the file, all ranks together; False where there is no room for it."""
+        first = self._run(trainer, module, loader.dataset[0][0][None])
+        shape = store.shape(first.shape[1])
+        size = math.prod(shape) * first.dtype.itemsize
+        free = trainer.strategy.broadcast(shutil.disk_usage(self.folder).free)
+        if free < 1.1 * size:
+            self._say(
+                trainer,
+                f"features: {label}, would take {size / 1e6:,.1f} MB, and {self.folder} has "
+                f"{free / 1e6:,.0f} MB free: going on without a cache",
+            )
+            return False
+        self._say(trainer, f"features: {label}, {size / 1e6:,.1f} MB")
+        if trainer.is_global_zero:
             store.begin(shape, first.dtype)
         trainer.strategy.barrier()
         self._fill(trainer, module, loader, store.open(store.part, shape, first.dtype))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             store.finish(shape, first.dtype)
-            lock.release()
         trainer.strategy.barrier()
-        return Features(store.read(), labels)
+        return True
+
+    def _say(self, trainer: pl.Trainer, text: str) -> None:
+        if trainer.is_global_zero:
+            print(text)
 
     def _fill(
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, table: Tensor
