@@ -72,9 +72,11 @@ def test_curves_have_a_line_at_each_unfreeze() -> None:
     for axes, metric in zip(figure.axes, ("loss", "acc"), strict=True):
         lines: dict[Any, list] = {}
         for line in axes.lines:
-            lines.setdefault(line.get_label(), []).append(line)
+            lines.setdefault(str(line.get_label()).strip("_"), []).append(line)
         # between the last frozen epoch and the first unfrozen one; epochs are drawn from 1
         assert [set(line.get_xdata()) for line in lines["unfreeze"]] == [{2.5}, {3.5}]
+        shown = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert shown == ["train", "val", "unfreeze"]  # each once
         for split in ("train", "val"):
             (line,) = lines[split]
             assert list(line.get_xdata()) == [1, 2, 3, 4]

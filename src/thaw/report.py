@@ -121,8 +121,9 @@ def draw_curves(
             values = [row.get(f"{split}/{metric}") for row in history]
             if any(value is not None for value in values):
                 axes.plot(epochs, values, style, label=split, markersize=4)
-        for epoch in unfreeze_epochs:
-            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label="unfreeze")
+        for number, epoch in enumerate(unfreeze_epochs):
+            label = "unfreeze" if number == 0 else "_unfreeze"  # one entry in the legend
+            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel({"loss": "loss", "acc": "accuracy"}[metric])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
