@@ -17,7 +17,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from thaw import config
+from thaw import config, launch
 from thaw.errors import ConfigError
 
 
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config.check_keys(cfg)
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
-    checkpoint = config.last_checkpoint(cfg.resume) if cfg.resume else cfg.ckpt_path
+    checkpoint = launch.last_checkpoint(cfg.resume) if cfg.resume else cfg.ckpt_path
     if not cfg.train and not checkpoint:
         raise ConfigError("train=false: needs a trained model to test, give ckpt_path=FILE")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not of this run
@@ -125,7 +125,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.train:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         if not record.history:  # ddp_spawn trained in processes of its own
-            saved = torch.load(config.last_checkpoint(output), weights_only=True)
+            saved = torch.load(launch.last_checkpoint(output), weights_only=True)
             module.on_load_checkpoint(saved)
             record.take(saved["record"])
         record.plan = module.plan
@@ -161,12 +161,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One job of Hydra's; a sweep over hyperparameters optimises what it returns."""
-    with config.explained():
+    with launch.explained():
         return run(cfg).get(cfg.monitor)
 
 
 if __name__ == "__main__":
-    config.register_backbones()
-    with config.explained():
-        sys.argv[1:] = config.resume_arguments(sys.argv[1:])
+    launch.register_backbones()
+    with launch.explained():
+        sys.argv[1:] = launch.resume_arguments(sys.argv[1:])
     main()

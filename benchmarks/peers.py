@@ -155,7 +155,7 @@ def main(system: str, file: str) -> None:
         run = Run(**settings)
         try:
             train(system, run)
-        except Exception as error:
+        except Exception as error:  # whatever a system raises is its result in the table
             said = (str(error).splitlines() or [""])[0]
             (Path(run.folder) / "error.txt").write_text(f"{type(error).__name__}: {said}")
             if run.devices > 1:

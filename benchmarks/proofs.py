@@ -11,6 +11,7 @@ probe looks into every run, and the same function judges what it saw. thaw runs 
 import argparse
 import itertools
 import json
+import pickle
 import platform
 import sys
 import tempfile
@@ -164,7 +165,7 @@ def loads_safely(system: System) -> Cell:
     for file in files:
         try:
             torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
+        except (pickle.UnpicklingError, RuntimeError) as error:  # what weights_only refuses
             return verdict(False, f"{file.name}: {str(error).splitlines()[0]}")
     return verdict(bool(files), f"{len(files)} of {len(files)}")
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from runs import CONF, ROOT, command, configuration
 from torch import nn
 
-from thaw import config, device, metrics
+from thaw import config, device, launch, metrics
 from thaw.errors import ConfigError
 from thaw.groups import LayerGroup
 from thaw.plan import Plan
@@ -281,8 +281,8 @@ def test_a_wrong_key_in_a_recipe_is_refused() -> None:
 
 def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
     """python train.py -m 'backbone=glob(resnet*)'"""
-    config.register_backbones()
-    names = config.torchvision_names()
+    launch.register_backbones()
+    names = launch.torchvision_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert set(loader.get_group_options("backbone")) == {*names, "tiny", "torchvision"}

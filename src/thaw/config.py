@@ -5,22 +5,16 @@ Hydra refuses unknown keys on the command line, but not in experiment files, and
 """
 
 import functools
-import importlib.util
 import inspect
-import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError, near
+from thaw.errors import ConfigError, near
 
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
@@ -106,95 +100,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def torchvision_names() -> list[str]:
-    """Names of torchvision's classification models, read from its source without importing it.
-
-    Importing it takes seconds, and `--help`, `--cfg` and shell completion should not.
-    """
-    package = importlib.util.find_spec("torchvision")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    folder = Path(next(iter(package.submodule_search_locations))) / "models"
-    pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-    return sorted(
-        name for file in folder.glob("*.py") for name in pattern.findall(file.read_text("utf-8"))
-    )
-
-
-def register_backbones() -> None:
-    """Makes every torchvision model a choice of the group `backbone`, as if it had a file there."""
-    store = ConfigStore.instance()
-    # Hydra copies its whole repository, this store in it, for each group that --help lists (3 of
-    # 4.3 seconds); the store is one for the process, and what is loaded from it is copied anyway.
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
-    for name in torchvision_names():
-        node = {"defaults": ["torchvision", "_self_"], "name": name}
-        store.store(group="backbone", name=name, node=node, provider="torchvision")
-
-
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
-
-    The run goes on in its own folder, with its own settings: those that Hydra saved there.
-
-    Args:
-        arguments: of the command line, without the program's name.
-
-    Raises:
-        ConfigError: the folder is no run of thaw.
-    """
-    chosen = [word for word in arguments if word.startswith("resume=")]
-    if not chosen or chosen[-1] in ("resume=", "resume=null"):
-        return arguments
-    folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(
-            f"resume={folder}: no run to go on from ({saved} is missing). Give the folder of a "
-            "run, like logs/train/runs/2026-01-31_12-00-00, or a checkpoint with ckpt_path=FILE"
-        )
-    before = OmegaConf.load(saved)
-    assert isinstance(before, ListConfig)
-    kept = [str(word) for word in before if not str(word).startswith(("resume=", "ckpt_path="))]
-    added = [word for word in arguments if not word.startswith("resume=")]
-    return [*kept, *added, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
-
-
-def last_checkpoint(folder: str | Path) -> Path:
-    """The checkpoint of a run folder that is furthest along.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    checkpoints = Path(folder) / "checkpoints"
-    found = [path for name in ("last.ckpt", "interrupted.ckpt")
-             if (path := checkpoints / name).is_file()]  # fmt: skip
-    if not found:
-        raise ConfigError(
-            f"resume={folder}: no last.ckpt or interrupted.ckpt in {checkpoints}; the run ended "
-            "before its first epoch did, so start it again without resume"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors that the user can mend end the program with one paragraph instead of a stack.
-
-    Exits with 1, or with 130 after Ctrl-C or SIGTERM, as shells expect.
-    """
-    try:
-        yield
-    except Interrupted as stop:
-        print(f"\nstopped; go on with: python train.py resume={stop.folder}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except ThawError as error:
-        # from a loading process torch hands it over with that process's stack in front
-        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        print(f"\nerror: {message}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:

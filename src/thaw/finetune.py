@@ -37,16 +37,13 @@ def freeze_unfreeze(
 ) -> Plan:
     """Train the head on the frozen body, then everything with layer-wise rates."""
     _check_unfreeze(unfreeze_epoch, max_epochs, unfreeze_on_plateau)
+    chosen = layer_rates(
+        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
+    )
     phases = [
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
-        Phase(
-            "unfrozen", unfreeze_epoch, max_epochs,
-            layer_rates(
-        groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
-    ),
-            unfrozen, batchnorm, key="finetune.unfrozen",
-        ),
-    ]  # fmt: skip
+        _unfrozen(unfreeze_epoch, max_epochs, chosen, unfrozen, batchnorm),
+    ]
     return plan_of("freeze_unfreeze", groups, phases)
 
 
@@ -85,7 +82,7 @@ def full(
     chosen = layer_rates(
         groups, unfrozen.lr, lr_decay=lr_decay, min_lr_ratio=min_lr_ratio, named=rates
     )
-    phase = Phase("unfrozen", 0, max_epochs, chosen, unfrozen, batchnorm, key="finetune.unfrozen")
+    phase = _unfrozen(0, max_epochs, chosen, unfrozen, batchnorm)
     return plan_of("full", groups, [phase])
 
 
@@ -95,7 +92,7 @@ def from_scratch(groups: Groups, max_epochs: int, *, unfrozen: PhaseSettings) ->
     `conf/finetune/from_scratch.yaml` sets `backbone.weights` to null with it.
     """
     rates = {group.name: unfrozen.lr for group in groups}
-    phase = Phase("unfrozen", 0, max_epochs, rates, unfrozen, "train", key="finetune.unfrozen")
+    phase = _unfrozen(0, max_epochs, rates, unfrozen, "train")
     return plan_of("from_scratch", groups, [phase])
 
 
@@ -128,11 +125,8 @@ def partial(
     check_named(groups, rates, names)
     phases = [
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
-        Phase(
-            "unfrozen", unfreeze_epoch, max_epochs, trained, unfrozen, batchnorm,
-            key="finetune.unfrozen",
-        ),
-    ]  # fmt: skip
+        _unfrozen(unfreeze_epoch, max_epochs, trained, unfrozen, batchnorm),
+    ]
     return plan_of("partial", groups, phases)
 
 
@@ -202,6 +196,16 @@ def _frozen(
         "frozen", 0, epochs, {groups[-1].name: settings.lr}, settings, "eval", plateau,
         "finetune.frozen",
     )  # fmt: skip
+
+
+def _unfrozen(
+    start: int,
+    end: int,
+    rates: dict[str, float],
+    settings: PhaseSettings,
+    batchnorm: BatchNormMode,
+) -> Phase:
+    return Phase("unfrozen", start, end, rates, settings, batchnorm, key="finetune.unfrozen")
 
 
 def _check_unfreeze(unfreeze_epoch: int, max_epochs: int, plateau: Plateau) -> None:

@@ -1,15 +1,14 @@
 """The learning rate over a phase, as a pure function: a place in the phase -> share of the rate."""
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from thaw.errors import ConfigError, near, shown
+from thaw.replay import replay, stand_in
 
 Shape = Literal["constant", "step", "exponential", "cosine", "one_cycle", "plateau", "torch"]
 
@@ -129,7 +128,7 @@ class Schedule:
         if self.interval not in (None, "epoch", "step"):
             raise ConfigError(f"{key}.interval={self.interval}: allowed are epoch, step")
         try:
-            self.scheduler(_stand_in(self.lr))
+            self.scheduler(stand_in(self.lr))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{key}.scheduler: {error}") from error
 
@@ -149,7 +148,7 @@ class Schedule:
         if self.shape != "torch":
             return
         moves = _moves(self, steps_per_epoch, epochs)
-        length = getattr(self.scheduler(_stand_in(self.lr)), "total_steps", None)
+        length = getattr(self.scheduler(stand_in(self.lr)), "total_steps", None)
         if length is not None and grows:
             raise ConfigError(
                 f"{key}.scheduler.total_steps={length}: the length of this phase is not known "
@@ -162,7 +161,7 @@ class Schedule:
                 f"{key}.scheduler.total_steps={length}: the phase has {moves} {unit} after its "
                 f"warm-up, with {key}.interval={self.interval or 'epoch'}; set total_steps={moves}"
             )
-        _replay(self.scheduler, self.lr, moves)
+        replay(self.scheduler, self.lr, moves)
 
 
 def factor(
@@ -199,7 +198,7 @@ def factor(
         if schedule.interval != "step":
             place //= steps_per_epoch
         moves = _moves(schedule, steps_per_epoch, epochs)
-        return _replay(schedule.scheduler, schedule.lr, moves)[min(place, moves - 1)]
+        return replay(schedule.scheduler, schedule.lr, moves)[min(place, moves - 1)]
     return 1.0
 
 
@@ -238,26 +237,3 @@ def _moves(schedule: Schedule, steps_per_epoch: int, epochs: int) -> int:
     """How often torch's scheduler moves between the warm-up and the end of the phase."""
     steps = steps_per_epoch * epochs - round(schedule.warmup_epochs * steps_per_epoch)
     return steps if schedule.interval == "step" else math.ceil(steps / steps_per_epoch)
-
-
-def _stand_in(lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD([torch.zeros(1)], lr=lr, momentum=0.9)
-
-
-@functools.lru_cache(maxsize=32)
-def _replay(make: Any, lr: float, moves: int) -> tuple[float, ...]:
-    """Share of `lr` before each of `moves` moves of a torch scheduler."""
-    optimizer = _stand_in(lr)
-    group = optimizer.param_groups[0]
-    scheduler = make(optimizer)
-    shares = []
-    for _ in range(moves):
-        shares.append(float(group["lr"]) / lr)
-        optimizer.step()
-        scheduler.step()
-        if group["momentum"] != 0.9:
-            raise ConfigError(
-                "scheduler.cycle_momentum=true: has no effect, since thaw takes the rate from the "
-                "scheduler and nothing else; set cycle_momentum=false"
-            )
-    return tuple(shares)
