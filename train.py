@@ -40,6 +40,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.caching import CacheFeatures
     from thaw.callbacks import ApplyPlan, GracefulStop, check_callbacks
     from thaw.classifier import Classifier
+    from thaw.head import fit_of
+    from thaw.head_fit import FitHead, plan_with_fit
     from thaw.module import TransferModule
     from thaw.progress import Record
 
@@ -68,6 +70,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         "data",
         train_transform=config.build(cfg.augment, "augment", spec=backbone.input_spec),
         eval_transform=transforms.eval_transform(backbone.input_spec),
+        shrink=transforms.Shrink(backbone.input_spec),
     )
 
     # 4. Model
@@ -82,6 +85,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
+    plan = plan_with_fit(
+        plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
+        balanced=data.balanced,
+    )  # fmt: skip
     plan.check(
         monitor=cfg.monitor, validates=validates, mixes=mix is not None,
         validate_every=cfg.trainer.check_val_every_n_epoch,
@@ -94,6 +101,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         ),
         classes=data.classes,
         monitor=cfg.monitor,
+        normalise=transforms.normalise(backbone.input_spec),
         mix=mix,
         label_smoothing=cfg.label_smoothing,
         channels_last=backbone.is_convolutional,
@@ -108,13 +116,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_callbacks(callbacks, plan)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features", progress="progress" in callbacks)
+    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         device.trainer_settings(settings["trainer"], validates=validates),
         "trainer",
-        callbacks=[ApplyPlan(notes), cache, record, *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), cache, FitHead(), record, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )

@@ -18,7 +18,8 @@ from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
 from thaw.module import TransferModule
 from thaw.phase_list import phases
-from thaw.plan import PhaseSettings, Plan, Plateau
+from thaw.plan import PhaseSettings, Plan
+from thaw.plateau import Plateau
 from thaw.progress import Record
 
 EPOCHS, STEPS, BATCH = 6, 3, 4  # epochs, batches an epoch, images a batch

@@ -53,7 +53,8 @@ class Count:
 
 
 PLAIN = "finetune.frozen.augment=false"  # one view, always the same
-CACHE = "finetune.frozen.cache_features=true"
+CACHE = "finetune.cache_features=true"
+LIVE = "finetune.cache_features=false"
 
 
 def test_one_view_gives_the_weights_of_the_run_without_a_cache(
@@ -62,7 +63,7 @@ def test_one_view_gives_the_weights_of_the_run_without_a_cache(
     """After the frozen phase, with dropout in the head, and to the end of the run."""
     both = (PLAIN, "head.dropout=0.3")
     count = Count(monkeypatch)
-    run(photos, tmp_path / "live", *both)
+    run(photos, tmp_path / "live", *both, LIVE)
     live = count.images
     count.images = 0
     results = run(photos, tmp_path / "cached", *both, CACHE)
@@ -81,7 +82,7 @@ def test_one_view_gives_the_weights_of_the_run_without_a_cache(
 def test_the_second_run_computes_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    settings = ["finetune=feature_extraction", "finetune.frozen.views=3", CACHE]
+    settings = ["finetune=feature_extraction", "finetune.views=3", CACHE]
     for name in ("first", "second"):
         count = Count(monkeypatch)
         cfg = configuration(tmp_path / name, *SMALL, f"data.root={photos}", "test=false",
@@ -111,7 +112,7 @@ def test_the_second_run_computes_nothing(
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
     """From a cached epoch, from the last before the unfreeze, from an unfrozen one."""
-    keep = (CACHE, "finetune.frozen.views=2", "callbacks.checkpoint.save_top_k=-1",
+    keep = (CACHE, "finetune.views=2", "callbacks.checkpoint.save_top_k=-1",
             "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
     run(photos, tmp_path / "whole", *keep)
     start = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
@@ -138,11 +139,9 @@ def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        (
-            "finetune.unfrozen.cache_features=true",
-            r"unfrozen\.cache_features=true: .*more than",
-        ),
-        ("finetune.frozen.views=0", r"finetune\.frozen\.views=0: allowed is 1"),
+        ("finetune.cache_features=maybe", r"finetune\.cache_features=maybe: allowed are auto,"),
+        ("finetune.views=0", r"finetune\.views=0: allowed is 1"),
+        ("finetune.views=1.5", r"finetune\.views=1\.5: allowed is 1"),
     ],
 )
 def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, words: str) -> None:
@@ -153,5 +152,27 @@ def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, wor
 def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
     run(photos, tmp_path / "a", "mix=mixup", "finetune.frozen.mix=false", CACHE)
     assert "features: train" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"cache_features=true: .*pictures are mixed"):
+    with pytest.raises(ConfigError, match=r"cache_features=true: .*no phase .* on unmixed"):
         run(photos, tmp_path / "b", "mix=mixup", CACHE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cached"),
+    [
+        ((), True),  # auto, one view, two frozen epochs
+        (("finetune.views=2",), False),  # as many views as epochs: nothing is saved
+        (("finetune.views=2", PLAIN), True),  # one view where nothing is drawn
+        (("mix=mixup",), False),
+        (("trainer.limit_train_batches=2",), False),
+        (("trainer.limit_train_batches=1",), False),
+        ((LIVE,), False),
+    ],
+)
+def test_auto_caches_where_it_saves_something(
+    photos: Path, tmp_path: Path, capsys: Any, settings: tuple[str, ...], cached: bool
+) -> None:
+    run(photos, tmp_path / "run", "finetune.views=1", *settings)
+    printed = capsys.readouterr().out
+    assert ("features: train" in printed) == cached
+    if "limit" not in str(settings):
+        assert ("cached features, 1 view each" in printed) == cached

@@ -39,7 +39,7 @@ COMPUTED = {
     "thaw.transforms": {"spec", "num_classes"},
     "thaw.finetune": {"groups", "max_epochs"},
     "thaw.phase_list": {"groups", "max_epochs"},
-    "thaw.data": {"train_transform", "eval_transform"},
+    "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 # What a choice needs from the user, or from a machine with weights, to be built here.
 NEEDED = {
@@ -158,7 +158,7 @@ def test_an_augmentation_is_built(leaf: str) -> None:
     transform = config.build(chosen(leaf).augment, "augment", spec=SPEC)
     image = transform(torch.zeros(3, 30, 40, dtype=torch.uint8))
     assert image.shape == (3, SPEC.size, SPEC.size)
-    assert image.dtype == torch.float32
+    assert image.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("leaf", files("data"))

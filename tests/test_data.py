@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from thaw.data import base
-from thaw.data.base import PhotoDataModule, PhotoDataset, choose_workers
+from thaw.data.base import PhotoDataModule, choose_workers
+from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, PhotoError
 
@@ -137,14 +138,6 @@ def test_a_view_leaves_the_random_state_alone(pictures: Photos) -> None:
     torch.manual_seed(3)
     PhotoDataset(pictures, noise)[0, 0]
     assert torch.equal(torch.rand(4), expected)
-
-
-def test_a_dataset_can_read_from_elsewhere(pictures: Photos) -> None:
-    def gray(path: Path) -> Tensor:
-        return torch.full((3, 2, 2), int(path.stem), dtype=torch.uint8)
-
-    image, _ = PhotoDataset(pictures, lambda image: image.float(), fetch=gray)[4, 0]
-    assert torch.equal(image, torch.full((3, 2, 2), 4.0))
 
 
 def loaded(module: Source) -> list[Tensor]:

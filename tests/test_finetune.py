@@ -16,7 +16,8 @@ from thaw.finetune import (
 )
 from thaw.groups import LayerGroup
 from thaw.phase_list import phases
-from thaw.plan import PhaseSettings, Plan, Plateau
+from thaw.plan import PhaseSettings, Plan
+from thaw.plateau import Plateau
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = tuple(

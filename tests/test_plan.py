@@ -10,8 +10,9 @@ from torch.optim import lr_scheduler
 from thaw.errors import ConfigError
 from thaw.finetune import freeze_unfreeze, gradual
 from thaw.groups import LayerGroup
-from thaw.plan import PhaseSettings, Plan, Plateau
+from thaw.plan import PhaseSettings, Plan
 from thaw.plan_table import plan_table
+from thaw.plateau import Plateau
 
 GROUPS = tuple(LayerGroup(name) for name in ("stem", "deep", "head"))
 CONSTANT = PhaseSettings(1e-3, "constant")

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode
 
 from thaw.backbone import InputSpec
 from thaw.errors import ConfigError
-from thaw.transforms import denormalise, eval_transform, train_transform
+from thaw.transforms import Shrink, eval_transform, normalise, train_transform
 
 SPEC = InputSpec(32, 40, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -24,7 +24,7 @@ def test_evaluation_is_torchvisions_preset() -> None:
         InterpolationMode.BILINEAR,
     )  # fmt: skip
     image = picture(300, 400)
-    ours, theirs = eval_transform(spec)(image), preset(image)
+    ours, theirs = normalise(spec)(eval_transform(spec)(image)[None])[0], preset(image)
     assert ours.shape == (3, 224, 224)
     assert (ours - theirs).abs().max() < 0.02  # rounding of uint8: one of 255 steps is 0.017
 
@@ -45,10 +45,30 @@ def test_no_augmentation_is_the_evaluation_view() -> None:
     assert torch.equal(plain(picture()), eval_transform(SPEC)(picture()))
 
 
-def test_denormalise_inverts() -> None:
-    image = torch.full((3, 40, 40), 51, dtype=torch.uint8)  # 51 / 255 = 0.2
-    back = denormalise(eval_transform(SPEC)(image)[None], SPEC)
-    assert torch.allclose(back, torch.full_like(back, 0.2), atol=1e-6)
+def test_views_are_bytes_and_normalise_makes_floats_of_a_batch() -> None:
+    views = torch.stack([train_transform(SPEC, erasing=1.0)(picture()) for _ in range(2)])
+    assert views.dtype == torch.uint8
+    batch = views.clone()
+    found = normalise(SPEC)(batch)
+    assert torch.equal(batch, views)  # the batch is left as it is
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (SPEC.mean, SPEC.std))
+    assert torch.allclose(found, (views / 255 - mean) / std, atol=1e-5)
+
+
+def test_erased_boxes_are_the_mean_colour() -> None:
+    view = train_transform(SPEC, crop_scale=None, horizontal_flip=0, erasing=1.0)(picture())
+    box = (view == torch.tensor([124, 116, 104], dtype=torch.uint8).view(3, 1, 1)).all(0)
+    assert 0.02 <= box.float().mean() <= 0.4  # RandomErasing's own limits are 0.02 and 0.33
+
+
+@pytest.mark.parametrize("size", [(300, 400), (401, 333), (40, 90), (60, 41), (30, 20)])
+def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
+    size: tuple[int, int],
+) -> None:
+    image = picture(*size)
+    small = Shrink(SPEC)(image)
+    assert min(small.shape[1:]) == min(40, *size)  # never enlarged
+    assert torch.equal(eval_transform(SPEC)(small), eval_transform(SPEC)(image))
 
 
 @pytest.mark.parametrize(

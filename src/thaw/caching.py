@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from thaw.classifier import Classifier
-from thaw.data.base import PhotoDataset
+from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
-from thaw.features import Features, Store, fingerprint, view_keys
+from thaw.features import Features, fingerprint, open_table, read_table, view_keys
 from thaw.groups import HEAD
 from thaw.module import TransferModule
+from thaw.store import Store
 
 
 class CacheFeatures(pl.Callback):
@@ -28,12 +28,10 @@ class CacheFeatures(pl.Callback):
 
     Attributes:
         folder: where the files are kept.
-        progress: whether to show a bar.
     """
 
-    def __init__(self, folder: Path, *, progress: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.progress = progress
         self.held: dict[str, Features | None] = {}  # by split
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -44,22 +42,28 @@ class CacheFeatures(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the loaders to features, or back to photos."""
         module = cast(TransferModule, pl_module)
-        uses = module.uses_features
+        views = self._views(trainer, module)
         loaders: list[tuple[str, Any]] = [("train", trainer.train_dataloader)]
         loaders.append(("val", trainer.val_dataloaders))
         for split, loader in loaders:
             if not isinstance(loader, ResumableLoader):
                 continue
-            if not uses:
+            if not views:
                 loader.features = None
                 continue
             if split not in self.held:
-                drawn = split == "train" and module.phase.settings.augment
-                views = module.phase.settings.views if drawn else 1
-                self.held[split] = self._features(trainer, module, loader, split, views)
+                number = views if split == "train" else 1
+                self.held[split] = self._features(trainer, module, loader, split, number)
             loader.features = self.held[split]
-        if not uses:
+        if not views:
             self.held.clear()
+
+    def _views(self, trainer: pl.Trainer, module: TransferModule) -> int:
+        """Of each training photo; 0: read photos."""
+        share = trainer.limit_train_batches
+        if module.plan.cache.features == "auto" and (isinstance(share, int) or share < 1.0):
+            return 0  # a run on some batches of an epoch should not go through all photos
+        return module.views
 
     def _features(
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
@@ -70,12 +74,10 @@ class CacheFeatures(pl.Callback):
         assert isinstance(dataset, PhotoDataset)
         precision = str(trainer.precision)
         body = module.classifier.body
-        what = fingerprint(body, dataset, views=views, seed=module.seed, precision=precision)
+        what = fingerprint(body, dataset, module.normalise, views=views, precision=precision)
         store = Store(self.folder, what)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.path.with_suffix(".lock"))
         if trainer.is_global_zero:
-            lock.acquire()  # another run may be at work on the same file
+            store.lock.acquire()  # another run may be at work on the same file
         try:
             label = f"{split}, {len(dataset):,} photos, {views} view{'s' if views > 1 else ''} each"
             if trainer.strategy.broadcast(store.is_whole()):
@@ -83,8 +85,8 @@ class CacheFeatures(pl.Callback):
             elif not self._compute(trainer, module, loader, store, label):
                 return None
         finally:
-            lock.release()
-        return Features(store.read(), torch.tensor(dataset.photos.labels))
+            store.lock.release()
+        return Features(read_table(store), torch.tensor(dataset.photos.labels))
 
     def _compute(
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, store: Store,
@@ -92,7 +94,7 @@ class CacheFeatures(pl.Callback):
     ) -> bool:  # fmt: skip
         """Writes the file, all ranks together; False where there is no room for it."""
         first = self._run(trainer, module, loader.dataset[0][0][None])
-        shape = store.shape(first.shape[1])
+        shape = (store.what["number"], store.what["views"], first.shape[1])
         size = math.prod(shape) * first.dtype.itemsize
         free = trainer.strategy.broadcast(shutil.disk_usage(self.folder).free)
         if free < 1.1 * size:
@@ -104,12 +106,12 @@ class CacheFeatures(pl.Callback):
             return False
         self._say(trainer, f"features: {label}, {size / 1e6:,.1f} MB")
         if trainer.is_global_zero:
-            store.begin(shape, first.dtype)
+            store.begin(size)
         trainer.strategy.barrier()
-        self._fill(trainer, module, loader, store.open(store.part, shape, first.dtype))
+        self._fill(trainer, module, loader, open_table(store.part, shape, first.dtype, write=True))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            store.finish(shape, first.dtype)
+            store.finish(shape=list(shape), dtype=str(first.dtype).removeprefix("torch."))
         trainer.strategy.barrier()
         return True
 
@@ -123,7 +125,7 @@ class CacheFeatures(pl.Callback):
         """Writes this rank's rows of the table (P, V, D)."""
         photos, views, width = table.shape
         rows = range(trainer.global_rank, photos * views, trainer.world_size)
-        keys = view_keys(photos, views, module.seed)
+        keys = view_keys(photos, views)
         reader = DataLoader(
             loader.dataset,
             sampler=[keys[row] for row in rows],  # pyright: ignore[reportArgumentType]
@@ -132,8 +134,8 @@ class CacheFeatures(pl.Callback):
             pin_memory=loader.pin_memory,
         )
         flat = table.view(photos * views, width)
-        bar = tqdm(total=len(rows), desc="features", unit="images", disable=not self.progress
-                   or not trainer.is_global_zero, leave=False)  # fmt: skip
+        shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+        bar = tqdm(total=len(rows), desc="features", unit="images", disable=not shown, leave=False)
         done = 0
         for images, _ in reader:
             found = self._run(trainer, module, images)
@@ -147,5 +149,4 @@ class CacheFeatures(pl.Callback):
         model: Classifier = module.classifier
         assert model.trainable == {HEAD}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            images = images.to(module.device).contiguous(memory_format=module.memory_format)
-            return model.features(images)
+            return model.features(module.prepare(images.to(module.device)))

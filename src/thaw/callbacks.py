@@ -1,6 +1,8 @@
 """Lightning callbacks that steer a run: they say when; what to do is written elsewhere."""
 
+import math
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -84,7 +86,9 @@ class ApplyPlan(pl.Callback):
     def _keep(self, trainer: pl.Trainer, module: "TransferModule") -> str:
         """Writes plan.txt, and gives what is in it."""
         self.told = module.plan.unfreeze_epochs
-        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
+        table = plan_table(
+            module.plan, module.classifier, steps_per_epoch(trainer), mixes=module.mix is not None
+        )
         text = "\n".join([*self.notes, table])
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +169,7 @@ class GracefulStop(Checkpoint):
 
 
 class SaveLast(Checkpoint):
-    """last.ckpt after every epoch, to resume from.
+    """last.ckpt after every epoch, to resume from; after some of them where epochs are short.
 
     Lightning's `ModelCheckpoint(save_last=True)` writes it only when the epoch is also one of the
     best (2.6.6), so that a killed run would lose every epoch since. A Checkpoint, since these come
@@ -173,12 +177,18 @@ class SaveLast(Checkpoint):
     in the file.
     """
 
-    def __init__(self, dirpath: str) -> None:
+    def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:
         self.path = Path(dirpath) / "last.ckpt"
+        self.every_seconds = every_seconds
+        self.saved = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves, when the epoch is whole."""
-        trainer.save_checkpoint(self.path)
+        """Saves, when the epoch is whole; the last one always."""
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        due = time.monotonic() - self.saved >= self.every_seconds
+        if trainer.strategy.broadcast(ends or due):  # one clock for all ranks
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
 
 
 class StopEarly(EarlyStopping):

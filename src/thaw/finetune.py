@@ -11,15 +11,18 @@ of them take:
     batchnorm               of the body once unfrozen, see `Classifier`
     unfreeze_epoch          epochs before the body is unfrozen
     unfreeze_on_plateau     unfreeze earlier, when validation gets no better
+    cache_features, views   train the head on features that are computed once, see `CacheChoice`
 """
 
 from itertools import pairwise
 
+from thaw.cache_choice import CacheChoice, CacheFeatures
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
 from thaw.groups import HEAD
 from thaw.layers import Groups, Rates, Top, check_named, find, layer_rates, top_of
-from thaw.plan import NEVER, Phase, PhaseSettings, Plan, Plateau, check_patience, plan_of
+from thaw.plan import Phase, PhaseSettings, Plan, plan_of
+from thaw.plateau import NEVER, Plateau, check_patience
 
 
 def freeze_unfreeze(
@@ -34,6 +37,8 @@ def freeze_unfreeze(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
+    cache_features: CacheFeatures = "auto",
+    views: int = 1,
 ) -> Plan:
     """Train the head on the frozen body, then everything with layer-wise rates."""
     _check_unfreeze(unfreeze_epoch, max_epochs, unfreeze_on_plateau)
@@ -44,12 +49,20 @@ def freeze_unfreeze(
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
         _unfrozen(unfreeze_epoch, max_epochs, chosen, unfrozen, batchnorm),
     ]
-    return plan_of("freeze_unfreeze", groups, phases)
+    return plan_of("freeze_unfreeze", groups, phases, CacheChoice(cache_features, views))
 
 
-def feature_extraction(groups: Groups, max_epochs: int, *, frozen: PhaseSettings) -> Plan:
+def feature_extraction(
+    groups: Groups,
+    max_epochs: int,
+    *,
+    frozen: PhaseSettings,
+    cache_features: CacheFeatures = "auto",
+    views: int = 1,
+) -> Plan:
     """Train the head only."""
-    return plan_of("feature_extraction", groups, [_frozen(groups, max_epochs, frozen)])
+    phase = _frozen(groups, max_epochs, frozen)
+    return plan_of("feature_extraction", groups, [phase], CacheChoice(cache_features, views))
 
 
 def classifier(groups: Groups, max_epochs: int, *, frozen: PhaseSettings) -> Plan:
@@ -109,6 +122,8 @@ def partial(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
+    cache_features: CacheFeatures = "auto",
+    views: int = 1,
 ) -> Plan:
     """Train the head, then the top of the body with it; the rest stays frozen for good.
 
@@ -127,7 +142,7 @@ def partial(
         _frozen(groups, unfreeze_epoch, frozen, unfreeze_on_plateau),
         _unfrozen(unfreeze_epoch, max_epochs, trained, unfrozen, batchnorm),
     ]
-    return plan_of("partial", groups, phases)
+    return plan_of("partial", groups, phases, CacheChoice(cache_features, views))
 
 
 def gradual(
@@ -144,6 +159,8 @@ def gradual(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
+    cache_features: CacheFeatures = "auto",
+    views: int = 1,
 ) -> Plan:
     """Train the head, then unfreeze one layer group after another, from the head down.
 
@@ -183,10 +200,10 @@ def gradual(
         phases.append(
             Phase(
                 down[place + 1], start, end, trained, unfrozen, batchnorm, plateau,
-                "finetune.unfrozen",
+                key="finetune.unfrozen",
             )
         )  # fmt: skip
-    return plan_of("gradual", groups, phases)
+    return plan_of("gradual", groups, phases, CacheChoice(cache_features, views))
 
 
 def _frozen(
@@ -194,7 +211,7 @@ def _frozen(
 ) -> Phase:
     return Phase(
         "frozen", 0, epochs, {groups[-1].name: settings.lr}, settings, "eval", plateau,
-        "finetune.frozen",
+        key="finetune.frozen",
     )  # fmt: skip
 
 

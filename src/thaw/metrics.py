@@ -30,6 +30,30 @@ class MeanClassAccuracy(MulticlassAccuracy):
         return (right[photos > 0] / photos[photos > 0]).mean()
 
 
+class Means:
+    """Weighted means over an epoch, on the device and without waiting for it.
+
+    Lightning's `self.log` does the same, for half a millisecond a value and step.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.weight = 0
+
+    def add(self, values: Mapping[str, Tensor], weight: int) -> None:
+        """One step's means over `weight` photos."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value * weight
+        self.weight += weight
+
+    def take(self) -> tuple[dict[str, Tensor], int]:
+        """The means, and the photos that they are of; begins anew."""
+        means = {name: total / self.weight for name, total in self.sums.items()}
+        weight = self.weight
+        self.sums, self.weight = {}, 0
+        return means, weight
+
+
 def make_metrics(num_classes: int, split: str) -> MetricCollection:
     """Metrics over probabilities (N, K) and labels (N,), logged as `split`/name.
 

@@ -1,6 +1,7 @@
 """The LightningModule: steps, logging and the optimiser. What trains when is in plan.py."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,12 +11,12 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
+from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
-from thaw.groups import HEAD
-from thaw.metrics import MODES, make_metrics
+from thaw.metrics import MODES, Means, make_metrics
 from thaw.optim import parameter_groups
 from thaw.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
@@ -32,6 +33,8 @@ class TransferModule(pl.LightningModule):
             parameters filled in.
         classes: names of the K classes, in label order; saved in the checkpoint.
         monitor: the validation metric that a plateau is one of.
+        normalise: images uint8 (N, 3, H, W) -> float32, as the body wants them; None: 0-1. It works
+            on the device: a quarter of the bytes has to go there.
         mix: images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K), in phases
             that have it on.
         label_smoothing: share 0-1 of the target spread over all classes (arXiv:1512.00567).
@@ -51,6 +54,7 @@ class TransferModule(pl.LightningModule):
         *,
         classes: tuple[str, ...],
         monitor: str = "val/acc",
+        normalise: Callable[[Tensor], Tensor] | None = None,
         mix: Mix | None = None,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
@@ -62,16 +66,17 @@ class TransferModule(pl.LightningModule):
         self.written_plan = self.plan = plan
         self.make_optimizer = make_optimizer
         self.monitor = monitor
+        self.normalise = normalise or partial(to_dtype, dtype=torch.float32, scale=True)
         self.mix = mix
         self.label_smoothing = label_smoothing
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
-        # "train" alone would hide Module.train
-        self.metrics = nn.ModuleDict(
-            {f"{split}_": make_metrics(len(classes), split) for split in ("train", "val", "test")}
-        )
+        # apart: validation begins before the training epoch is counted up
+        self.means, self.eval_means = Means(), Means()
+        splits = ("val", "test")
+        self.metrics = nn.ModuleDict({name: make_metrics(len(classes), name) for name in splits})
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -85,17 +90,21 @@ class TransferModule(pl.LightningModule):
         return self.mix is not None and self.phase.settings.mix
 
     @property
-    def uses_features(self) -> bool:
-        """Whether the head alone trains now, on features of unmixed photos."""
-        phase = self.phase
-        can = phase.rates.keys() == {HEAD} and not self.mixes
-        return can and phase.settings.cache_features
+    def views(self) -> int:
+        """Views of each photo that the head trains on now, as cached features; 0: on photos."""
+        return self.plan.views(self.phase, self.mix is not None)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), or cached features (N, D) -> class scores (N, K)."""
+        """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
         if images.ndim == 2:
             return self.classifier.head(images)
-        return self.classifier(images.contiguous(memory_format=self.memory_format))
+        return self.classifier(self.prepare(images))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
+        if images.dtype == torch.uint8:
+            images = self.normalise(images)
+        return images.contiguous(memory_format=self.memory_format)
 
     def configure_optimizers(self) -> Any:
         """One optimiser with all groups from the first step on, and the plan as its scheduler.
@@ -127,16 +136,27 @@ class TransferModule(pl.LightningModule):
         images, labels = batch
         targets = labels
         if self.mix is not None and self.mixes:
-            images, targets = self.mix(images, labels)  # (N, K)
+            images, targets = self.mix(self.prepare(images), labels)  # (N, K)
         scores = self(images)
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
+        means = {"train/loss": loss.detach()}
         if not self.mixes:  # a mixed picture has no label to be right about
-            self._log("train", scores.detach(), labels)
-        # apart, so that the ranks exchange the epoch's mean only
-        self.log("train/loss_step", loss, prog_bar=True, on_step=True)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels),
-                 sync_dist=True)  # fmt: skip
+            means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
+        self.means.add(means, len(labels))
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if (self.global_step + 1) % max(1, every) == 0:  # when loggers write it, not in every step
+            self.log("train/loss_step", loss, prog_bar=True, on_step=True)
         return loss * self._share_of_step(batch_idx)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Logs the epoch's means of train/ after its last step."""
+        if self.trainer.is_last_batch:
+            means, weight = self.means.take()
+            self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+
+    def on_train_epoch_start(self) -> None:
+        """Counts from here."""
+        self.means.take()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Updates the metrics of val/."""
@@ -150,6 +170,14 @@ class TransferModule(pl.LightningModule):
         """Class probabilities (N, K)."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).float().softmax(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/."""
+        self._log_metrics("test")
 
     def on_train_epoch_end(self) -> None:
         """Brings the plan up to date; what goes by validation finds the value of each epoch."""
@@ -206,18 +234,17 @@ class TransferModule(pl.LightningModule):
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         images, labels = batch
         scores = self(images)
-        self._log(split, scores, labels)
-        # plain cross-entropy, comparable whatever the training loss smooths
-        loss = functional.cross_entropy(scores.float(), labels)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels),
-                 sync_dist=True)  # fmt: skip
-
-    def _log(self, split: str, scores: Tensor, labels: Tensor) -> None:
-        """Updates the split's metrics with (N, K) and (N,); Lightning computes them once an epoch.
-
-        Logged as metrics, not as values at the end of the epoch: callbacks see them in time then.
-        """
-        metrics = self.metrics[f"{split}_"]
+        metrics = self.metrics[split]
         assert isinstance(metrics, MetricCollection)
         metrics.update(scores.float().softmax(1), labels)
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(labels))
+        # plain cross-entropy, comparable whatever the training loss smooths
+        loss = functional.cross_entropy(scores.float(), labels)
+        self.eval_means.add({f"{split}/loss": loss}, len(labels))
+
+    def _log_metrics(self, split: str) -> None:
+        means, weight = self.eval_means.take()
+        self.log_dict(means, batch_size=weight, sync_dist=True)
+        metrics = self.metrics[split]
+        assert isinstance(metrics, MetricCollection)
+        self.log_dict(metrics.compute(), sync_dist=True)  # equal on all ranks already
+        metrics.reset()

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
+from thaw.cache_choice import CacheChoice, CacheFeatures
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, near, shown
 from thaw.groups import HEAD
 from thaw.layers import Groups, Rates, Top, check_named, layer_rates, top_of
-from thaw.plan import Phase, PhaseSettings, Plan, Plateau, check_patience, plan_of
+from thaw.plan import Phase, PhaseSettings, Plan, plan_of
+from thaw.plateau import Plateau, check_patience
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,21 @@ class PhaseItem(PhaseSettings):
     plateau: Mapping[str, Any] = field(default_factory=dict)
 
 
-def phases(groups: Groups, max_epochs: int, *, phases: Sequence[Mapping[str, Any]]) -> Plan:
-    """Whatever the user writes: a list of phases, each with the settings of `PhaseItem`."""
+def phases(
+    groups: Groups,
+    max_epochs: int,
+    *,
+    phases: Sequence[Mapping[str, Any]],
+    cache_features: CacheFeatures = "auto",
+    views: int = 1,
+) -> Plan:
+    """Whatever the user writes: a list of phases, each with the settings of `PhaseItem`.
+
+    Args:
+        groups, max_epochs: of the model and the trainer; thaw passes both.
+        phases: in order.
+        cache_features, views: see `CacheChoice`.
+    """
     if not phases:
         raise ConfigError("finetune.phases=[]: give at least one phase, like [{lr: 1e-3}]")
     items = [_item(number, given) for number, given in enumerate(phases)]
@@ -75,10 +90,10 @@ def phases(groups: Groups, max_epochs: int, *, phases: Sequence[Mapping[str, Any
                 item.name or f"phase {number}", item.start, end,
                 {name: rate for name, rate in rates.items() if name in names},
                 PhaseSettings(**shared), item.batchnorm or ("eval" if names == {HEAD} else "train"),
-                plateau, key,
+                plateau, key=key,
             )
         )  # fmt: skip
-    return plan_of("phases", groups, made)
+    return plan_of("phases", groups, made, CacheChoice(cache_features, views))
 
 
 def _item(number: int, given: Mapping[str, Any]) -> PhaseItem:

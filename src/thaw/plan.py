@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from thaw.cache_choice import CacheChoice
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
-from thaw.groups import HEAD, LayerGroup
+from thaw.groups import LayerGroup
+from thaw.head import Fit
+from thaw.plateau import NEVER, Plateau
 from thaw.schedule import Schedule, factor, plateaus
 
 
@@ -22,32 +25,14 @@ class PhaseSettings(Schedule):
         augment: False trains on the evaluation view of every photo.
         mix: whether `mix=...` (mixup, CutMix) is on.
         reset_optimizer: whether the optimiser forgets its momenta when the phase begins.
-        cache_features: where the head alone trains and nothing is mixed, run the body once over
-            all photos and train on what it gives.
-        views: of each photo in that cache, the evaluation view and drawn ones.
     """
 
     augment: bool = True
     mix: bool = True
     reset_optimizer: bool = False
-    cache_features: bool = False
-    views: int = 1
 
 
-@dataclass(frozen=True)
-class Plateau:
-    """When a phase ends before its time.
-
-    Attributes:
-        patience: epochs in a row without a better value of the monitored metric; None: never.
-        min_delta: what counts as better.
-    """
-
-    patience: int | None = None
-    min_delta: float = 0.0
-
-
-NEVER = Plateau()
+NO_CACHE = CacheChoice()
 
 
 @dataclass(frozen=True)
@@ -61,6 +46,8 @@ class Phase:
         settings: schedule and switches.
         batchnorm: of the body, see `Classifier`.
         plateau: ends the phase early.
+        fit: how the head learns: "sgd", by the optimiser; else solved before the first step, and
+            its rate is 0.
         key: where the settings stand in the configuration, for messages.
     """
 
@@ -71,6 +58,7 @@ class Phase:
     settings: PhaseSettings
     batchnorm: BatchNormMode = "eval"
     plateau: Plateau = NEVER
+    fit: Fit = "sgd"
     key: str = "finetune"
 
     @property
@@ -94,12 +82,14 @@ class Plan:
         groups: names of all layer groups, stem first, head last.
         phases: from epoch 0 to the last.
         values: of the monitored metric after each epoch so far, larger is better.
+        cache: which phases train on cached features.
     """
 
     mode: str
     groups: tuple[str, ...]
     phases: tuple[Phase, ...]
     values: tuple[float, ...] = ()
+    cache: CacheChoice = NO_CACHE
 
     @property
     def unfreeze_epochs(self) -> tuple[int, ...]:
@@ -138,16 +128,11 @@ class Plan:
                 f"{self.watches}: goes by {monitor}, and there are no validation photos to measure "
                 "it on; set data.val_fraction=0.2"
             )
-        for phase in self.phases:
-            mixed = mixes and phase.settings.mix
-            if phase.settings.cache_features and (phase.rates.keys() != {HEAD} or mixed):
-                raise ConfigError(
-                    f"{phase.key}.cache_features=true: has no effect in phase {phase.name}, where "
-                    + ("pictures are mixed" if mixed else "more than the head trains")
-                    + f"; set {phase.key}.cache_features=false"
-                )
-            if not phase.settings.views >= 1:
-                raise ConfigError(f"{phase.key}.views={phase.settings.views}: allowed is 1 or more")
+        if self.cache.features is True and not any(self.views(p, mixes) for p in self.phases):
+            raise ConfigError(
+                "finetune.cache_features=true: has no effect, since no phase trains the head alone "
+                "on unmixed pictures; set auto or false, or finetune.frozen.mix=false"
+            )
         if self.watches and validate_every != 1:
             raise ConfigError(
                 f"trainer.check_val_every_n_epoch={validate_every}: {self.watches} needs a "
@@ -169,6 +154,18 @@ class Plan:
         for phase in self.phases:
             grows = self.moves and phase is self.phases[-1]
             phase.settings.check_length(phase.key, steps_per_epoch, phase.epochs, grows=grows)
+
+    def views(self, phase: Phase, mixes: bool) -> int:
+        """Cached views of each training photo in a phase; 0: it reads photos.
+
+        Args:
+            phase: one of the plan.
+            mixes: whether mixup or CutMix is chosen.
+        """
+        settings = phase.settings
+        return self.cache.views_in(
+            phase.rates, epochs=phase.epochs, augment=settings.augment, mixes=mixes and settings.mix
+        )
 
     def phase_at(self, epoch: int) -> Phase:
         """The phase of an epoch; beyond the end the last one."""
@@ -210,7 +207,10 @@ class Plan:
         return replace(self, phases=tuple(phases), values=tuple(values))
 
 
-def plan_of(mode: str, groups: Sequence[LayerGroup], phases: Sequence[Phase]) -> Plan:
+def plan_of(
+    mode: str, groups: Sequence[LayerGroup], phases: Sequence[Phase],
+    cache: CacheChoice = NO_CACHE,
+) -> Plan:  # fmt: skip
     """The plan, once each phase has been checked and named apart.
 
     Raises:
@@ -232,17 +232,5 @@ def plan_of(mode: str, groups: Sequence[LayerGroup], phases: Sequence[Phase]) ->
             raise ConfigError(f"{key}.batchnorm={phase.batchnorm}: allowed are {allowed}")
         doubled = names.count(phase.name) > 1
         checked.append(replace(phase, name=f"{phase.name} {number}") if doubled else phase)
-    return Plan(mode, tuple(group.name for group in groups), tuple(checked))
-
-
-def check_patience(key: str, patience: int, epochs: int, remedy: str = "") -> None:
-    """Refuses a patience that can never end a phase of `epochs` epochs early.
-
-    Raises:
-        ConfigError: names `key`.
-    """
-    if not 1 <= patience < epochs - 1:
-        raise ConfigError(
-            f"{key}={patience}: can never end a phase of {epochs} epochs early; allowed is 1 or "
-            f"more, in a phase of patience + 2 or more epochs{remedy}"
-        )
+    cache.check()
+    return Plan(mode, tuple(group.name for group in groups), tuple(checked), cache=cache)

@@ -6,8 +6,15 @@ from thaw.classifier import Classifier
 from thaw.plan import Phase, PhaseSettings, Plan
 
 
-def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
-    """Phase x layer group x rate x parameters, as text to print before training."""
+def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, *, mixes: bool = False) -> str:
+    """Phase x layer group x rate x parameters, as text to print before training.
+
+    Args:
+        plan: of the run.
+        model: for sizes.
+        steps_per_epoch: optimiser steps.
+        mixes: whether mixup or CutMix is chosen.
+    """
     sizes = {
         group.name: sum(parameter.numel() for _, parameter in named)
         for group, named in model.group_parameters()
@@ -22,15 +29,15 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
 
     rows = [row("layer group", "parameters", heads)]
     for name in reversed(plan.groups):
-        rates = [phase.rates.get(name) for phase in plan.phases]
-        cells = ["frozen" if rate is None else f"lr {rate:.2e}" for rate in rates]
+        cells = [_cell(phase, name) for phase in plan.phases]
         rows.append(row(name, f"{sizes[name]:,}", cells))
     shares = [model.share(phase.rates, phase.batchnorm) for phase in plan.phases]
     rows += [
         row("all", f"{total:,}", [f"{share:.1%} trains" for share in shares]),
         row("steps", "", [f"{phase.epochs * steps_per_epoch:,}" for phase in plan.phases]),
-        row("schedule", "", [_schedule(phase.settings) for phase in plan.phases]),
+        row("schedule", "", [_schedule(phase) for phase in plan.phases]),
         row("BatchNorm", "", [phase.batchnorm if normed else "none" for phase in plan.phases]),
+        row("trains on", "", [_source(plan.views(phase, mixes)) for phase in plan.phases]),
     ]
     switches = [_switches(phase.settings) for phase in plan.phases]
     if any(switches):
@@ -50,8 +57,17 @@ def _title(phase: Phase) -> str:
     return title
 
 
-def _schedule(settings: PhaseSettings) -> str:
+def _cell(phase: Phase, group: str) -> str:
+    if group not in phase.rates:
+        return "frozen"
+    return f"lr {phase.rates[group]:.2e}" if phase.fit == "sgd" else f"solved ({phase.fit})"
+
+
+def _schedule(phase: Phase) -> str:
+    settings = phase.settings
     text: str = settings.shape
+    if phase.fit != "sgd":
+        return "none"
     if settings.shape == "torch":
         text = settings.scheduler.func.__name__
     if settings.shape == "step":
@@ -61,6 +77,12 @@ def _schedule(settings: PhaseSettings) -> str:
     if settings.warmup_epochs:
         text += f", warm-up {settings.warmup_epochs:g}"
     return text
+
+
+def _source(views: int) -> str:
+    if not views:
+        return "photos"
+    return f"cached features, {views} view{'s' if views > 1 else ''} each"
 
 
 def _switches(settings: PhaseSettings) -> str:

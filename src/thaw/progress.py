@@ -125,7 +125,7 @@ class LogRates(pl.Callback):
 
 
 class LogFirstBatch(pl.Callback):
-    """A grid of the first training batch, as the network sees it: first_batch.png and TensorBoard.
+    """A grid of the first training batch, as it is cut and turned: first_batch.png and TensorBoard.
 
     Attributes:
         images: how many to show.
@@ -146,8 +146,8 @@ class LogFirstBatch(pl.Callback):
         if images.ndim == 2:  # cached features: the photos that they are of
             keys = itertools.islice(iter(loader.sampler), len(images))
             images = torch.stack([loader.dataset[key][0] for key in keys])
-        images = images.detach().float().cpu()  # (N, 3, H, W)
-        grid = make_grid(images, nrow=8, normalize=True, scale_each=False)
+        images = images.detach().cpu()  # (N, 3, H, W)
+        grid = make_grid(images, nrow=8) / 255
         save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

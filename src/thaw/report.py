@@ -138,7 +138,7 @@ def draw_pictures(
     """Pictures in rows, each under its title.
 
     Args:
-        images: (N, 3, H, W), values 0-1.
+        images: (N, 3, H, W), uint8 or values 0-1.
         titles: N of them; a line break makes two lines.
         wrong: numbers of the pictures whose titles are red.
         columns: pictures in a row.

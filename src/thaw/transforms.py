@@ -1,7 +1,8 @@
 """Training and evaluation pipelines, made from the backbone's input spec.
 
-Both take a decoded picture, uint8 (3, H, W) of any size, and give float32 (3, size, size). Resizing
-is done on uint8, where torch's antialiased kernel is several times faster than on float.
+Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): there
+torch's antialiased resize is several times faster than on float, and a quarter of the bytes goes to
+the device. `normalise` makes float32 of a whole batch there.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,38 @@ Policy = Literal["none", "trivial", "rand"]
 
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
-    """Resize the short side, crop the centre, normalise: what the weights were evaluated with."""
+    """Resize the short side, crop the centre: what the weights were evaluated with."""
     return v2.Compose(
         [
             v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
             v2.CenterCrop(spec.size),
-            *_normalise(spec),
         ]
     )
+
+
+def normalise(spec: InputSpec) -> v2.Compose:
+    """A batch, uint8 (N, 3, H, W) -> float32, as the weights want it."""
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=list(spec.mean), std=list(spec.std), inplace=True),
+        ]
+    )
+
+
+class Shrink(v2.Resize):
+    """Makes a picture's short side as small as evaluation needs it; smaller ones stay as they are.
+
+    The evaluation view of the result is that of the picture, to the bit.
+    """
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__(spec.resize, interpolation=spec.interpolation, antialias=True)
+        self.short_side = spec.resize
+
+    def forward(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """uint8 (3, H, W) -> uint8 (3, H', W')."""
+        return image if min(image.shape[-2:]) <= self.short_side else super().forward(image)
 
 
 def train_transform(
@@ -87,19 +112,18 @@ def train_transform(
         )
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
+    grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
     if rotation:
-        fill = [round(255 * channel) for channel in spec.mean]  # zero after normalising
         degrees = [-rotation, rotation]
-        steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=fill))
+        steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=grey))
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
     if policy == "trivial":
         steps.append(v2.TrivialAugmentWide())
     elif policy == "rand":
         steps.append(v2.RandAugment())
-    steps += _normalise(spec)
     if erasing:
-        steps.append(v2.RandomErasing(erasing))
+        steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
     return v2.Compose(steps)
 
 
@@ -129,17 +153,3 @@ def mixing(
     if not chosen:
         raise ConfigError("mix.mixup_alpha=null and mix.cutmix_alpha=null: give one, or mix=none")
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
-
-
-def denormalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Normalised images (N, 3, H, W) -> values in 0-1, to look at."""
-    mean = torch.tensor(spec.mean).view(3, 1, 1)
-    std = torch.tensor(spec.std).view(3, 1, 1)
-    return (images.cpu().float() * std + mean).clamp(0, 1)
-
-
-def _normalise(spec: InputSpec) -> list[torch.nn.Module]:
-    return [
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(mean=list(spec.mean), std=list(spec.std)),
-    ]

@@ -1,28 +1,25 @@
-"""What all photo sources share: records of photos and splits, the dataset, and the data module.
+"""What all photo sources share: the data module.
 
 A source says where its photos are (`find`) and, when they can be downloaded, how (`download`).
 Everything else - drawing validation photos, few-shot, loaders - is here, once.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from thaw.data.checks import check, is_share, is_whole
-from thaw.data.decode import decode
+from thaw.data.dataset import PhotoDataset, Transform
 from thaw.data.draw import draw, draw_per_class
-from thaw.data.loading import Key, make_loader
+from thaw.data.loading import make_loader
 from thaw.data.photos import Photos, Splits
+from thaw.data.pictures import Pictures, Where, keep
 from thaw.errors import ConfigError
-
-Transform = Callable[[Tensor], Tensor]
 
 # Held out when the source has no validation photos and data.val_fraction is not given.
 # 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
@@ -36,47 +33,6 @@ MAX_WORKERS = 8
 # Below this many photos an epoch decodes in about a second: starting processes costs more,
 # most of all where they are spawned and import torch anew (macOS, Windows: seconds each).
 FEW_PHOTOS = 512
-
-
-class PhotoDataset(Dataset[tuple[Tensor, int]]):
-    """Pairs of transformed picture and label.
-
-    photos:     what to read
-    transform:  uint8 (3, H, W) -> float (3, H', W')
-    plain:      the same for views that are not drawn; None: `transform` for those too
-    fetch:      path -> uint8 (3, H, W); another one reads from a cache
-    """
-
-    def __init__(
-        self,
-        photos: Photos,
-        transform: Transform,
-        plain: Transform | None = None,
-        fetch: Callable[[Path], Tensor] = decode,
-    ) -> None:
-        self.photos = photos
-        self.transform = transform
-        self.plain = plain or transform
-        self.fetch = fetch
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
-        """Picture and label for key = (index, view seed), or a bare index for view seed 0.
-
-        The view seed alone decides what a random transform does, so pictures are the same with
-        any number of workers and after a resume.
-        """
-        index, view_seed = key if isinstance(key, tuple) else (key, 0)
-        image = self.fetch(self.photos.paths[index])
-        if view_seed is None:
-            return self.plain(image), self.photos.labels[index]
-        # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
-        # and with num_workers=0 that would repeat the dropout masks of the training step.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(view_seed)
-            return self.transform(image), self.photos.labels[index]
 
 
 # A dataclass, so that a source lists its own arguments only and still has one flat signature:
@@ -93,8 +49,12 @@ class PhotoDataModule(LightningDataModule):
                       class; 0: none; None: the source's own validation photos, else 0.2
     train_per_class:  training photos per class (few-shot), drawn after validation; None: all
     balanced:         True: every class is seen equally often in training
+    cache:            "ram" or "disk": decode each training and validation photo once and keep it
+                      as small as evaluation needs it; training views are then cut from that. In
+                      "ram" each process has its own, "disk" is shared and there in the next run
     seed:             of the draws (validation, few-shot) and of order and views in training
-    train_transform, eval_transform:  uint8 (3, H, W) -> float (3, H', W'); needed by the loaders
+    train_transform, eval_transform:  uint8 (3, H, W) -> uint8 (3, H', W'); needed by the loaders
+    shrink:           the same, to what the cache keeps; needed by it
 
     After `setup` (which `classes`, `train`, `val` and `test` call by themselves) `val` or `test`
     is None where there are no such photos, and its loader an empty list: Lightning skips that
@@ -110,15 +70,18 @@ class PhotoDataModule(LightningDataModule):
     val_fraction: float | None = None
     train_per_class: int | None = None
     balanced: bool = False
+    cache: Where = "none"
     seed: int = 0
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
+    shrink: Transform | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
         self.data_dir = Path(self.data_dir).expanduser()
         self.cache_dir = Path(self.cache_dir).expanduser()
         self._splits: Splits | None = None
+        self._kept: dict[str, Pictures | None] = {}  # by split
         batch, workers, few = self.batch_size, self.num_workers, self.train_per_class
         check("batch_size", batch, is_whole(batch, 1), "1 or more images per device")
         allowed = workers is None or is_whole(workers, 0)
@@ -129,6 +92,7 @@ class PhotoDataModule(LightningDataModule):
         check("val_fraction", fraction, allowed, rule)
         allowed = few is None or is_whole(few, 1)
         check("train_per_class", few, allowed, "1 or more photos per class, or null for all")
+        check("cache", self.cache, self.cache in get_args(Where), ", ".join(get_args(Where)))
         check("balanced", self.balanced, isinstance(self.balanced, bool), "true or false")
 
     def download(self) -> None:
@@ -163,13 +127,13 @@ class PhotoDataModule(LightningDataModule):
         return self._ready().test
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train, self.train_transform, "train_transform", train=True)
+        return self._loader(self.train, self.train_transform, "train")
 
     def val_dataloader(self) -> DataLoader | list:
-        return self._eval_loader(self.val)
+        return self._eval_loader(self.val, "val")
 
     def test_dataloader(self) -> DataLoader | list:
-        return self._eval_loader(self.test)
+        return self._eval_loader(self.test, "test")
 
     def _ready(self) -> Splits:
         if self._splits is None:
@@ -195,15 +159,28 @@ class PhotoDataModule(LightningDataModule):
             train = draw_per_class(train, self.train_per_class, found.classes, rule=rule)
         return Splits(found.classes, train, val if len(val) else None, found.test or None)
 
-    def _eval_loader(self, photos: Photos | None) -> DataLoader | list:
-        if photos is None:
-            return []
-        return self._loader(photos, self.eval_transform, "eval_transform", train=False)
+    def _eval_loader(self, photos: Photos | None, split: str) -> DataLoader | list:
+        return [] if photos is None else self._loader(photos, self.eval_transform, split)
 
-    def _loader(
-        self, photos: Photos, transform: Transform | None, key: str, *, train: bool
-    ) -> DataLoader:
+    def _pictures(self, photos: Photos, split: str, workers: int) -> Pictures | None:
+        """From the cache; the test split is read once, so it would gain nothing."""
+        if self.cache == "none" or split == "test":
+            return None
+        trainer = self.trainer
+        if split not in self._kept:
+            assert self.shrink is not None
+            self._kept[split] = keep(
+                photos, self.shrink, self.cache, folder=self.cache_dir / "pictures",
+                workers=workers, label=f"{split}, {len(photos):,} photos",
+                loud=trainer is None or trainer.is_global_zero,
+                bar=trainer is not None and trainer.progress_bar_callback is not None,
+            )  # fmt: skip
+        return self._kept[split]
+
+    def _loader(self, photos: Photos, transform: Transform | None, split: str) -> DataLoader:
+        train = split == "train"
         if transform is None:
+            key = "train_transform" if train else "eval_transform"
             raise ConfigError(f"{self.name}: {key} is None; give it before asking for a loader.")
         devices = self.trainer.num_devices if self.trainer else 1
         workers = self.num_workers
@@ -211,7 +188,9 @@ class PhotoDataModule(LightningDataModule):
             workers = choose_workers(len(photos), devices)
         trainer = self.trainer
         loader = make_loader(
-            PhotoDataset(photos, transform, self.eval_transform),
+            PhotoDataset(
+                photos, transform, self.eval_transform, self._pictures(photos, split, workers)
+            ),
             labels=photos.labels,
             batch_size=self.batch_size,
             num_workers=workers,

@@ -1,5 +1,6 @@
 """Records: which photos there are, with which labels, in which split."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,14 @@ class Photos:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' paths, sizes and times of change."""
+        known = hashlib.sha256()
+        for path in self.paths:
+            facts = path.stat()
+            known.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+        return known.hexdigest()
 
     def pick(self, indices: list[int]) -> "Photos":
         return Photos(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices))

@@ -1,0 +1,53 @@
+"""Which phases train on cached features of the frozen body, and on how many views of each photo."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from thaw.errors import ConfigError, shown
+from thaw.groups import HEAD
+
+CacheFeatures = Literal["auto"] | bool
+
+
+@dataclass(frozen=True)
+class CacheChoice:
+    """A mode's `finetune.cache_features` and `finetune.views`.
+
+    Attributes:
+        features: True: in every phase that trains the head alone, on unmixed pictures; the body
+            then runs once for each view, not once an epoch. "auto": in those of them that take
+            more epochs than views, so that it saves something. False: never.
+        views: of each training photo: the evaluation view, then drawn ones. Validation photos have
+            the evaluation view alone, and so have training photos where nothing is augmented.
+    """
+
+    features: CacheFeatures = False
+    views: int = 1
+
+    def views_in(self, trains: Collection[str], *, epochs: int, augment: bool, mixes: bool) -> int:
+        """Views of each training photo in a phase; 0: it reads photos.
+
+        Args:
+            trains: names of the layer groups that train.
+            epochs: of the phase.
+            augment: whether views are drawn.
+            mixes: whether mixup or CutMix is on.
+        """
+        views = self.views if augment else 1
+        if self.features is False or set(trains) != {HEAD} or mixes:
+            return 0
+        return views if self.features is True or epochs > views else 0
+
+    def check(self) -> None:
+        """Refuses what is not allowed.
+
+        Raises:
+            ConfigError: names the setting.
+        """
+        if self.features not in ("auto", True, False):
+            raise ConfigError(
+                f"finetune.cache_features={shown(self.features)}: allowed are auto, true, false"
+            )
+        if isinstance(self.views, bool) or not isinstance(self.views, int) or self.views < 1:
+            raise ConfigError(f"finetune.views={shown(self.views)}: allowed is 1 or more views")

@@ -1,0 +1,143 @@
+"""A linear head solved at once on features, its regularisation chosen on validation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn import functional
+
+# Ten to the power of these. Features are centred and have a mean variance of 1, so that the same
+# strengths suit every backbone. The best of 24 (data, backbone, views) lay inside, see LOG.md.
+RIDGE = np.arange(-3.0, 4.01, 0.5)
+LOGISTIC = np.arange(0.0, -6.01, -1.0)
+WORSE = 2  # strengths in a row after which the search for a better one ends
+TEMPERATURES = np.logspace(-1, 3, 81)
+ITERATIONS = 100  # of L-BFGS for each strength; the next one goes on from there
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A head and how it was chosen.
+
+    Attributes:
+        weight: (K, D).
+        bias: (K,).
+        strength: of the regularisation.
+        accuracy: share 0-1 of the validation photos that are right.
+        tried: (strength, accuracy, mean cross-entropy) in order.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+    accuracy: float
+    tried: list[tuple[float, float, float]]
+
+
+def logistic(
+    train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int, *,
+    label_smoothing: float = 0.0,
+) -> Solution:  # fmt: skip
+    """Multinomial logistic regression: mean cross-entropy + strength / 2 * |W|^2, by L-BFGS.
+
+    From strong regularisation to weak, each from the solution before; ends when two in a row are
+    no better on validation. (The protocol of linear probes, arXiv:2103.00020, appendix A.3.)
+
+    Args:
+        train, val: features (N, D) and labels (N,).
+        num_classes: K.
+        label_smoothing: as in training.
+    """
+    (features, labels), center, scale = train, *_scale(train[0])
+    x = (features.float() - center) / scale  # (N, D)
+    shape = (num_classes, x.shape[1] + 1)
+    flat = np.zeros(shape[0] * shape[1])
+
+    def loss_and_slope(flat: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+        both = torch.from_numpy(flat).to(x).view(shape).requires_grad_()
+        scores = torch.addmm(both[:, -1], x, both[:, :-1].T)  # (N, K)
+        loss = functional.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+        loss = loss + strength / 2 * both[:, :-1].square().sum()
+        (slope,) = torch.autograd.grad(loss, both)
+        return loss.item(), slope.double().reshape(-1).numpy()
+
+    found: list[tuple[Tensor, Tensor]] = []
+    tried: list[tuple[float, float, float]] = []
+    for strength in 10**LOGISTIC:
+        solved = minimize(loss_and_slope, flat, (strength,), "L-BFGS-B", jac=True,
+                          options={"maxiter": ITERATIONS})  # fmt: skip
+        flat = solved.x
+        both = torch.from_numpy(flat).float().view(shape)
+        found.append(_unscaled(both[:, :-1], both[:, -1], center, scale))
+        tried.append((float(strength), *_quality(*found[-1], *val)))
+        if _best(tried) < len(tried) - WORSE:
+            break
+    return _solution(found, tried)
+
+
+def ridge(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int) -> Solution:
+    """Least squares on one-hot labels + strength * |W|^2, all strengths from one decomposition.
+
+    Its scores are no logits; they are multiplied by the number that makes them the best ones on
+    validation, so that training can go on with cross-entropy from there.
+
+    Args:
+        train, val: features (N, D) and labels (N,).
+        num_classes: K.
+    """
+    (features, labels), center, scale = train, *_scale(train[0])
+    x = ((features - center) / scale).double()
+    y = functional.one_hot(labels, num_classes).double()  # (N, K)
+    prior = y.mean(0)
+    # In the smaller of the two spaces: X'X = V S V' (D, D) or XX' = U S U' (N, N)
+    if wide := x.shape[1] > x.shape[0]:
+        values, vectors = torch.linalg.eigh(x @ x.T)
+        inside = vectors.T @ (y - prior)
+    else:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+        inside = vectors.T @ (x.T @ (y - prior))
+    found: list[tuple[Tensor, Tensor]] = []
+    tried: list[tuple[float, float, float]] = []
+    for strength in 10**RIDGE:
+        shrunk = inside / (values.clamp(min=0) + strength * len(x))[:, None]
+        weight = (x.T @ (vectors @ shrunk) if wide else vectors @ shrunk).T  # (K, D)
+        weight, bias = _unscaled(weight.float(), prior.float(), center, scale)
+        scores = functional.linear(val[0].float(), weight, bias)
+        losses = [functional.cross_entropy(scores * t, val[1]).item() for t in TEMPERATURES]
+        best = TEMPERATURES[int(np.argmin(losses))]
+        found.append((weight * best, bias * best))
+        tried.append((float(strength), *_quality(*found[-1], *val)))
+    return _solution(found, tried)
+
+
+def _scale(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,), and the root of the mean variance ()."""
+    features = features.float()
+    return features.mean(0), features.var(0).mean().sqrt().clamp(min=1e-12)
+
+
+def _unscaled(weight: Tensor, bias: Tensor, center: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The head for features as they are."""
+    weight = weight / scale
+    return weight, bias - weight @ center
+
+
+def _quality(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy."""
+    scores = functional.linear(features.float(), weight, bias)
+    right = (scores.argmax(1) == labels).float().mean()
+    return right.item(), functional.cross_entropy(scores, labels).item()
+
+
+def _best(tried: list[tuple[float, float, float]]) -> int:
+    """The most accurate; of equal ones that with the smaller cross-entropy."""
+    return max(range(len(tried)), key=lambda place: (tried[place][1], -tried[place][2]))
+
+
+def _solution(
+    found: list[tuple[Tensor, Tensor]], tried: list[tuple[float, float, float]]
+) -> Solution:
+    best = _best(tried)
+    return Solution(*found[best], tried[best][0], tried[best][1], tried)

@@ -1,0 +1,109 @@
+"""Pictures that are kept are those that would be decoded, and nothing is decoded twice."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
+
+import train
+from thaw.backbone import InputSpec
+from thaw.data import dataset, pictures
+from thaw.data.dataset import PhotoDataset
+from thaw.data.decode import decode
+from thaw.data.photos import Photos
+from thaw.data.pictures import keep
+from thaw.errors import ConfigError
+from thaw.transforms import Shrink, eval_transform
+
+SPEC = InputSpec(16, 18, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SHRINK = Shrink(SPEC)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def photos(folder: Path) -> Photos:
+    paths = sorted((folder / "train").rglob("*.png"))
+    return Photos(tuple(paths), tuple(range(len(paths))))
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kept_pictures_are_the_decoded_ones(
+    photos: Photos, tmp_path: Path, where: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "CHUNK", 5000)  # several blocks
+    kept = keep(photos, SHRINK, where, folder=tmp_path, workers=workers, label="train")
+    assert kept is not None
+    assert len(kept.blocks) > 1 or where == "disk"
+    for index, path in enumerate(photos.paths):
+        assert torch.equal(kept[index], SHRINK(decode(path)))
+    view = eval_transform(SPEC)
+    assert torch.equal(
+        PhotoDataset(photos, view, pictures=kept)[3, None][0],
+        PhotoDataset(photos, view)[3, None][0],
+    )
+
+
+def test_the_next_run_finds_the_file_and_makes_a_broken_one_anew(
+    photos: Photos, tmp_path: Path, capsys: Any
+) -> None:
+    def again() -> str:
+        kept = keep(photos, SHRINK, "disk", folder=tmp_path, workers=0, label="train")
+        assert kept is not None
+        assert torch.equal(kept[7], SHRINK(decode(photos.paths[7])))
+        return capsys.readouterr().out
+
+    assert "pictures: train, short side 18" in again()
+    assert "pictures from cache: train" in again()
+    (file,) = tmp_path.glob("*.bin")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    assert "pictures: train" in again()
+    file.write_bytes(content[:-9])
+    assert "pictures: train" in again()
+    other = Shrink(InputSpec(16, 20, (0.5,) * 3, (0.25,) * 3))
+    keep(photos, other, "disk", folder=tmp_path, workers=0, label="train")
+    assert len(list(tmp_path.glob("*.bin"))) == 2
+
+
+def test_what_does_not_fit_is_said_and_decoded(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(pictures, "SHARE", 1e-12)
+    for where, place in (("ram", "memory"), ("disk", str(tmp_path))):
+        assert keep(photos, SHRINK, where, folder=tmp_path, workers=0, label="train") is None
+        assert f"would not fit, {place} has" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+def test_a_run_decodes_each_photo_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Training and validation; the test split is read once anyway, from the files."""
+    seen: Counter[str] = Counter()
+
+    def counted(path: Path) -> torch.Tensor:
+        seen[path.parts[-3]] += 1
+        return decode(path)
+
+    for module in (dataset, pictures):
+        monkeypatch.setattr(module, "decode", counted)
+    monkeypatch.setattr(pictures, "SAMPLE", 1)  # the estimate decodes some, and one for its size
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
+             f"data.cache={where}"]  # fmt: skip
+    train.run(configuration(tmp_path / "run", *every))
+    assert seen == {"train": 24 + 2, "val": 12 + 2, "test": 12}
+
+
+def test_unknown_place(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.cache=memory is not allowed: give none, ram"):
+        train.run(configuration(tmp_path, *SMALL, f"data.root={folder}", "data.cache=memory"))
