@@ -93,11 +93,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         monitor=cfg.monitor, validates=validates, mixes=mix is not None,
         validate_every=cfg.trainer.check_val_every_n_epoch,
     )  # fmt: skip
+    trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
     module = TransferModule(
         classifier,
         plan,
         config.build(
-            cfg.optim, "optim", reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+            device.optimizer_settings(settings["optim"], trainer_settings),
+            "optim",
+            reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"},
         ),
         classes=data.classes,
         monitor=cfg.monitor,
@@ -120,7 +123,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
-        device.trainer_settings(settings["trainer"], validates=validates),
+        trainer_settings,
         "trainer",
         callbacks=[ApplyPlan(notes), cache, FitHead(), record, *callbacks.values(), stop],
         logger=loggers,

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from thaw.device import best_precision, check_trainer, describe, trainer_settings
+from thaw.device import (
+    best_precision,
+    check_trainer,
+    describe,
+    optimizer_settings,
+    trainer_settings,
+)
 from thaw.errors import ConfigError
 
 
@@ -35,6 +41,27 @@ def test_precision(
     node = {"accelerator": accelerator, "precision": "auto", "max_epochs": 3}
     assert trainer_settings(node, validates=True) == {**node, "precision": precision}
     assert node["precision"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("mps", "accelerator", "precision", "fused"),
+    [
+        (False, "auto", "32-true", True),
+        (False, "auto", "bf16-mixed", True),
+        (False, "gpu", "16-mixed", False),  # Lightning cannot clip then
+        (True, "auto", "32-true", False),
+        (True, "cpu", "32-true", True),
+    ],
+)
+def test_fused(
+    monkeypatch: pytest.MonkeyPatch, mps: bool, accelerator: str, precision: str, fused: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    trainer = {"accelerator": accelerator, "precision": precision}
+    found = optimizer_settings({"fused": "auto", "betas": 1}, trainer)
+    assert found == {"fused": fused, "betas": 1}
+    assert optimizer_settings({"fused": False}, trainer) == {"fused": False}
+    assert optimizer_settings({}, trainer) == {}
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])

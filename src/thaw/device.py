@@ -57,6 +57,24 @@ def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str
     return node
 
 
+def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The optimiser's settings: `fused: auto` decided.
+
+    On 2 cores a fused AdamW step of MobileNetV2 takes 3.4 ms, one kernel at a time 21. With fp16
+    Lightning refuses to clip gradients that a fused optimiser unscales itself; on Apple's GPUs it
+    was not tried.
+
+    Args:
+        optim: keyword arguments of the optimiser.
+        trainer: keyword arguments of Lightning's Trainer, see `trainer_settings`.
+    """
+    node = dict(optim)
+    if node.get("fused") == "auto":
+        mps = torch.backends.mps.is_available() and trainer.get("accelerator") != "cpu"
+        node["fused"] = not mps and not str(trainer.get("precision")).startswith("16")
+    return node
+
+
 def best_precision(accelerator: str) -> str:
     """Lightning's `precision` for an accelerator: the fastest that needs no care.
 
