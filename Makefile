@@ -1,6 +1,6 @@
 # make train sets everything up by itself; needs only python3 (with venv) and make.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint proofs notebook clean
+.PHONY: help install train test test-all lint bench proofs notebook clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,13 @@ lint: install ## ruff (lint and format) and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+bench: install ## thaw beside fastai, timm, Lightning and plain PyTorch: seconds, accuracy; QUICK=1: 3 minutes
+	$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python --target $(VENV)/peers \
+	  timm==1.0.31 fastai==2.8.12 fastcore==2.2.39 fastprogress==1.0.3 fastdownload==0.0.8 \
+	  fasttransform==0.0.5 plum-dispatch==2.9.0 cloudpickle==3.1.2 beartype==0.23.1 rich==15.0.0 \
+	  pandas==3.1.1 scikit-learn==1.9.1 joblib==1.6.0 narwhals==2.29.0 threadpoolctl==3.8.0
+	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(ARGS)
 
 proofs: install ## run thaw and the others, at the versions below, through the same proofs: 15 minutes
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --target $(VENV)/peers \

@@ -1,0 +1,189 @@
+"""thaw beside what people use, in one run on one machine: seconds, accuracy, memory, and floors.
+
+    make bench                                 all of it; writes bench.json, bench.md and bench.png
+    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3 minutes: does it all work?
+    make bench ARGS="--seeds 0,1,2"            the table's accuracies over three seeds
+    make bench ARGS="--part floors"            a part: systems, floors, loading, overhead, startup
+    make bench ARGS="--part systems --only thaw,timm"
+
+The job: MobileNetV2 with the weights of <data>/weights/mobilenet_v2.pth, Flowers102's official
+split, 128 pixels, 5 epochs with a frozen body and 5 with everything, batch 64, on the CPU. Parts of
+it, and --quick, leave their files in logs/bench/, not here.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import bench_page
+from bench_runs import CACHED, HERE, TITLES, Bench, FailedError
+from bench_setup import QUICK_PHOTOS, environment, fewer_photos, options
+from bench_targets import LONG, judge
+from job import MEMORY_IMAGES, Job
+
+BLOCK = 10  # steps; TensorBoard is written to once in as many
+
+
+def systems(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    """The job, done by each system with each seed."""
+    found: dict[str, Any] = {name: [] for name in given.only}
+    for seed, name in itertools.product(given.seeds, given.only):
+        try:
+            if name == "thaw":
+                run = bench.thaw(f"seed={seed}")
+            else:
+                run = bench.peer(name, seed, bench.frozen, bench.unfrozen)
+            say(f"{name}, seed {seed}: {run['seconds']['trained']:.1f} s, test {run['test']:.4f}")
+        except FailedError as error:  # the others' figures are still worth having
+            run = {"error": str(error)}
+            say(run["error"])
+        found[name].append({"seed": seed, **run})
+        bench.forget()
+    return found
+
+
+def floors(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    """What nothing can beat, and thaw's phases, in turn so that a slow minute hits all of them."""
+    names = ("decode", "forward", "memory", "cold", "warm", "bare_epoch", "unfrozen_epoch")
+    found: dict[str, Any] = {name: [] for name in names}
+    length = [f"trainer.max_epochs={LONG}", "test=false", *CACHED]
+    epochs = 1 if given.quick else 2
+    for _ in range(given.repeats):
+        passes, _ended = bench.script("floors.py", "passes", "--repeats", "1")
+        cache = bench.folder("cache")
+        passes["cold"] = [bench.thaw(*length, cache=cache)["seconds"]["frozen"]]
+        passes["warm"] = [bench.thaw(*length, cache=cache)["seconds"]["frozen"]]
+        bare, _ended = bench.script("floors.py", "bare", "--epochs", str(epochs))
+        passes["bare_epoch"] = bare["epochs"]
+        whole = ["finetune=full", f"trainer.max_epochs={epochs}", "test=false"]
+        whole += ["finetune.unfrozen.warmup_epochs=0"]
+        passes["unfrozen_epoch"] = bench.thaw(*whole)["epochs"]
+        for name, seconds in passes.items():
+            found[name] += seconds
+        say(", ".join(f"{name} {fmt(seconds)} s" for name, seconds in passes.items()))
+        bench.forget()
+    lightning = []
+    if "systems" not in given.parts or "lightning" not in given.only:  # else it is known from there
+        lightning.append(bench.peer("lightning", 0, bench.frozen, 0))
+    return {**found, "memory_images": MEMORY_IMAGES, "lightning": lightning}
+
+
+def loading(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    """Photos a second of thaw's loader."""
+    number = ["--number", str(QUICK_PHOTOS)] if given.quick else []
+    found, _ = bench.script("loading.py", "--repeats", str(given.repeats), *number)
+    say(json.dumps(found))
+    return found
+
+
+def overhead(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    """Microseconds of a step, of each block of ten steps in the second epoch."""
+    steps = 30 if given.quick else 300
+    tiny = [
+        "~data", "+data._target_=overhead.TensorData", f"+data.steps={steps}", "backbone=tiny",
+        "backbone.weights=null", "finetune=full", "trainer.max_epochs=2", "test=false",
+    ]  # fmt: skip
+    found: dict[str, Any] = {"thaw": [], "bare": []}
+    for _ in range(given.repeats):
+        seen, _ended, _out = bench.train(*tiny)
+        found["thaw"] += blocks(seen["steps"])
+        out = bench.folder("bare")
+        script = [str(HERE / "overhead.py"), "--folder", str(out), "--steps", str(steps)]
+        bench.run("overhead", *script)
+        found["bare"] += blocks(json.loads((out / "watch.json").read_text())["steps"])
+    say(", ".join(f"{name} {min(each):.0f} us a step" for name, each in found.items()))
+    return found
+
+
+def blocks(began: list[float]) -> list[float]:
+    """Times at which steps began -> microseconds a step, of each block of ten."""
+    return [
+        1e6 * (began[k + BLOCK] - began[k]) / BLOCK for k in range(0, len(began) - BLOCK, BLOCK)
+    ]
+
+
+def startup(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of --help; those to the first step stand in the systems' table."""
+    command = str(HERE.parent / "train.py"), "--help"
+    seconds = [bench.run("help", *command).seconds for _ in range(2 if given.quick else 5)]
+    say(f"--help: {fmt(seconds)} s")
+    return {"help": seconds}
+
+
+PARTS: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
+    "startup": startup, "overhead": overhead, "loading": loading, "floors": floors,
+    "systems": systems,
+}  # fmt: skip
+
+
+def say(text: str) -> None:
+    """With the time, to see where a long run stands."""
+    print(f"{datetime.now():%H:%M:%S}  {text}", flush=True)
+
+
+def fmt(seconds: list[float]) -> str:
+    """1.2, 1.3"""
+    return ", ".join(f"{value:.1f}" for value in seconds)
+
+
+def save(results: dict[str, Any], folder: Path) -> None:
+    """bench.json, bench.md and bench.png, as far as it was measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = judge(results)
+    text = bench_page.page(results, targets)
+    record = {**results, "targets": [dataclasses.asdict(target) for target in targets]}
+    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "bench.md").write_text(text, encoding="utf-8")
+    if "systems" in results:
+        bench_page.draw(results, folder / "bench.png")
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    given = options(str(__doc__).splitlines()[0], list(PARTS))
+    title = "QUICK: figures without meaning" if given.quick else "thaw beside what people use"
+    began = time.time()
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        data = fewer_photos(given.data, scratch / "data") if given.quick else given.data
+        bench = Bench(data, scratch / "runs", given.threads, given.workers, more=given.thaw.split())
+        if given.quick:
+            bench.frozen = bench.unfrozen = given.repeats = 1
+        job = Job(data, bench.frozen, bench.unfrozen, seed=0, workers=bench.workers)
+        photos = sum(len(job.photos(split)[0]) for split in ("train", "val"))
+        results: dict[str, Any] = {"title": title, "environment": environment(bench)}
+        results["settings"] = {"frozen": bench.frozen, "unfrozen": bench.unfrozen, "photos": photos,
+                               "threads": bench.threads, "seeds": given.seeds}  # fmt: skip
+        failed: list[str] = []
+        partial = HERE.parent / "logs" / "bench"
+        for name in given.parts:
+            say(f"--- {name}")
+            try:
+                results[name] = PARTS[name](bench, given)
+            except FailedError as error:  # the other parts are still worth having
+                failed.append(f"{name}: {error}")
+                say(failed[-1])
+            save(results, partial)  # a long run that breaks leaves what it has
+    results["environment"]["took"] = f"{time.time() - began:.0f} s"
+    whole = (
+        not given.quick
+        and not failed
+        and set(given.parts) == set(PARTS)
+        and set(given.only) == set(TITLES)
+    )
+    folder = HERE if whole else partial
+    save(results, folder)
+    print(f"\n{(folder / 'bench.md').read_text(encoding='utf-8')}\n{title}; written to {folder}")
+    if failed:
+        raise SystemExit("failed: " + "; ".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Photos a second that thaw's loader gives, with and without decoded pictures kept in memory.
+
+    python benchmarks/loading.py --data ../shared/data
+
+Twice: the photos as they are (short side 160 pixels, 128-pixel crops), and some of them enlarged to
+the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The second
+epoch counts: in the first one the cache is being filled.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from job import Job
+from PIL import Image
+
+from thaw import config, launch, transforms
+from thaw.data.base import PhotoDataModule
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+LONG_SIDE, QUALITY, LARGE = 500, 90, 300  # pixels, of JPEG, photos
+SIZES = {"160 px -> 128 px": 128, "500 px -> 224 px": 224}
+
+
+def enlarged(job: Job, folder: Path, number: int) -> Path:
+    """A folder of training photos with a long side of 500 pixels, class by class."""
+    for path, label in list(zip(*job.photos("train"), strict=True))[:number]:
+        image = Image.open(path).convert("RGB")
+        scale = LONG_SIDE / max(image.size)
+        size = (round(image.width * scale), round(image.height * scale))
+        target = folder / f"{label:03d}" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.resize(size, Image.Resampling.BICUBIC).save(target, quality=QUALITY)
+    return folder
+
+
+def loading(settings: list[str]) -> float:
+    """Images a second of thaw's training loader in its second epoch.
+
+    Args:
+        settings: as on the command line of train.py.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", settings)
+    spec = config.build(cfg.backbone, "backbone").input_spec
+    data: PhotoDataModule = config.build(
+        cfg.data,
+        "data",
+        train_transform=config.build(cfg.augment, "augment", spec=spec),
+        eval_transform=transforms.eval_transform(spec),
+        shrink=transforms.Shrink(spec),
+    )
+    loader = data.train_dataloader()
+    images, began = 0, 0.0
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+        images, began = 0, time.perf_counter()
+        for batch, _ in loader:
+            images += len(batch)
+    return images / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Prints one line of JSON: by size and cache, the images a second of each repeat."""
+    parser = argparse.ArgumentParser()
+    default = os.environ.get("THAW_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=default, help="holds flowers-102/")
+    parser.add_argument("--workers", type=int, default=1, help="processes that decode")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--number", type=int, default=LARGE, help="of enlarged photos")
+    given = parser.parse_args()
+    job = Job(given.data.resolve(), frozen=0, unfrozen=0, seed=0, workers=given.workers)
+    launch.register_backbones()
+    rates = {name: {"none": [], "ram": []} for name in SIZES}
+    with tempfile.TemporaryDirectory() as temporary:
+        large = enlarged(job, Path(temporary) / "large", given.number)
+        sources = (
+            ["data=flowers102", f"paths.data_dir='{job.data}'"],
+            ["data=folder", f"data.root='{large}'", "data.val_fraction=0"],
+        )
+        for _ in range(given.repeats):
+            for (name, size), source in zip(SIZES.items(), sources, strict=True):
+                for cache in ("none", "ram"):
+                    rate = loading(
+                        [
+                            *source, "backbone=mobilenet_v2", "backbone.weights=null",
+                            f"backbone.image_size={size}", f"data.num_workers={job.workers}",
+                            f"data.cache={cache}", f"paths.cache_dir='{temporary}/cache'",
+                        ]
+                    )  # fmt: skip
+                    rates[name][cache].append(rate)
+    print(json.dumps(rates))
+
+
+if __name__ == "__main__":
+    main()

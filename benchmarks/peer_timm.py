@@ -1,0 +1,90 @@
+"""timm's model, freezing, optimiser groups and schedule in a plain loop.
+
+    python benchmarks/peer_timm.py --data ../shared/data     timm in PYTHONPATH, see `make bench`
+
+After huggingface.co/docs/timm (feature_extraction, reference/optimizers, reference/schedulers) and
+the docstrings of timm.utils.freeze and unfreeze (1.0.31). They name no rates for a job like this
+one; these are thaw's. `mobilenetv2_100` is torchvision's network under other names: its tensors
+stand in the same order with the same shapes, and its output is equal to the bit. The last epoch is
+the result.
+"""
+
+import timm
+import torch
+from job import CLASSES, Job, Stopwatch, asked
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import AverageMeter, accuracy
+from timm.utils.model import freeze, unfreeze
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+BODY = ["conv_stem", "bn1", "blocks", "conv_head", "bn2"]
+DECAY, WEIGHT_DECAY = 0.75, 0.05  # layer_decay of create_optimizer_v2, a layer; timm's for AdamW
+
+
+def make_model(job: Job) -> nn.Module:
+    """The pretrained network with a new classifier."""
+    model = timm.create_model("mobilenetv2_100", pretrained=False)
+    weights = torch.load(job.weights, weights_only=True)
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    model.reset_classifier(CLASSES)
+    return model
+
+
+def evaluate(model: nn.Module, loader: DataLoader) -> float:
+    """Top-1 accuracy, a share 0-1."""
+    model.eval()
+    top1 = AverageMeter()
+    with torch.inference_mode():
+        for images, labels in loader:
+            top1.update(accuracy(model(images), labels)[0].item(), len(labels))
+    return top1.avg / 100
+
+
+def fit(model: nn.Module, loaders: dict[str, DataLoader], epochs: int, rate: float,
+        watch: Stopwatch) -> float:  # fmt: skip
+    """Trains what is not frozen, with layer-wise rates and a cosine; returns the val accuracy."""
+    updates, val = len(loaders["train"]), 0.0
+    optimiser = create_optimizer_v2(
+        model, opt="adamw", lr=rate, weight_decay=WEIGHT_DECAY, layer_decay=DECAY
+    )
+    scheduler, epochs = create_scheduler_v2(
+        optimiser,
+        sched="cosine",
+        num_epochs=epochs,
+        step_on_epochs=False,
+        updates_per_epoch=updates,
+    )
+    for epoch in range(epochs):
+        model.train()
+        for batch, (images, labels) in enumerate(loaders["train"]):
+            optimiser.zero_grad()
+            functional.cross_entropy(model(images), labels).backward()
+            optimiser.step()
+            scheduler.step_update(epoch * updates + batch + 1)
+            watch.step()
+        val = evaluate(model, loaders["val"])
+    return val
+
+
+def main() -> None:
+    """Frozen, unfrozen, test."""
+    watch, job = Stopwatch(), asked()
+    torch.manual_seed(job.seed)
+    model = make_model(job)
+    loaders = {split: job.loader(split) for split in ("train", "val", "test")}
+    freeze(model, BODY)  # BatchNorm's statistics too
+    with watch.part("frozen"):
+        val = fit(model, loaders, job.frozen, 2e-3, watch)
+    unfreeze(model, BODY)
+    with watch.part("unfrozen"):
+        val = fit(model, loaders, job.unfrozen, 1e-3, watch)
+    with watch.part("test"):
+        test = evaluate(model, loaders["test"])
+    watch.line(val, test)
+
+
+if __name__ == "__main__":
+    main()
