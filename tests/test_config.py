@@ -42,7 +42,7 @@ def test_an_unknown_key_names_the_near_ones() -> None:
     message = refused({**HEAD, "dropuot": 0.5}, in_features=8, num_classes=3)
     assert message.startswith("head.dropuot=0.5: nothing reads this key; did you mean dropout?")
     # what thaw computes is not on offer
-    assert message.endswith("Allowed: dropout, init")
+    assert message.endswith("Allowed: dropout, init, fit")
 
 
 def test_an_unknown_key_at_the_top() -> None:

@@ -223,7 +223,7 @@ def test_leaf_lists_the_constructor(source: type[Drawn]) -> None:
     leaf = yaml.safe_load((ROOT / f"conf/data/{source.name}.yaml").read_text())
     assert leaf.pop("_target_") == f"{source.__module__}.{source.__qualname__}"
     arguments = dict(inspect.signature(source).parameters)
-    assert set(leaf) == set(arguments) - {"train_transform", "eval_transform"}
+    assert set(leaf) == set(arguments) - {"train_transform", "eval_transform", "shrink"}
     for name, value in leaf.items():
         if name not in ("data_dir", "cache_dir", "seed"):
             assert value == arguments[name].default, name
