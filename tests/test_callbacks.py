@@ -183,6 +183,23 @@ def stop_early(patience: int) -> StopEarly:
     return StopEarly(monitor="val/acc", mode="max", patience=patience)
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [0, 1, 2]), (1e9, [0, 2])])
+def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
+    tmp_path: Path, seconds: float, saved: list[int]
+) -> None:
+    epochs = []
+
+    class Watched(SaveLast):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.path.unlink(missing_ok=True)
+            super().on_train_epoch_end(trainer, pl_module)
+            if self.path.exists():
+                epochs.append(torch.load(self.path, weights_only=True)["epoch"])
+
+    fit(tmp_path, two_phases(), Watched(str(tmp_path), seconds), enable_checkpointing=True)
+    assert epochs == saved
+
+
 def test_patience_must_fit_into_the_last_phase() -> None:
     plan = two_phases(4)  # the last phase has three epochs
     check_callbacks({"early": stop_early(2)}, plan)

@@ -164,17 +164,23 @@ def start(photos: Path, output: Path, *changes: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_train_py_on_two_ranks(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "cached"),
+    [
+        ("ddp", ["finetune.cache_features=true"]),  # of the single process the body runs each epoch
+        ("ddp", ["head.fit=ridge", "finetune.unfreeze_epoch=1"]),
+        ("ddp_spawn", ["finetune.cache_features=false"]),
+    ],
+)
+def test_train_py_on_two_ranks(tmp_path: Path, strategy: str, cached: list[str]) -> None:
     photos = draw_photos(tmp_path / "photos")
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
            f"trainer.strategy={strategy}")  # fmt: skip
-    # the single process below runs the body in every epoch, and ends with the same weights
-    cached = ("finetune.frozen.cache_features=true",) if strategy == "ddp" else ()
     both = ("finetune.frozen.augment=false",)
+    live = [word.replace("features=true", "features=false") for word in cached]
     pair = start(photos, tmp_path / "two", *two, *both, *cached)
     assert len(hashes(tmp_path / "two")) == 4
-    single = start(photos, tmp_path / "one", "data.batch_size=4", *both)
+    single = start(photos, tmp_path / "one", "data.batch_size=4", *both, *live)
     first, second = (torch.load(path, weights_only=True) for path in (single, pair))
     close(first, second)
     for name in ("results.json", "history.json", "curves.png", "plan.txt"):

@@ -39,7 +39,8 @@ def test_precision(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: accelerator == "mps")
     assert best_precision(accelerator) == precision
     node = {"accelerator": accelerator, "precision": "auto", "max_epochs": 3}
-    assert trainer_settings(node, validates=True) == {**node, "precision": precision}
+    expected = {**node, "precision": precision, "benchmark": True}
+    assert trainer_settings(node, validates=True) == expected
     assert node["precision"] == "auto"
 
 
@@ -91,11 +92,17 @@ def test_what_the_plan_cannot_follow(setting: dict[str, object], words: str) -> 
 
 def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     have(monkeypatch, (9, 0))
-    assert trainer_settings({"precision": "32-true"}, validates=True) == {"precision": "32-true"}
+    assert trainer_settings({"precision": "32-true"}, validates=True)["precision"] == "32-true"
 
 
 def test_without_validation_photos_none_are_asked_for() -> None:
-    assert trainer_settings({}, validates=False) == {"limit_val_batches": 0}
+    assert trainer_settings({}, validates=False)["limit_val_batches"] == 0
+
+
+def test_the_fastest_kernels_unless_the_same_bits_are_asked_for() -> None:
+    assert trainer_settings({"benchmark": None}, validates=True)["benchmark"] is True
+    assert trainer_settings({"deterministic": True}, validates=True)["benchmark"] is False
+    assert trainer_settings({"benchmark": False}, validates=True)["benchmark"] is False
 
 
 def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from thaw.errors import ConfigError
-from thaw.metrics import MODES, make_metrics, monitor_modes
+from thaw.metrics import MODES, Means, make_metrics, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
 STOP = {"_target_": "thaw.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
@@ -146,3 +146,13 @@ def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:
     metrics.update(scores, torch.tensor([1, 2, 0]))
     values = metrics.compute()
     assert (values["val/acc"], values["val/acc_top5"]) == (0.5, 1.0)
+
+
+def test_means_weigh_each_step_by_its_photos_and_begin_anew() -> None:
+    means = Means()
+    means.add({"loss": torch.tensor(2.0), "acc": torch.tensor(1.0)}, 30)
+    means.add({"loss": torch.tensor(5.0), "acc": torch.tensor(0.5)}, 10)
+    found, weight = means.take()
+    assert weight == 40
+    assert {name: value.item() for name, value in found.items()} == {"loss": 2.75, "acc": 0.875}
+    assert means.take() == ({}, 0)

@@ -43,13 +43,15 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
-    """The trainer's settings: `precision: auto` decided, no validation where it has no photos.
+    """The trainer's settings: what is left to the device decided, no validation without photos.
 
     Args:
         trainer: keyword arguments of Lightning's Trainer.
         validates: whether there are validation photos.
     """
     node = dict(trainer)
+    if node.get("benchmark") is None:
+        node["benchmark"] = not node.get("deterministic")
     if node.get("precision") == "auto":
         node["precision"] = best_precision(str(node.get("accelerator", "auto")))
     if not validates:
