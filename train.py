@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
+    if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
+        plan = replace(plan, cache=plan.cache.on_some_batches())
     plan = plan_with_fit(
         plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
-        balanced=data.balanced,
+        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=data.balanced,
     )  # fmt: skip
     plan.check(
         monitor=cfg.monitor, validates=validates, mixes=mix is not None,
@@ -125,7 +128,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     trainer: pl.Trainer = config.build(
         trainer_settings,
         "trainer",
-        callbacks=[ApplyPlan(notes), cache, FitHead(), record, *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, FitHead(), *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )

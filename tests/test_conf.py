@@ -188,7 +188,7 @@ def test_the_settings_of_a_phase_are_built(leaf: str) -> None:
     cfg = configuration(RUN, f"phase@finetune.frozen={name}")
     settings = config.build(cfg.finetune.frozen, "finetune.frozen")
     settings.check("finetune.frozen", epochs=5)
-    assert settings.lr == {"frozen": 2e-3, "unfrozen": 1e-3}[name]
+    assert settings.lr == {"frozen": 1e-3, "unfrozen": 1e-3}[name]
 
 
 @pytest.mark.parametrize("leaf", files("mix"))

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import fmean, median
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -85,3 +86,17 @@ def test_the_table_of_proofs_is_the_measured_one() -> None:
         line = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")[1:]]
         assert cells == verdicts, name
+
+
+def test_the_table_of_systems_is_the_measured_one() -> None:
+    """benchmarks/bench.json, which `make bench` writes: mean accuracies, median seconds."""
+    measured = json.loads((ROOT / "benchmarks" / "bench.json").read_text())["systems"]
+    titles = {"thaw": "thaw", "lightning": "Lightning + BackboneFinetuning", "timm": "timm",
+              "plain": "plain PyTorch", "fastai": "fastai `fine_tune`"}  # fmt: skip
+    for name, title in titles.items():
+        runs = measured[name]
+        expected = [f"{fmean(run['test'] for run in runs):.3f}"]
+        for part in ("trained", "frozen", "unfrozen"):
+            expected.append(f"{median(run['seconds'][part] for run in runs):.0f}")
+        line = next(line for line in README.splitlines() if line.startswith(f"| {title} |"))
+        assert [cell.strip(" *") for cell in line.strip("|").split("|")[1:]] == expected, name

@@ -13,7 +13,7 @@ from torch import nn
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
-from thaw.features import Features, fingerprint, open_table, read_table, view_keys
+from thaw.features import Features, fingerprint, open_table, read_table, view_key
 from thaw.store import Store
 
 
@@ -37,7 +37,7 @@ def test_a_batch_has_the_view_that_its_key_asks_for() -> None:
 
 
 def test_the_first_view_is_that_of_evaluation_and_the_others_differ() -> None:
-    keys = view_keys(3, 3)
+    keys = [view_key(index, view) for index in range(3) for view in range(3)]
     assert [index for index, _ in keys] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [seed is None for _, seed in keys] == [True, False, False] * 3
     drawn = [seed for _, seed in keys if seed is not None]
@@ -45,7 +45,8 @@ def test_the_first_view_is_that_of_evaluation_and_the_others_differ() -> None:
 
 
 def what(folder: Path, body: nn.Module | None = None, **changes: Any) -> dict[str, Any]:
-    arguments = {"views": 2, "precision": "32-true", **changes}
+    cpu = torch.device("cpu")
+    arguments = {"views": 2, "precision": "32-true", "device": cpu, **changes}
     photos = arguments.pop("photos", None) or dataset(folder)
     normalise = arguments.pop("normalise", nn.Identity())
     return fingerprint(body or small_classifier().body, photos, normalise, **arguments)
@@ -64,6 +65,7 @@ def test_the_fingerprint_names_everything_it_depends_on(tmp_path: Path) -> None:
         what(tmp_path, statistics),
         what(tmp_path, views=3),
         what(tmp_path, normalise=nn.ReLU()),
+        what(tmp_path, device=torch.device("mps")),
         what(
             tmp_path, photos=dataset(tmp_path, pictures=Pictures([], torch.zeros(0, 4), "Shrink()"))
         ),
@@ -93,8 +95,8 @@ def test_rows_are_all_views_with_their_labels() -> None:
 def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "features", {"number": 3, "views": 2})
     shape = (3, 2, 4)
-    found.begin(4 * 24)
-    table = open_table(found.part, shape, torch.float32, write=True)
+    assert found.begin(4 * 24)
+    table = open_table(found.part, shape, torch.float32)
     table.copy_(torch.arange(24.0).view(shape))
     assert not found.is_whole()
     found.finish(shape=shape, dtype="float32")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from thaw.classifier import Classifier
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
-from thaw.features import Features, fingerprint, open_table, read_table, view_keys
+from thaw.features import Features, fingerprint, open_table, read_table, view_key
 from thaw.groups import HEAD
 from thaw.module import TransferModule
 from thaw.store import Store
@@ -32,7 +32,7 @@ class CacheFeatures(pl.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.held: dict[str, Features | None] = {}  # by split
+        self.held: dict[tuple[str, int], Features | None] = {}  # by split and number of views
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run resumed inside an epoch has no start of one."""
@@ -42,7 +42,7 @@ class CacheFeatures(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the loaders to features, or back to photos."""
         module = cast(TransferModule, pl_module)
-        views = self._views(trainer, module)
+        views = module.views
         loaders: list[tuple[str, Any]] = [("train", trainer.train_dataloader)]
         loaders.append(("val", trainer.val_dataloaders))
         for split, loader in loaders:
@@ -51,36 +51,35 @@ class CacheFeatures(pl.Callback):
             if not views:
                 loader.features = None
                 continue
-            if split not in self.held:
-                number = views if split == "train" else 1
-                self.held[split] = self._features(trainer, module, loader, split, number)
-            loader.features = self.held[split]
+            key = split, views if split == "train" else 1
+            if key not in self.held:
+                self.held[key] = self._features(trainer, module, loader, *key)
+            loader.features = self.held[key]
         if not views:
             self.held.clear()
-
-    def _views(self, trainer: pl.Trainer, module: TransferModule) -> int:
-        """Of each training photo; 0: read photos."""
-        share = trainer.limit_train_batches
-        if module.plan.cache.features == "auto" and (isinstance(share, int) or share < 1.0):
-            return 0  # a run on some batches of an epoch should not go through all photos
-        return module.views
 
     def _features(
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
         views: int,
     ) -> Features | None:  # fmt: skip
-        """From the cache, or computed into it; None where the disk is full."""
+        """From the cache, or computed into it; None where they cannot be kept."""
         dataset = loader.dataset
         assert isinstance(dataset, PhotoDataset)
-        precision = str(trainer.precision)
-        body = module.classifier.body
-        what = fingerprint(body, dataset, module.normalise, views=views, precision=precision)
-        store = Store(self.folder, what)
-        if trainer.is_global_zero:
-            store.lock.acquire()  # another run may be at work on the same file
+        what = fingerprint(
+            module.classifier.body, dataset, module.normalise, views=views,
+            precision=str(trainer.precision), device=module.device,
+        )  # fmt: skip
+        label = f"{split}, {len(dataset):,} photos, {views} view{'s' if views > 1 else ''} each"
         try:
-            label = f"{split}, {len(dataset):,} photos, {views} view{'s' if views > 1 else ''} each"
-            if trainer.strategy.broadcast(store.is_whole()):
+            store = Store(self.folder, what)
+            if trainer.is_global_zero:
+                store.lock.acquire()  # another run may be at work on the same file
+        except OSError as error:  # a folder that cannot be written
+            self._say(trainer, f"features: {label}, {error}: going on without a cache")
+            return None
+        try:
+            whole = trainer.is_global_zero and store.is_whole()
+            if trainer.strategy.broadcast(whole):
                 self._say(trainer, f"features from cache: {label}")
             elif not self._compute(trainer, module, loader, store, label):
                 return None
@@ -96,8 +95,8 @@ class CacheFeatures(pl.Callback):
         first = self._run(trainer, module, loader.dataset[0][0][None])
         shape = (store.what["number"], store.what["views"], first.shape[1])
         size = math.prod(shape) * first.dtype.itemsize
-        free = trainer.strategy.broadcast(shutil.disk_usage(self.folder).free)
-        if free < 1.1 * size:
+        if not trainer.strategy.broadcast(trainer.is_global_zero and store.begin(size)):
+            free = shutil.disk_usage(self.folder).free
             self._say(
                 trainer,
                 f"features: {label}, would take {size / 1e6:,.1f} MB, and {self.folder} has "
@@ -105,10 +104,7 @@ class CacheFeatures(pl.Callback):
             )
             return False
         self._say(trainer, f"features: {label}, {size / 1e6:,.1f} MB")
-        if trainer.is_global_zero:
-            store.begin(size)
-        trainer.strategy.barrier()
-        self._fill(trainer, module, loader, open_table(store.part, shape, first.dtype, write=True))
+        self._fill(trainer, module, loader, open_table(store.part, shape, first.dtype))
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             store.finish(shape=list(shape), dtype=str(first.dtype).removeprefix("torch."))
@@ -125,10 +121,9 @@ class CacheFeatures(pl.Callback):
         """Writes this rank's rows of the table (P, V, D)."""
         photos, views, width = table.shape
         rows = range(trainer.global_rank, photos * views, trainer.world_size)
-        keys = view_keys(photos, views)
         reader = DataLoader(
             loader.dataset,
-            sampler=[keys[row] for row in rows],  # pyright: ignore[reportArgumentType]
+            sampler=[view_key(*divmod(row, views)) for row in rows],  # pyright: ignore[reportArgumentType]
             batch_size=loader.batch_size,
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.averaging import check_averaging
 from thaw.data.loading import PhotoSampler
-from thaw.errors import ConfigError, Interrupted
+from thaw.errors import ConfigError, Interrupted, shown
 from thaw.plan import Plan
 from thaw.plan_table import plan_table
 
@@ -179,6 +179,9 @@ class SaveLast(Checkpoint):
 
     def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:
         self.path = Path(dirpath) / "last.ckpt"
+        if not isinstance(every_seconds, int | float) or every_seconds < 0:
+            key = f"callbacks.last.every_seconds={shown(every_seconds)}"
+            raise ConfigError(f"{key}: allowed is 0 or more seconds")
         self.every_seconds = every_seconds
         self.saved = -math.inf
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import thaw
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import Key
+from thaw.device import describe
 from thaw.seeds import derive
 from thaw.store import Store
 
@@ -37,39 +38,41 @@ class Features:
 
     def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """Features (N, D) and labels (N,) of N keys (index, view seed); see `PhotoSampler`."""
-        views = self.table.shape[1]
         places = torch.tensor([index for index, _ in keys])
-        chosen = torch.tensor([0 if seed is None else seed % views for _, seed in keys])
+        chosen = torch.tensor([self.view(key) for key in keys])
         return self.table[places, chosen], self.labels[places]
+
+    def view(self, key: Key) -> int:
+        """Which of the views a key asks for."""
+        _, seed = key
+        return 0 if seed is None else seed % self.table.shape[1]
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """All views as features (P * V, D) and labels (P * V,)."""
         return self.table.flatten(0, 1), self.labels.repeat_interleave(self.table.shape[1])
 
 
-def view_keys(photos: int, views: int) -> list[Key]:
-    """Keys of all views of all photos, photo by photo: the evaluation view, then drawn ones.
+def view_key(index: int, view: int) -> Key:
+    """Key of a photo's view: 0 is that of evaluation, the others are drawn.
 
     Not of the run's seed, so that runs with other seeds find them; those draw which view a step
     sees, and the order.
     """
-    return [
-        (index, None if view == 0 else derive(index, view))
-        for index in range(photos)
-        for view in range(views)
-    ]
+    return index, None if view == 0 else derive(index, view)
 
 
 def fingerprint(body: nn.Module, dataset: PhotoDataset, normalise: Any, *, views: int,
-                precision: str) -> dict[str, Any]:  # fmt: skip
+                precision: str, device: torch.device) -> dict[str, Any]:  # fmt: skip
     """Everything the features depend on, as plain values.
 
     Args:
         body: its weights and buffers are hashed.
-        dataset: the photos' paths, sizes and times of change; its transforms, by their repr.
+        dataset: the photos' paths, sizes and times of change; its transforms, by their repr, so a
+            transform of one's own must have its settings in it.
         normalise: by its repr too.
-        views: see `view_keys`.
+        views: see `view_key`.
         precision: Lightning's name of the precision the body runs in.
+        device: that it runs on.
     """
     weights = hashlib.sha256()
     for name, value in sorted(body.state_dict().items()):
@@ -86,18 +89,26 @@ def fingerprint(body: nn.Module, dataset: PhotoDataset, normalise: Any, *, views
         "plain": repr(dataset.plain),
         "normalise": repr(normalise),
         "precision": precision,
-        "machine": platform.machine(),
+        "device": [
+            platform.machine(),
+            describe(device),
+            torch.backends.cudnn.allow_tf32,
+            torch.get_float32_matmul_precision(),
+        ],
         "versions": [thaw.__version__, torch.__version__, torchvision.__version__],
     }
 
 
-def open_table(path: Path, shape: Sequence[int], dtype: torch.dtype, *, write: bool) -> Tensor:
-    """A file as a tensor (P, V, D), in memory only as far as it is read or written."""
-    flat = torch.from_file(str(path), shared=write, size=math.prod(shape), dtype=dtype)
+def open_table(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A file as a tensor (P, V, D), in memory only as far as it is read or written.
+
+    Shared also where it is only read: Linux refuses a private mapping larger than its memory.
+    """
+    flat = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
     return flat.view(*shape)
 
 
 def read_table(store: Store) -> Tensor:
     """(P, V, D) of a whole store."""
     facts = store.facts()
-    return open_table(store.path, facts["shape"], getattr(torch, facts["dtype"]), write=False)
+    return open_table(store.path, facts["shape"], getattr(torch, facts["dtype"]))

@@ -16,7 +16,7 @@ of them take:
 
 from itertools import pairwise
 
-from thaw.cache_choice import CacheChoice, CacheFeatures
+from thaw.cache_choice import CacheChoice, When
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
 from thaw.groups import HEAD
@@ -37,8 +37,8 @@ def freeze_unfreeze(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
-    cache_features: CacheFeatures = "auto",
-    views: int = 1,
+    cache_features: When = "auto",
+    views: int | None = None,
 ) -> Plan:
     """Train the head on the frozen body, then everything with layer-wise rates."""
     _check_unfreeze(unfreeze_epoch, max_epochs, unfreeze_on_plateau)
@@ -57,8 +57,8 @@ def feature_extraction(
     max_epochs: int,
     *,
     frozen: PhaseSettings,
-    cache_features: CacheFeatures = "auto",
-    views: int = 1,
+    cache_features: When = "auto",
+    views: int | None = None,
 ) -> Plan:
     """Train the head only."""
     phase = _frozen(groups, max_epochs, frozen)
@@ -122,8 +122,8 @@ def partial(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
-    cache_features: CacheFeatures = "auto",
-    views: int = 1,
+    cache_features: When = "auto",
+    views: int | None = None,
 ) -> Plan:
     """Train the head, then the top of the body with it; the rest stays frozen for good.
 
@@ -159,8 +159,8 @@ def gradual(
     rates: Rates | None = None,
     batchnorm: BatchNormMode = "train",
     unfreeze_on_plateau: Plateau = NEVER,
-    cache_features: CacheFeatures = "auto",
-    views: int = 1,
+    cache_features: When = "auto",
+    views: int | None = None,
 ) -> Plan:
     """Train the head, then unfreeze one layer group after another, from the head down.
 

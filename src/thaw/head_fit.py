@@ -15,13 +15,16 @@ from thaw.plan import Plan
 from thaw.solvers import Solution, logistic, ridge
 
 
-def plan_with_fit(plan: Plan, fit: Fit, *, validates: bool, mixes: bool, balanced: bool) -> Plan:
+def plan_with_fit(
+    plan: Plan, fit: Fit, *, validates: bool, validate_every: int, mixes: bool, balanced: bool
+) -> Plan:
     """The plan whose first phase solves the head: one epoch on cached features, at rate 0.
 
     Args:
         plan: of the run.
         fit: how; "sgd" leaves the plan as it is.
-        validates: whether there are validation photos, which the strength is chosen on.
+        validates: whether there is a validation, which the strength is chosen on.
+        validate_every: epochs between two of them.
         mixes, balanced: whether pictures are mixed, and classes drawn equally often.
 
     Raises:
@@ -34,11 +37,15 @@ def plan_with_fit(plan: Plan, fit: Fit, *, validates: bool, mixes: bool, balance
     if first.rates.keys() != {HEAD}:
         mended = "needs a first phase that trains the head alone, like finetune=freeze_unfreeze"
     elif first.epochs != 1:
-        key = "trainer.max_epochs" if len(plan.phases) == 1 else "finetune.unfreeze_epoch"
+        key = "finetune.phases.1.start" if plan.mode == "phases" else "finetune.unfreeze_epoch"
+        key = "trainer.max_epochs" if len(plan.phases) == 1 else key
         mended = f"solves the head before the first step, and {first.epochs} epochs would repeat " \
                  f"it; set {key}=1"  # fmt: skip
     elif not validates:
-        mended = "chooses its strength on validation photos; set data.val_fraction=0.2"
+        mended = "chooses its strength on validation photos; set data.val_fraction=0.2 and no " \
+                 "trainer.limit_val_batches=0"  # fmt: skip
+    elif validate_every != 1:
+        mended = "needs a validation after its epoch; set trainer.check_val_every_n_epoch=1"
     elif mixes and first.settings.mix:
         mended = f"has no mixed pictures; set {first.key}.mix=false"
     elif balanced:

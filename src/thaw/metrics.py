@@ -43,7 +43,7 @@ class Means:
     def add(self, values: Mapping[str, Tensor], weight: int) -> None:
         """One step's means over `weight` photos."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value * weight
+            self.sums[name] = self.sums.get(name, 0) + value.float() * weight
         self.weight += weight
 
     def take(self) -> tuple[dict[str, Tensor], int]:

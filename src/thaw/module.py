@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
+from thaw.device import clip_gradients
 from thaw.errors import ConfigError
 from thaw.metrics import MODES, Means, make_metrics
 from thaw.optim import parameter_groups
@@ -75,6 +76,7 @@ class TransferModule(pl.LightningModule):
         self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
         # apart: validation begins before the training epoch is counted up
         self.means, self.eval_means = Means(), Means()
+        self.shown_loss: float | None = None  # in the progress bar
         splits = ("val", "test")
         self.metrics = nn.ModuleDict({name: make_metrics(len(classes), name) for name in splits})
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -103,7 +105,7 @@ class TransferModule(pl.LightningModule):
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
         if images.dtype == torch.uint8:
-            images = self.normalise(images)
+            images = self.normalise(images).to(next(self.classifier.parameters()).dtype)
         return images.contiguous(memory_format=self.memory_format)
 
     def configure_optimizers(self) -> Any:
@@ -144,8 +146,9 @@ class TransferModule(pl.LightningModule):
             means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
         self.means.add(means, len(labels))
         every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if (self.global_step + 1) % max(1, every) == 0:  # when loggers write it, not in every step
-            self.log("train/loss_step", loss, prog_bar=True, on_step=True)
+        if (self.global_step + 1) % max(1, every) == 0:  # when loggers write: a GPU waits for it
+            self.shown_loss = loss.item()
+            self.log("train/loss_step", self.shown_loss, on_step=True)
         return loss * self._share_of_step(batch_idx)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
@@ -157,6 +160,13 @@ class TransferModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Counts from here."""
         self.means.take()
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:  # fmt: skip
+        """Clips in bf16 too, see `device.clip_gradients`."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Updates the metrics of val/."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-from thaw.cache_choice import CacheChoice, CacheFeatures
+from thaw.cache_choice import CacheChoice, When
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, near, shown
 from thaw.groups import HEAD
@@ -42,8 +42,8 @@ def phases(
     max_epochs: int,
     *,
     phases: Sequence[Mapping[str, Any]],
-    cache_features: CacheFeatures = "auto",
-    views: int = 1,
+    cache_features: When = "auto",
+    views: int | None = None,
 ) -> Plan:
     """Whatever the user writes: a list of phases, each with the settings of `PhaseItem`.
 

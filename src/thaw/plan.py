@@ -11,7 +11,7 @@ from typing import get_args
 from thaw.cache_choice import CacheChoice
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
-from thaw.groups import LayerGroup
+from thaw.groups import HEAD, LayerGroup
 from thaw.head import Fit
 from thaw.plateau import NEVER, Plateau
 from thaw.schedule import Schedule, factor, plateaus
@@ -128,10 +128,17 @@ class Plan:
                 f"{self.watches}: goes by {monitor}, and there are no validation photos to measure "
                 "it on; set data.val_fraction=0.2"
             )
-        if self.cache.features is True and not any(self.views(p, mixes) for p in self.phases):
+        cached = [phase for phase in self.phases if self.views(phase, mixes)]
+        if self.cache.features is True and not cached:
             raise ConfigError(
                 "finetune.cache_features=true: has no effect, since no phase trains the head alone "
                 "on unmixed pictures; set auto or false, or finetune.frozen.mix=false"
+            )
+        if self.cache.views is not None and not any(p.settings.augment for p in cached):
+            raise ConfigError(
+                f"finetune.views={self.cache.views}: has no effect, since no phase trains on "
+                "cached features of augmented photos (finetune.cache_features=auto wants more "
+                "epochs than views; true caches them all the same); set finetune.views=null"
             )
         if self.watches and validate_every != 1:
             raise ConfigError(
@@ -163,6 +170,9 @@ class Plan:
             mixes: whether mixup or CutMix is chosen.
         """
         settings = phase.settings
+        before = self.phases[: self.phases.index(phase)]
+        if any(set(earlier.rates) != {HEAD} for earlier in before):
+            return 0  # the body is no longer what later runs have; nor what an average of it is
         return self.cache.views_in(
             phase.rates, epochs=phase.epochs, augment=settings.augment, mixes=mixes and settings.mix
         )

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from thaw.features import view_key
 from thaw.groups import HEAD
 from thaw.module import TransferModule
 from thaw.plan import Plan
@@ -23,8 +24,8 @@ class Record(pl.Callback):
 
     Attributes:
         history: one dict an epoch: epoch, phase and all logged metrics.
-        phases: name -> {"epochs", "seconds", "images"}; seconds include validation, images are
-            those that went through the model in training and validation.
+        phases: name -> {"epochs", "seconds", "images"}; seconds include validation and the
+            features that are computed, images are those of all batches, as photos or features.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -144,10 +145,11 @@ class LogFirstBatch(pl.Callback):
         images = batch[0][: self.images]
         loader: Any = trainer.train_dataloader
         if images.ndim == 2:  # cached features: the photos that they are of
-            keys = itertools.islice(iter(loader.sampler), len(images))
+            keys = [view_key(key[0], loader.features.view(key))
+                    for key in itertools.islice(iter(loader.sampler), len(images))]  # fmt: skip
             images = torch.stack([loader.dataset[key][0] for key in keys])
         images = images.detach().cpu()  # (N, 3, H, W)
-        grid = make_grid(images, nrow=8) / 255
+        grid = make_grid(images.float(), nrow=8, normalize=True)
         save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -163,6 +165,9 @@ class ProgressBar(TQDMProgressBar):
         """What stands at the right of the bar."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)
+        assert isinstance(pl_module, TransferModule)
+        if trainer.training and pl_module.shown_loss is not None:
+            shown["loss"] = f"{pl_module.shown_loss:.3f}"
         rates = current_rates(trainer)
         if trainer.training and rates:
             shown["lr"] = f"{rates[f'lr/{HEAD}']:.1e}"

@@ -5,6 +5,8 @@ What does not match its note (cut short, changed, of other weights) is made anew
 
 import hashlib
 import json
+import os
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,23 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def begin(self, size: int) -> None:
-        """An empty file of `size` bytes."""
-        with self.part.open("wb") as file:
-            file.truncate(size)
+    def begin(self, size: int) -> bool:
+        """An empty file of `size` bytes; False where there is no room for it.
+
+        The room is taken at once where the system can: a file that is written through memory would
+        else end the process on a disk that has filled up meanwhile.
+        """
+        try:
+            if shutil.disk_usage(self.part.parent).free < 1.1 * size:
+                return False
+            with self.part.open("wb") as file:
+                if hasattr(os, "posix_fallocate") and size:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+        except OSError:  # full, or a quota is
+            self.part.unlink(missing_ok=True)
+            return False
+        return True
 
     def finish(self, **facts: Any) -> None:
         """Puts the file in its place, and the note beside it, with plain facts to read it by."""

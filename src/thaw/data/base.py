@@ -168,10 +168,12 @@ class PhotoDataModule(LightningDataModule):
             return None
         trainer = self.trainer
         if split not in self._kept:
-            assert self.shrink is not None
+            if self.shrink is None:
+                raise ConfigError(f"{self.name}: shrink is None; data.cache={self.cache} needs it.")
             self._kept[split] = keep(
                 photos, self.shrink, self.cache, folder=self.cache_dir / "pictures",
                 workers=workers, label=f"{split}, {len(photos):,} photos",
+                sharers=trainer.num_devices if trainer else 1,
                 loud=trainer is None or trainer.is_global_zero,
                 bar=trainer is not None and trainer.progress_bar_callback is not None,
             )  # fmt: skip

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -39,11 +39,19 @@ class Pictures:
         blocks: the pixels of many pictures one after the other, uint8 (bytes,) each.
         places: (P, 4) int64: block, first byte, H and W of each picture.
         shrunk: what was done to them, for fingerprints.
+        path: of the file that the only block is; None: they are in memory.
     """
 
     blocks: list[Tensor]
     places: Tensor
     shrunk: str
+    path: Path | None = None
+
+    def __reduce__(self) -> Any:
+        """A file is opened again in a worker that is spawned; else all of it would be copied."""
+        if self.path is None:
+            return Pictures, (self.blocks, self.places, self.shrunk)
+        return open_pictures, (self.path, len(self.places), self.shrunk)
 
     def __getitem__(self, index: int) -> Tensor:
         block, start, height, width = self.places[index].tolist()
@@ -67,7 +75,7 @@ class _Shrunken(Dataset[Tensor]):
 
 def keep(
     photos: Photos, shrink: Shrink, where: Where, *, folder: Path, workers: int, label: str,
-    loud: bool = True, bar: bool = False,
+    sharers: int = 1, loud: bool = True, bar: bool = False,
 ) -> Pictures | None:  # fmt: skip
     """Decodes all photos once; None where there is no room, which is said.
 
@@ -78,13 +86,14 @@ def keep(
         folder: for the files of "disk".
         workers: processes that decode.
         label: of the photos, for the lines and the bar.
+        sharers: processes on this machine that keep their own in "ram".
         loud: whether to print lines.
         bar: whether to show one, with images a second.
     """
     dataset = _Shrunken(photos, shrink)
     say = print if loud else lambda text: None
     if where == "ram":
-        if not _fits(dataset, psutil.virtual_memory().available, "memory", label, say):
+        if not _fits(dataset, free_memory() // sharers, "memory", label, say):
             return None
         return _in_memory(dataset, _reader(dataset, workers, bar and loud, label))
     what = {
@@ -92,15 +101,19 @@ def keep(
         "shrink": repr(shrink),
         "versions": [torchvision.__version__, torch.__version__, PIL.__version__],
     }
-    store = Store(folder, what)
-    with store.lock:
-        if store.is_whole():
-            say(f"pictures from cache: {label}")
-        elif not _fits(dataset, shutil.disk_usage(folder).free, str(folder), label, say):
-            return None
-        else:
-            _write(store, len(dataset), _reader(dataset, workers, bar and loud, label))
-    return _mapped(store, len(dataset), repr(shrink))
+    try:
+        store = Store(folder, what)
+        with store.lock:
+            if store.is_whole():
+                say(f"pictures from cache: {label}")
+            elif not _fits(dataset, shutil.disk_usage(folder).free, str(folder), label, say):
+                return None
+            else:
+                _write(store, len(dataset), _reader(dataset, workers, bar and loud, label))
+    except OSError as error:  # a full disk, a folder that cannot be written
+        say(f"pictures: {label}, {error}: decoding them in every epoch")
+        return None
+    return open_pictures(store.path, len(dataset), repr(shrink))
 
 
 def _fits(
@@ -137,7 +150,7 @@ def _in_memory(dataset: _Shrunken, pictures: Iterator[Tensor]) -> Pictures:
     for picture in pictures:
         height, width, _ = picture.shape
         places.append((len(blocks), size, height, width))
-        waiting.append(picture.reshape(-1))
+        waiting.append(picture.reshape(-1).clone())  # else a file of the worker stays open
         size += picture.numel()
         if size >= CHUNK:
             blocks.append(torch.cat(waiting))
@@ -150,20 +163,36 @@ def _in_memory(dataset: _Shrunken, pictures: Iterator[Tensor]) -> Pictures:
 def _write(store: Store, number: int, pictures: Iterator[Tensor]) -> None:
     """Pixels of all pictures, then (P, 2) int32: their heights and widths."""
     sizes = np.zeros((number, 2), dtype="<i4")
-    with store.part.open("wb") as file:
-        for index, picture in enumerate(pictures):
-            sizes[index] = picture.shape[:2]
-            file.write(picture.numpy().data)
-        file.write(sizes.data)
-    store.finish(number=number)
+    try:
+        with store.part.open("wb") as file:
+            for index, picture in enumerate(pictures):
+                sizes[index] = picture.shape[:2]
+                file.write(picture.numpy().data)
+            file.write(sizes.data)
+        store.finish(number=number)
+    finally:
+        store.part.unlink(missing_ok=True)  # there only where it was not finished
 
 
-def _mapped(store: Store, number: int, shrunk: str) -> Pictures:
-    size = store.path.stat().st_size
-    flat = torch.from_file(str(store.path), shared=False, size=size, dtype=torch.uint8)
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container (Linux, v2)."""
+    free = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    if limit.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, int(most) - int(used.read_text()))
+    return free
+
+
+def open_pictures(path: Path, number: int, shrunk: str) -> Pictures:
+    """A whole file of `number` pictures, in memory only as far as it is read.
+
+    Shared also where it is only read: Linux refuses a private mapping larger than its memory.
+    """
+    size = path.stat().st_size
+    flat = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
     tail = flat[size - 8 * number :].numpy().tobytes()
     sizes = torch.from_numpy(np.frombuffer(tail, "<i4").reshape(number, 2).astype(np.int64))
     ends = (3 * sizes.prod(1)).cumsum(0)
     starts = ends - 3 * sizes.prod(1)
     places = torch.cat([torch.zeros(number, 1, dtype=torch.int64), starts[:, None], sizes], 1)
-    return Pictures([flat], places, shrunk)
+    return Pictures([flat], places, shrunk, path)
