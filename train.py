@@ -90,7 +90,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         plan = replace(plan, cache=plan.cache.on_some_batches())
     plan = plan_with_fit(
         plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
-        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=data.balanced,
+        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=bool(cfg.data.get("balanced")),
     )  # fmt: skip
     plan.check(
         monitor=cfg.monitor, validates=validates, mixes=mix is not None,
