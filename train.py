@@ -39,7 +39,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     from thaw import device, metrics, report, transforms
     from thaw.caching import CacheFeatures
-    from thaw.callbacks import ApplyPlan, GracefulStop, check_callbacks
+    from thaw.callbacks import ApplyPlan, check_callbacks
+    from thaw.checkpoints import GracefulStop
     from thaw.classifier import Classifier
     from thaw.head import fit_of
     from thaw.head_fit import FitHead, plan_with_fit
@@ -117,8 +118,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 6. Trainer
     callbacks = config.build_all(
-        metrics.monitor_modes(settings["callbacks"], validates=validates), "callbacks"
-    )
+        metrics.monitor_modes(
+            settings["callbacks"], validates=validates,
+            validate_every=cfg.trainer.check_val_every_n_epoch,
+        ),
+        "callbacks",
+    )  # fmt: skip
     check_callbacks(callbacks, plan)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)

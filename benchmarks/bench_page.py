@@ -88,7 +88,7 @@ SYSTEMS_NOTE = (
     "it; the first step lies in the frozen phase, after the pass that caches features where there "
     "is one. Seconds in all go from the start of the process to the end of training, the test is "
     "apart. Images are those of training and validation. thaw tests its best epoch, the others "
-    "their last. Memory: the most that a process and its workers held, looked at once a second."
+    "their last. Memory: the most that a process and its workers held, looked at each five seconds."
 )
 
 

@@ -161,7 +161,7 @@ class Bench:
 
 
 class Peak(threading.Thread):
-    """Looks once a second at the memory of a process and its children."""
+    """Looks every five seconds at the memory of a process and its children: looking costs time."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -170,7 +170,7 @@ class Peak(threading.Thread):
 
     def run(self) -> None:
         """Until `stop`."""
-        while not self.over.wait(1.0):
+        while not self.over.wait(5.0):
             self.bytes = max(self.bytes, self.now())
 
     def now(self) -> int:

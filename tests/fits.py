@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thaw import finetune
-from thaw.callbacks import ApplyPlan, SaveLast
+from thaw.callbacks import ApplyPlan
+from thaw.checkpoints import SaveLast
 from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
 from thaw.module import TransferModule

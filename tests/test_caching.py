@@ -23,8 +23,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("photos"))
 
 
-def run(photos: Path, output: Path, *settings: str) -> dict[str, Any]:
-    every = [*SMALL, *TWO_AND_TWO, f"data.root={photos}", "test=false",
+def run(photos: Path, output: Path, *settings: str, only: bool = False) -> dict[str, Any]:
+    """Two frozen epochs and two unfrozen ones, or `only` what the settings say."""
+    every = [*SMALL, *(() if only else TWO_AND_TWO), f"data.root={photos}", "test=false",
              f"paths.cache_dir={output.parent / 'cache'}", *settings]  # fmt: skip
     return train.run(configuration(output, *every))
 
@@ -107,6 +108,43 @@ def test_the_second_run_computes_nothing(
     assert "features: train" in capsys.readouterr().out
     three = last(tmp_path / "third")["state_dict"]
     assert all(torch.equal(value, three[name]) for name, value in one.items())
+
+
+def test_validation_in_some_epochs_is_on_features_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Count(monkeypatch)
+    run(photos, tmp_path / "run", "finetune=feature_extraction", "finetune.views=1",
+        "trainer.check_val_every_n_epoch=2", only=True)  # fmt: skip
+    assert count.images == 24 + 12 + 2
+
+
+def test_a_second_phase_of_the_head_has_views_of_its_own(
+    photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """The first without augmentation; and no cache once the body was trained."""
+    head = "groups: 0, lr: 1e-3"
+    phases = (
+        f"finetune.phases=[{{{head}, augment: false}}, {{start: 1, {head}}}, "
+        f"{{start: 2, lr: 1e-3}}, {{start: 3, {head}}}]"
+    )
+    run(photos, tmp_path / "run", "finetune=phases", phases, CACHE, only=True)
+    printed = capsys.readouterr().out
+    assert "cached features, 1 view each  cached features, 2 views each  photos" in printed
+    assert "features: train, 24 photos, 1 view each" in printed
+    assert "features: train, 24 photos, 2 views each" in printed
+    assert printed.count("features: train") == 2
+
+
+def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
+    """From the third of six steps of the first epoch."""
+    keep = (CACHE, "finetune.views=2")
+    save = ("+callbacks.each._target_=fits.Save", f"+callbacks.each.folder={tmp_path}",
+            "+callbacks.each.steps=[3]")  # fmt: skip
+    run(photos, tmp_path / "whole", *keep, *save)
+    run(photos, tmp_path / "again", *keep, f"ckpt_path={tmp_path / 'step3.ckpt'}")
+    one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])

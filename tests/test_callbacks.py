@@ -17,8 +17,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
 
-from thaw.callbacks import ApplyPlan, GracefulStop, SaveLast, StopEarly, check_callbacks
-from thaw.errors import ConfigError
+from thaw.callbacks import ApplyPlan, StopEarly, check_callbacks
+from thaw.checkpoints import GracefulStop, SaveLast
+from thaw.errors import ConfigError, Interrupted
 from thaw.finetune import feature_extraction, freeze_unfreeze
 from thaw.module import TransferModule
 from thaw.plan import PhaseSettings, Plan
@@ -236,6 +237,19 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
         fit(tmp_path, two_phases(2), stop, Look(), enable_checkpointing=True)
     assert set(during) == {stop._ask}
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
+    """So that a sweep does not go on with its next run."""
+    stop = GracefulStop(tmp_path)
+
+    class Ask(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            stop.asked = trainer.current_epoch == 2 and trainer.is_last_batch
+
+    with pytest.raises(Interrupted):
+        fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
+    assert torch.load(stop.path, weights_only=True)["epoch"] == 2
 
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

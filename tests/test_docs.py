@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from pathlib import Path
-from statistics import fmean, median
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -88,15 +87,9 @@ def test_the_table_of_proofs_is_the_measured_one() -> None:
         assert cells == verdicts, name
 
 
-def test_the_table_of_systems_is_the_measured_one() -> None:
-    """benchmarks/bench.json, which `make bench` writes: mean accuracies, median seconds."""
-    measured = json.loads((ROOT / "benchmarks" / "bench.json").read_text())["systems"]
-    titles = {"thaw": "thaw", "lightning": "Lightning + BackboneFinetuning", "timm": "timm",
-              "plain": "plain PyTorch", "fastai": "fastai `fine_tune`"}  # fmt: skip
-    for name, title in titles.items():
-        runs = measured[name]
-        expected = [f"{fmean(run['test'] for run in runs):.3f}"]
-        for part in ("trained", "frozen", "unfrozen"):
-            expected.append(f"{median(run['seconds'][part] for run in runs):.0f}")
-        line = next(line for line in README.splitlines() if line.startswith(f"| {title} |"))
-        assert [cell.strip(" *") for cell in line.strip("|").split("|")[1:]] == expected, name
+def test_the_table_of_targets_is_the_measured_one() -> None:
+    """benchmarks/bench.json, which `make bench` writes; what is missed is said too."""
+    for target in json.loads((ROOT / "benchmarks" / "bench.json").read_text())["targets"]:
+        met = "yes" if target["met"] else "**no**"
+        line = f"| {target['name']} | {target['value']:.3g}: {target['how']} | {target['limit']} "
+        assert f"{line}| {met} |" in README, target["name"]

@@ -111,6 +111,15 @@ def test_the_mode_follows_from_the_metric(metric: str, mode: str) -> None:
     assert "mode" not in nodes["checkpoint"]
 
 
+def test_checkpoints_are_chosen_among_epochs_that_are_validated() -> None:
+    nodes = monitor_modes({"checkpoint": CHECKPOINT}, validates=True, validate_every=3)
+    assert nodes["checkpoint"]["every_n_epochs"] == 3
+    assert (
+        "every_n_epochs"
+        not in monitor_modes({"checkpoint": CHECKPOINT}, validates=True)["checkpoint"]
+    )  # Lightning's own default
+
+
 def test_callbacks_that_are_off_stay_off() -> None:
     assert monitor_modes(None, validates=True) == {}
     assert monitor_modes({"progress": None}, validates=True) == {"progress": None}

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -37,6 +38,11 @@ class CacheFeatures(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run resumed inside an epoch has no start of one."""
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning makes the loader before the first validation, which may be a later epoch's."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -79,7 +81,36 @@ def make_metrics(num_classes: int, split: str) -> MetricCollection:
     )
 
 
-def monitor_modes(callbacks: Mapping[str, Any] | None, *, validates: bool) -> dict[str, Any]:
+class Scores(nn.Module):
+    """All metrics of a split over an epoch, logged once, at its end.
+
+    In every step Lightning would take as long to note a metric as it takes to update it.
+    """
+
+    def __init__(self, num_classes: int, split: str) -> None:
+        super().__init__()
+        self.split = split
+        self.metrics = make_metrics(num_classes, split)
+        self.means = Means()
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Class scores (N, K) and labels (N,) of a batch."""
+        scores = scores.float()
+        self.metrics.update(scores.softmax(1), labels)
+        # plain cross-entropy, comparable whatever the training loss smooths
+        self.means.add({f"{self.split}/loss": cross_entropy(scores, labels)}, len(labels))
+
+    def log(self, module: LightningModule) -> None:
+        """Over the photos of all ranks; begins anew."""
+        means, weight = self.means.take()
+        module.log_dict(means, batch_size=weight, sync_dist=True)
+        module.log_dict(self.metrics.compute(), sync_dist=True)  # equal on all ranks already
+        self.metrics.reset()
+
+
+def monitor_modes(
+    callbacks: Mapping[str, Any] | None, *, validates: bool, validate_every: int = 1
+) -> dict[str, Any]:
     """Callback nodes with `mode` filled in wherever a metric is monitored.
 
     So the metric is chosen in one place, and "max" for a loss cannot happen.
@@ -88,6 +119,7 @@ def monitor_modes(callbacks: Mapping[str, Any] | None, *, validates: bool) -> di
         callbacks: nodes by name.
         validates: whether there are validation photos. Without, checkpoints go by nothing: the
             best is the last.
+        validate_every: epochs between two validations; checkpoints are chosen among those epochs.
 
     Raises:
         ConfigError: a metric that is not logged on the validation split, or early stopping
@@ -107,6 +139,8 @@ def monitor_modes(callbacks: Mapping[str, Any] | None, *, validates: bool) -> di
             )
         if validates:
             nodes[name] = {"mode": MODES[metric], **node}
+            if name == "checkpoint" and validate_every > 1:
+                nodes[name] = {"every_n_epochs": validate_every, **nodes[name]}
         elif name == "checkpoint":
             nodes[name] = {**node, "monitor": None}
         else:

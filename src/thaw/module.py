@@ -6,18 +6,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
 from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
 from thaw.device import clip_gradients
 from thaw.errors import ConfigError
-from thaw.metrics import MODES, Means, make_metrics
+from thaw.metrics import MODES, Means, Scores
 from thaw.optim import parameter_groups
 from thaw.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
@@ -74,11 +73,10 @@ class TransferModule(pl.LightningModule):
         self.seed = seed
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
-        # apart: validation begins before the training epoch is counted up
-        self.means, self.eval_means = Means(), Means()
+        self.means = Means()  # of training
         self.shown_loss: float | None = None  # in the progress bar
-        splits = ("val", "test")
-        self.metrics = nn.ModuleDict({name: make_metrics(len(classes), name) for name in splits})
+        self.val_scores = Scores(len(classes), "val")
+        self.test_scores = Scores(len(classes), "test")
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -169,12 +167,12 @@ class TransferModule(pl.LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Updates the metrics of val/."""
-        self._evaluate(batch, "val")
+        """Counts for val/."""
+        self.val_scores.add(self(batch[0]), batch[1])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Updates the metrics of test/."""
-        self._evaluate(batch, "test")
+        """Counts for test/."""
+        self.test_scores.add(self(batch[0]), batch[1])
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
         """Class probabilities (N, K)."""
@@ -183,11 +181,11 @@ class TransferModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/."""
-        self._log_metrics("val")
+        self.val_scores.log(self)
 
     def on_test_epoch_end(self) -> None:
         """Logs test/."""
-        self._log_metrics("test")
+        self.test_scores.log(self)
 
     def on_train_epoch_end(self) -> None:
         """Brings the plan up to date; what goes by validation finds the value of each epoch."""
@@ -240,21 +238,3 @@ class TransferModule(pl.LightningModule):
         left = int(self.trainer.num_training_batches) % every
         is_last_step = batch_idx >= int(self.trainer.num_training_batches) - left
         return every / left if left and is_last_step else 1.0
-
-    def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
-        images, labels = batch
-        scores = self(images)
-        metrics = self.metrics[split]
-        assert isinstance(metrics, MetricCollection)
-        metrics.update(scores.float().softmax(1), labels)
-        # plain cross-entropy, comparable whatever the training loss smooths
-        loss = functional.cross_entropy(scores.float(), labels)
-        self.eval_means.add({f"{split}/loss": loss}, len(labels))
-
-    def _log_metrics(self, split: str) -> None:
-        means, weight = self.eval_means.take()
-        self.log_dict(means, batch_size=weight, sync_dist=True)
-        metrics = self.metrics[split]
-        assert isinstance(metrics, MetricCollection)
-        self.log_dict(metrics.compute(), sync_dist=True)  # equal on all ranks already
-        metrics.reset()
