@@ -121,8 +121,8 @@ def on_plateau(schedule: PhaseSettings) -> Plan:
 class Save(Checkpoint):
     """A checkpoint after each of the given optimiser steps, as GracefulStop would."""
 
-    def __init__(self, folder: Path, steps: Sequence[int]) -> None:
-        self.folder, self.steps = folder, steps
+    def __init__(self, folder: Path | str, steps: Sequence[int]) -> None:
+        self.folder, self.steps = Path(folder), steps
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step

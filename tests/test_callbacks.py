@@ -249,7 +249,7 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
-    assert torch.load(stop.path, weights_only=True)["epoch"] == 2
+    assert torch.load(stop.path, weights_only=True)["epoch"] == 3  # all three are done
 
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
