@@ -1,7 +1,7 @@
 """thaw beside what people use, in one run on one machine: seconds, accuracy, memory, and floors.
 
     make bench                                 all of it; writes bench.json, bench.md and bench.png
-    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3 minutes: does it all work?
+    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3.5 minutes: does all work?
     make bench ARGS="--seeds 0,1,2"            the table's accuracies over three seeds
     make bench ARGS="--part floors"            a part: systems, floors, loading, overhead, startup
     make bench ARGS="--part systems --only thaw,timm"
