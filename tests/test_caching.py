@@ -1,6 +1,7 @@
 """The frozen phase on cached features is the frozen phase, and the unfrozen one goes on from it."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -167,6 +168,21 @@ def test_a_full_disk_goes_on_without(
     run(photos, tmp_path / "run", CACHE)
     assert "0 MB free: going on without a cache" in capsys.readouterr().out
     assert not list((tmp_path / "cache" / "features").glob("*.bin"))
+
+
+@pytest.mark.parametrize(
+    ("cache", "said"),
+    [
+        ("finetune.views=1", r"^features: train, .*cache.*: going on without a cache$"),
+        ("data.cache=disk", r"^pictures: train, .*cache.*: decoding them in every epoch$"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_goes_on_without(
+    photos: Path, tmp_path: Path, capsys: Any, cache: str, said: str
+) -> None:
+    (tmp_path / "cache").write_text("a file, where the folder should be")
+    run(photos, tmp_path / "run", cache)
+    assert re.search(said, capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_rows_are_all_views_with_their_labels() -> None:
 def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "features", {"number": 3, "views": 2})
     shape = (3, 2, 4)
-    assert found.begin(4 * 24)
+    found.take()
+    found.begin(4 * 24)
     table = open_table(found.part, shape, torch.float32)
     table.copy_(torch.arange(24.0).view(shape))
     assert not found.is_whole()
@@ -106,7 +107,11 @@ def store(tmp_path: Path) -> Store:
 def test_what_is_written_is_read(store: Store) -> None:
     assert store.is_whole()
     assert torch.equal(read_table(store), torch.arange(24.0).view(3, 2, 4))
-    assert [path.suffix for path in sorted(store.path.parent.iterdir())] == [".bin", ".json"]
+    assert [path.suffix for path in sorted(store.path.parent.iterdir())] == [
+        ".bin",
+        ".json",
+        ".lock",
+    ]
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "no note", "broken note"])

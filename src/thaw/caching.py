@@ -1,7 +1,8 @@
 """The Lightning callback that gives the head features instead of photos in the frozen phase."""
 
 import math
-import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,12 +77,8 @@ class CacheFeatures(pl.Callback):
             precision=str(trainer.precision), device=module.device,
         )  # fmt: skip
         label = f"{split}, {len(dataset):,} photos, {views} view{'s' if views > 1 else ''} each"
-        try:
-            store = Store(self.folder, what)
-            if trainer.is_global_zero:
-                store.lock.acquire()  # another run may be at work on the same file
-        except OSError as error:  # a folder that cannot be written
-            self._say(trainer, f"features: {label}, {error}: going on without a cache")
+        store = Store(self.folder, what)
+        if self._refused(trainer, label, store.take):  # another run may be at work on it
             return None
         try:
             whole = trainer.is_global_zero and store.is_whole()
@@ -101,13 +98,7 @@ class CacheFeatures(pl.Callback):
         first = self._run(trainer, module, loader.dataset[0][0][None])
         shape = (store.what["number"], store.what["views"], first.shape[1])
         size = math.prod(shape) * first.dtype.itemsize
-        if not trainer.strategy.broadcast(trainer.is_global_zero and store.begin(size)):
-            free = shutil.disk_usage(self.folder).free
-            self._say(
-                trainer,
-                f"features: {label}, would take {size / 1e6:,.1f} MB, and {self.folder} has "
-                f"{free / 1e6:,.0f} MB free: going on without a cache",
-            )
+        if self._refused(trainer, label, partial(store.begin, size)):
             return False
         self._say(trainer, f"features: {label}, {size / 1e6:,.1f} MB")
         self._fill(trainer, module, loader, open_table(store.part, shape, first.dtype))
@@ -116,6 +107,17 @@ class CacheFeatures(pl.Callback):
             store.finish(shape=list(shape), dtype=str(first.dtype).removeprefix("torch."))
         trainer.strategy.barrier()
         return True
+
+    def _refused(self, trainer: pl.Trainer, label: str, work: Callable[[], object]) -> bool:
+        """Whether the system refused what the first rank tried; all ranks hear, it is said once."""
+        why = ""
+        if trainer.is_global_zero:
+            try:
+                work()
+            except OSError as error:  # a full disk, a folder that cannot be written
+                why = str(error)
+                self._say(trainer, f"features: {label}, {why}: going on without a cache")
+        return bool(trainer.strategy.broadcast(why))
 
     def _say(self, trainer: pl.Trainer, text: str) -> None:
         if trainer.is_global_zero:

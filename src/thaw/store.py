@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import zlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ class Store:
     """
 
     def __init__(self, folder: Path, what: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.what = what
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
         self.path = folder / f"{name}.bin"
@@ -43,23 +43,36 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def begin(self, size: int) -> bool:
-        """An empty file of `size` bytes; False where there is no room for it.
+    def take(self) -> AbstractContextManager[object]:
+        """Takes the lock, and gives it back at the end of a `with`; the folder is made for it.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.lock.acquire()
+
+    def begin(self, size: int) -> None:
+        """An empty file of `size` bytes.
 
         The room is taken at once where the system can: a file that is written through memory would
         else end the process on a disk that has filled up meanwhile.
+
+        Raises:
+            OSError: there is no room for it, or a quota leaves none.
         """
+        free = shutil.disk_usage(self.part.parent).free
+        if free < 1.1 * size:
+            needed = f"would take {size / 1e6:,.1f} MB"
+            raise OSError(f"{needed}, and {self.part.parent} has {free / 1e6:,.0f} MB free")
         try:
-            if shutil.disk_usage(self.part.parent).free < 1.1 * size:
-                return False
             with self.part.open("wb") as file:
                 if hasattr(os, "posix_fallocate") and size:
                     os.posix_fallocate(file.fileno(), 0, size)
                 file.truncate(size)
-        except OSError:  # full, or a quota is
+        except OSError:
             self.part.unlink(missing_ok=True)
-            return False
-        return True
+            raise
 
     def finish(self, **facts: Any) -> None:
         """Puts the file in its place, and the note beside it, with plain facts to read it by."""

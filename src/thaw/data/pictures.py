@@ -103,7 +103,7 @@ def keep(
     }
     try:
         store = Store(folder, what)
-        with store.lock:
+        with store.take():
             if store.is_whole():
                 say(f"pictures from cache: {label}")
             elif not _fits(dataset, shutil.disk_usage(folder).free, str(folder), label, say):
