@@ -36,7 +36,7 @@ lint: install ## ruff (lint and format) and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: install ## thaw beside fastai, timm, Lightning and plain PyTorch: seconds, accuracy; QUICK=1: 3.5 minutes
+bench: install ## thaw beside fastai, timm, Lightning and plain PyTorch: seconds, accuracy; QUICK=1: 3 minutes
 	$(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python --target $(VENV)/peers \
 	  timm==1.0.31 fastai==2.8.12 fastcore==2.2.39 fastprogress==1.0.3 fastdownload==0.0.8 \
 	  fasttransform==0.0.5 plum-dispatch==2.9.0 cloudpickle==3.1.2 beartype==0.23.1 rich==15.0.0 \

@@ -1,10 +1,11 @@
 """thaw beside what people use, in one run on one machine: seconds, accuracy, memory, and floors.
 
     make bench                                 all of it; writes bench.json, bench.md and bench.png
-    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3.5 minutes: does all work?
+    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3 minutes: does all work?
     make bench ARGS="--seeds 0,1,2"            the table's accuracies over three seeds
     make bench ARGS="--part floors"            a part: systems, floors, loading, overhead, startup
     make bench ARGS="--part systems --only thaw,timm"
+    make bench ARGS="--seeds 0,1,2 --resume"   go on after a stop; what is done is kept
 
 The job: MobileNetV2 with the weights of <data>/weights/mobilenet_v2.pth, Flowers102's official
 split, 128 pixels, 5 epochs with a frozen body and 5 with everything, batch 64, on the CPU. Parts of
@@ -17,7 +18,7 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,27 @@ from job import MEMORY_IMAGES, Job
 BLOCK = 10  # steps; TensorBoard is written to once in as many
 
 
-def systems(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
-    """The job, done by each system with each seed."""
-    found: dict[str, Any] = {name: [] for name in given.only}
+def systems(bench: Bench, given: argparse.Namespace, found: dict[str, Any]) -> Iterator[None]:
+    """The job, done by each system with each seed, but for what `found` has; yields after each."""
+    for name in given.only:
+        found.setdefault(name, [])
     for seed, name in itertools.product(given.seeds, given.only):
+        if any(run["seed"] == seed and "error" not in run for run in found[name]):
+            continue
         try:
             if name == "thaw":
                 run = bench.thaw(f"seed={seed}")
             else:
                 run = bench.peer(name, seed, bench.frozen, bench.unfrozen)
-            say(f"{name}, seed {seed}: {run['seconds']['trained']:.1f} s, test {run['test']:.4f}")
+            say(f"{name}, seed {seed}: {run['seconds']['trained']:.1f} s, test {run['test']:.4f}, "
+                f"others used {run['others']:.0%} of the CPUs")  # fmt: skip
         except FailedError as error:  # the others' figures are still worth having
             run = {"error": str(error)}
             say(run["error"])
+        found[name] = [other for other in found[name] if other["seed"] != seed]
         found[name].append({"seed": seed, **run})
         bench.forget()
-    return found
+        yield
 
 
 def floors(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
@@ -117,10 +123,51 @@ def startup(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
     return {"help": seconds}
 
 
-PARTS: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
+SHORT: dict[str, Callable[[Bench, argparse.Namespace], dict[str, Any]]] = {
     "startup": startup, "overhead": overhead, "loading": loading, "floors": floors,
-    "systems": systems,
 }  # fmt: skip
+PARTS = [*SHORT, "systems"]
+
+
+def measure(bench: Bench, given: argparse.Namespace, results: dict[str, Any]) -> Iterator[None]:
+    """Adds to `results` the parts that it lacks; yields whenever there is something to save.
+
+    Raises:
+        SystemExit: at the end, where a part failed.
+    """
+    failed: list[str] = []
+    for name in given.parts:
+        say(f"--- {name}")
+        try:
+            if name == "systems":
+                yield from systems(bench, given, results.setdefault(name, {}))
+            elif name not in results:
+                results[name] = SHORT[name](bench, given)
+                yield
+        except FailedError as error:  # the other parts are still worth having
+            failed.append(f"{name}: {error}")
+            say(failed[-1])
+    if failed:
+        raise SystemExit("failed: " + "; ".join(failed))
+
+
+def resumed(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call left in `folder`, if it is of the same machine, versions and job.
+
+    Raises:
+        SystemExit: there is none, or it is not.
+    """
+    path = folder / "bench.json"
+    if not path.exists():
+        raise SystemExit(f"--resume: there is no {path} of an earlier call; leave --resume out")
+    old = json.loads(path.read_text())
+    was = {**old["environment"], **old["settings"]}
+    now = {**new["environment"], **new["settings"]}
+    for key in ("versions", "machine", "threads", "frozen", "unfrozen", "photos"):
+        if was[key] != now[key]:
+            raise SystemExit(f"--resume: {path} has {key} = {was[key]}, this call {now[key]}; "
+                             "leave --resume out to begin anew")  # fmt: skip
+    return {**old, "settings": new["settings"]}
 
 
 def say(text: str) -> None:
@@ -147,7 +194,7 @@ def save(results: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     """Measures, prints and writes."""
-    given = options(str(__doc__).splitlines()[0], list(PARTS))
+    given = options(str(__doc__).splitlines()[0], PARTS)
     title = "QUICK: figures without meaning" if given.quick else "thaw beside what people use"
     began = time.time()
     with tempfile.TemporaryDirectory() as temporary:
@@ -161,28 +208,18 @@ def main() -> None:
         results: dict[str, Any] = {"title": title, "environment": environment(bench)}
         results["settings"] = {"frozen": bench.frozen, "unfrozen": bench.unfrozen, "photos": photos,
                                "threads": bench.threads, "seeds": given.seeds}  # fmt: skip
-        failed: list[str] = []
         partial = HERE.parent / "logs" / "bench"
-        for name in given.parts:
-            say(f"--- {name}")
-            try:
-                results[name] = PARTS[name](bench, given)
-            except FailedError as error:  # the other parts are still worth having
-                failed.append(f"{name}: {error}")
-                say(failed[-1])
-            save(results, partial)  # a long run that breaks leaves what it has
-    results["environment"]["took"] = f"{time.time() - began:.0f} s"
-    whole = (
-        not given.quick
-        and not failed
-        and set(given.parts) == set(PARTS)
-        and set(given.only) == set(TITLES)
-    )
-    folder = HERE if whole else partial
+        if given.resume:
+            results = resumed(partial, results)
+        for _ in measure(bench, given, results):
+            save(results, partial)  # a long run that is stopped leaves what it has
+    took = results["environment"].get("took", 0)
+    results["environment"]["took"] = round(took + time.time() - began)
+    save(results, partial)
+    whole = set(PARTS) <= set(results) and set(TITLES) == set(results["systems"])
+    folder = HERE if whole and not given.quick else partial
     save(results, folder)
     print(f"\n{(folder / 'bench.md').read_text(encoding='utf-8')}\n{title}; written to {folder}")
-    if failed:
-        raise SystemExit("failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":

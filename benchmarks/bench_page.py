@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 from bench_runs import TITLES
-from bench_targets import Target, seconds_of
+from bench_targets import QUIET, Target, measured, quiet, seconds_of, whole
 from matplotlib.figure import Figure
 
 COLOURS = {"set-up": "0.75", "frozen": "tab:blue", "unfrozen": "tab:orange"}
@@ -27,9 +27,9 @@ def systems(results: Mapping[str, Any]) -> str:
     images = {phase: results["settings"]["photos"] * results["settings"][phase]
               for phase in ("frozen", "unfrozen")}  # fmt: skip
     head = ["", "s to first step", "s frozen", "s unfrozen", "s in all", "test accuracy", "seeds",
-            "s of test", "peak MB", "images/s frozen", "images/s unfrozen"]  # fmt: skip
+            "s of test", "peak MB", "images/s frozen", "images/s unfrozen", "quiet"]  # fmt: skip
     rows = []
-    for name, runs in results["systems"].items():
+    for name, runs in measured(results).items():
         failed = next((run["error"] for run in runs if "error" in run), None)
         if failed:
             rows.append([TITLES[name], f"failed: {failed}", *[""] * (len(head) - 2)])
@@ -40,7 +40,8 @@ def systems(results: Mapping[str, Any]) -> str:
             [TITLES[name], *[f"{seconds_of(runs, part):.1f}" for part in parts],
              f"{fmean(run['test'] for run in runs):.3f}",
              ", ".join(f"{run['test']:.3f}" for run in runs),
-             f"{seconds_of(runs, 'test'):.1f}", f"{max(run['memory'] for run in runs):.0f}", *rates]
+             f"{seconds_of(runs, 'test'):.1f}", f"{max(run['memory'] for run in runs):.0f}", *rates,
+             f"{len(quiet(runs))} of {len(runs)}"]
         )  # fmt: skip
     return table(head, rows)
 
@@ -89,6 +90,7 @@ SYSTEMS_NOTE = (
     "is one. Seconds in all go from the start of the process to the end of training, the test is "
     "apart. Images are those of training and validation. thaw tests its best epoch, the others "
     "their last. Memory: the most that a process and its workers held, looked at each five seconds."
+    f" Seconds are medians of the quiet runs: others used at most {QUIET:.0%} of the CPUs."
 )
 
 
@@ -99,7 +101,9 @@ def environment(results: Mapping[str, Any]) -> str:
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
     """Seconds and accuracy of the systems, side by side."""
-    runs = {name: r for name, r in results["systems"].items() if not any("error" in x for x in r)}
+    runs = whole(results)
+    if not runs:
+        return
     names = list(reversed(runs))
     figure = Figure(figsize=(10, 1.6 + 0.5 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

@@ -33,11 +33,13 @@ class Ended:
 
     seconds:  from start to exit
     memory:   the most that it and its workers held together, MB; shared pages count once
+    others:   share of the machine's CPUs, 0-1, that others used meanwhile
     last:     last line of its standard output
     """
 
     seconds: float
     memory: float
+    others: float
     last: str
 
 
@@ -79,7 +81,7 @@ class Bench:
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if name not in ("peer_fastai", "peer_timm"):  # Lightning would find their rich and use it
             paths = [path for path in paths if not (Path(path) / "fastai").exists()]
-        started = time.time()
+        started, before = time.time(), others()
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *paths]),
             "OMP_NUM_THREADS": str(self.threads), "CUDA_VISIBLE_DEVICES": "",
@@ -98,11 +100,12 @@ class Bench:
             finally:
                 memory = peak.stop()
         seconds = time.time() - started
+        share = max(0.0, (others() - before) / (seconds * (psutil.cpu_count() or 1)))
         said = (folder / "out").read_text().strip().splitlines()
         if code:
             errors = (folder / "err").read_text().strip().splitlines() or said or ["no output"]
             raise FailedError(f"{name}: {errors[-1]}")
-        return Ended(seconds, memory, said[-1] if said else "")
+        return Ended(seconds, memory, share, said[-1] if said else "")
 
     def script(self, file: str, *arguments: str) -> tuple[dict[str, Any], Ended]:
         """One of this folder, and the line of JSON that it ends with."""
@@ -115,7 +118,7 @@ class Bench:
         options = {"frozen": frozen, "unfrozen": unfrozen, "seed": seed}
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         line, ended = self.script(f"peer_{name}.py", *words)
-        return {**line, "memory": ended.memory, "process": ended.seconds}
+        return {**line, **measured(ended)}
 
     def thaw(self, *settings: str, cache: Path | None = None) -> dict[str, Any]:
         """A run of train.py on the job's network and photos.
@@ -138,8 +141,7 @@ class Bench:
         seconds = {phase["name"]: phase["seconds"] for phase in results["phases"]}
         return {
             "seconds": {**seen["seconds"], **seconds}, "epochs": seen["epochs"],
-            "val": results.get("val/acc"), "test": results.get("test/acc"),
-            "memory": ended.memory, "process": ended.seconds,
+            "val": results.get("val/acc"), "test": results.get("test/acc"), **measured(ended),
         }  # fmt: skip
 
     def train(
@@ -158,6 +160,19 @@ class Bench:
         """Deletes what the runs so far wrote."""
         shutil.rmtree(self.scratch)
         self.scratch.mkdir()
+
+
+def measured(ended: Ended) -> dict[str, float]:
+    """What bench.json says of every process."""
+    return {"memory": ended.memory, "process": ended.seconds, "others": ended.others}
+
+
+def others() -> float:
+    """Seconds of CPU that anything but this process and its ended children has used so far."""
+    every = psutil.cpu_times()
+    idle = every.idle + getattr(every, "iowait", 0.0)
+    guests = getattr(every, "guest", 0.0) + getattr(every, "guest_nice", 0.0)  # in user already
+    return sum(every) - guests - idle - sum(os.times()[:4])
 
 
 class Peak(threading.Thread):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench_runs import HERE, PEERS, Bench
 from job import SPLITS
@@ -44,15 +45,18 @@ def options(about: str, parts: list[str]) -> argparse.Namespace:
     holds = "holds flowers-102/ and weights/mobilenet_v2.pth; default: THAW_DATA"
     parser.add_argument("--data", type=Path, default=data, help=holds)
     parser.add_argument("--seeds", type=lambda text: [int(x) for x in text.split(",")], default=[0])
-    parser.add_argument("--part", type=names_in(parts), default=parts, dest="parts")
+    parser.add_argument("--part", type=names_in(parts), dest="parts")
     order = [*PEERS, "thaw"]
     parser.add_argument("--only", type=names_in(order), default=order, help="systems")
     parser.add_argument("--repeats", type=int, default=3, help="of what is short")
     parser.add_argument("--threads", type=int, default=cpus, help="of tensor operations")
     parser.add_argument("--workers", type=int, default=max(1, cpus // 2), help="decoding processes")
     parser.add_argument("--quick", action="store_true", help="64 photos, 1 + 1 epochs")
+    more = "keep what logs/bench/bench.json has, run what it lacks: parts, systems, seeds"
+    parser.add_argument("--resume", action="store_true", help=more)
     parser.add_argument("--thaw", default="", help="further settings of thaw, apart by spaces")
     given = parser.parse_args()
+    given.parts = given.parts or [name for name in parts if name != "overhead" or not given.quick]
     for needed in ("flowers-102/setid.mat", "weights/mobilenet_v2.pth"):
         if not (given.data / needed).exists():
             parser.error(f"{given.data / needed} is missing; name the folder that holds it: "
@@ -68,7 +72,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def environment(bench: Bench) -> dict[str, str]:
+def environment(bench: Bench) -> dict[str, Any]:
     """Everything that can change a figure."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -77,12 +81,11 @@ def environment(bench: Bench) -> dict[str, str]:
     versions = [f"{name} {version(name)}" for name in packages]
     git = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"],
                          capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return {
         "command": f"python {' '.join(sys.argv)}",
         "versions": f"thaw at {git or 'no git'}, python {platform.python_version()}, "
         + ", ".join(versions),
-        "machine": f"{cpu}, {os.cpu_count()} CPUs, load before it began {load}",
+        "machine": f"{cpu}, {os.cpu_count()} CPUs",
         "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }

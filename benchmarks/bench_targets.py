@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 LONG = 16  # epochs of the frozen phase in the promises
+QUIET = 0.1  # share of the CPUs; a run during which others used more says nothing of seconds
 Results = Mapping[str, Any]
 
 
@@ -40,8 +41,29 @@ def mean_of(runs: list[dict[str, Any]], key: str) -> float:
 
 
 def seconds_of(runs: list[dict[str, Any]], part: str) -> float:
-    """Median over the seeds; "trained" is the whole job, from the start of the process."""
-    return median(run["seconds"][part] for run in runs)
+    """Median over the seeds that ran on a quiet machine, of all where none did; "trained" is the
+    whole job, from the start of the process.
+    """
+    return median(run["seconds"][part] for run in quiet(runs) or runs)
+
+
+def quiet(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those with nothing beside them."""
+    return [run for run in runs if run["others"] <= QUIET]
+
+
+def measured(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """The systems that ran, each with its runs."""
+    return {name: runs for name, runs in results["systems"].items() if runs}
+
+
+def whole(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Those of them that did not fail."""
+    return {
+        name: runs
+        for name, runs in measured(results).items()
+        if not any("error" in run for run in runs)
+    }
 
 
 def of_floors(results: Results) -> list[Target]:
@@ -69,7 +91,7 @@ def of_floors(results: Results) -> list[Target]:
 
 def of_systems(results: Results) -> list[Target]:
     """The whole job and the accuracy."""
-    runs = {name: r for name, r in results["systems"].items() if not any("error" in x for x in r)}
+    runs = whole(results)
     peers = {name: r for name, r in runs.items() if name != "thaw"}
     if "thaw" not in runs or not peers:
         return []
