@@ -3,12 +3,15 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import ListConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from thaw.errors import ConfigError, Interrupted, ThawError
 
@@ -37,6 +40,40 @@ def register_backbones() -> None:
     for name in torchvision_names():
         node = {"defaults": ["torchvision", "_self_"], "name": name}
         store.store(group="backbone", name=name, node=node, provider="torchvision")
+
+
+def conf_dir() -> Path:
+    """The folder conf/: of the current directory where there is one, else beside this package.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (root / "conf" / "train.yaml").is_file():
+            return root / "conf"
+    raise ConfigError(
+        "no conf/train.yaml here: run this in the checkout of thaw, or in a folder with a conf/ "
+        "like its own"
+    )
+
+
+def compose_run(words: Sequence[str]) -> DictConfig:
+    """The configuration that `python train.py <words>` would run with.
+
+    Its outputs belong to no run: paths.output_dir is null.
+
+    Args:
+        words: settings and choices, as on the command line.
+
+    Raises:
+        ConfigError: what Hydra says of a word it does not understand.
+    """
+    register_backbones()
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            return compose("train", [*words, "paths.output_dir=null"])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(words)}: {error}") from error
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
