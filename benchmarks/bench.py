@@ -152,7 +152,9 @@ def measure(bench: Bench, given: argparse.Namespace, results: dict[str, Any]) ->
 
 
 def resumed(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call left in `folder`, if it is of the same machine, versions and job.
+    """What an earlier call left in `folder`, if it is of the same machine, packages and job.
+
+    thaw itself may have changed; the commits of both calls are named then.
 
     Raises:
         SystemExit: there is none, or it is not.
@@ -167,7 +169,10 @@ def resumed(folder: Path, new: dict[str, Any]) -> dict[str, Any]:
         if was[key] != now[key]:
             raise SystemExit(f"--resume: {path} has {key} = {was[key]}, this call {now[key]}; "
                              "leave --resume out to begin anew")  # fmt: skip
-    return {**old, "settings": new["settings"]}
+    before, after = old["environment"]["thaw"].split(", then "), new["environment"]["thaw"]
+    commits = dict.fromkeys([*before, after])
+    environment = {**old["environment"], "thaw": ", then ".join(commits)}
+    return {**old, "settings": new["settings"], "environment": environment}
 
 
 def say(text: str) -> None:

@@ -83,8 +83,8 @@ def environment(bench: Bench) -> dict[str, Any]:
                          capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
     return {
         "command": f"python {' '.join(sys.argv)}",
-        "versions": f"thaw at {git or 'no git'}, python {platform.python_version()}, "
-        + ", ".join(versions),
+        "thaw": f"commit {git or 'unknown'}",
+        "versions": f"python {platform.python_version()}, " + ", ".join(versions),
         "machine": f"{cpu}, {os.cpu_count()} CPUs",
         "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -4,7 +4,9 @@
 
 Twice: the photos as they are (short side 160 pixels, 128-pixel crops), and some of them enlarged to
 the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The second
-epoch counts: in the first one the cache is being filled.
+epoch counts: in the first one the cache is being filled. Beside them two more figures: the loader
+that recipes write (PIL and torchvision), and a floor of any loader that cuts random-resized crops:
+torch's antialiased resize alone, of crops that lie in memory, on one core.
 """
 
 import argparse
@@ -14,12 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
-from job import Job
+from job import BATCH, CROP_SCALE, MEAN, STD, Flowers, Job
 from PIL import Image
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
+from torchvision import transforms as tv
 
 from thaw import config, launch, transforms
+from thaw.backbone import InputSpec
 from thaw.data.base import PhotoDataModule
+from thaw.data.decode import decode
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 LONG_SIDE, QUALITY, LARGE = 500, 90, 300  # pixels, of JPEG, photos
@@ -64,8 +72,53 @@ def loading(settings: list[str]) -> float:
     return images / (time.perf_counter() - began)
 
 
+def recipe(job: Job, photos: list[Path], size: int) -> float:
+    """Images a second of PIL and torchvision's transforms in a DataLoader, second epoch.
+
+    Args:
+        photos: to read.
+        size: of the crops, pixels.
+    """
+    crop = tv.RandomResizedCrop(size, scale=CROP_SCALE)
+    view = tv.Compose([crop, tv.RandomHorizontalFlip(), tv.ToTensor(), tv.Normalize(MEAN, STD)])
+    dataset = Flowers(photos, [0] * len(photos), view)
+    loader = DataLoader(dataset, BATCH, True, num_workers=job.workers, persistent_workers=True)
+    began = 0.0
+    for _epoch in range(2):
+        began = time.perf_counter()
+        for _batch in loader:
+            pass
+    return len(photos) / (time.perf_counter() - began)
+
+
+def resize_alone(photos: list[Path], size: int) -> float:
+    """Images a second of one core that only resizes crops which it has in memory already.
+
+    Args:
+        photos: to cut the crops from, made as small as `data.cache` keeps them.
+        size: of the result, pixels.
+    """
+    shrink = transforms.Shrink(InputSpec(size, round(size * 256 / 224), MEAN, STD))
+    crops = []
+    for path in photos[:LARGE]:
+        picture = shrink(decode(path))
+        top, left, height, width = tv.RandomResizedCrop.get_params(
+            picture, list(CROP_SCALE), [3 / 4, 4 / 3]
+        )
+        crop = picture[None, :, top : top + height, left : left + width]
+        crops.append(crop.contiguous(memory_format=torch.channels_last))  # as the cache has them
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    began = time.perf_counter()
+    for crop in crops:
+        interpolate(crop, (size, size), mode="bilinear", antialias=True)
+    seconds = time.perf_counter() - began
+    torch.set_num_threads(threads)
+    return len(crops) / seconds
+
+
 def main() -> None:
-    """Prints one line of JSON: by size and cache, the images a second of each repeat."""
+    """Prints one line of JSON: by size and way, the images a second of each repeat."""
     parser = argparse.ArgumentParser()
     default = os.environ.get("THAW_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=default, help="holds flowers-102/")
@@ -75,15 +128,19 @@ def main() -> None:
     given = parser.parse_args()
     job = Job(given.data.resolve(), frozen=0, unfrozen=0, seed=0, workers=given.workers)
     launch.register_backbones()
-    rates = {name: {"none": [], "ram": []} for name in SIZES}
+    ways = ("none", "ram", "recipe", "resize")
+    rates: dict[str, dict[str, list[float]]] = {name: {way: [] for way in ways} for name in SIZES}
     with tempfile.TemporaryDirectory() as temporary:
         large = enlarged(job, Path(temporary) / "large", given.number)
         sources = (
             ["data=flowers102", f"paths.data_dir='{job.data}'"],
             ["data=folder", f"data.root='{large}'", "data.val_fraction=0"],
         )
+        files = job.photos("train")[0], sorted(large.rglob("*.jpg"))
         for _ in range(given.repeats):
-            for (name, size), source in zip(SIZES.items(), sources, strict=True):
+            for (name, size), source, paths in zip(SIZES.items(), sources, files, strict=True):
+                rates[name]["recipe"].append(recipe(job, paths, size))
+                rates[name]["resize"].append(resize_alone(paths, size))
                 for cache in ("none", "ram"):
                     rate = loading(
                         [
