@@ -52,6 +52,11 @@ def ema(decay: float) -> str:
     return f"+callbacks.ema={{_target_:thaw.averaging.EMA,decay:{decay}}}"
 
 
+def changed(*changes: str) -> list[str]:
+    """thaw's defaults as they are now, but for these; validated once, at the end."""
+    return ["trainer.check_val_every_n_epoch=10", *changes]
+
+
 HEAD = "finetune.frozen.lr=1e-3"
 CANDIDATES: dict[str, list[str]] = {
     **{
@@ -77,6 +82,13 @@ CANDIDATES: dict[str, list[str]] = {
     "head_1e-3_decay_0.85": whole(HEAD, "finetune.lr_decay=0.85"),
     "head_1e-3_ema": whole(HEAD, ema(0.99)),
     "head_1e-3_eval": whole(HEAD, "finetune.batchnorm=eval"),
+    "default": changed(),
+    "default_head_2e-3": changed("finetune.frozen.lr=2e-3"),
+    "default_decay_0.65": changed("finetune.lr_decay=0.65"),
+    "default_warmup_0.5": changed("finetune.unfrozen.warmup_epochs=0.5"),
+    "default_eval": changed("finetune.batchnorm=eval"),
+    "default_lr_5e-4": changed("finetune.unfrozen.lr=5e-4"),
+    "default_ema": changed(ema(0.99)),
 }
 
 
