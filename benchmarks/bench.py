@@ -26,7 +26,7 @@ from typing import Any
 import bench_page
 from bench_runs import CACHED, HERE, TITLES, Bench, FailedError
 from bench_setup import QUICK_PHOTOS, environment, fewer_photos, options
-from bench_targets import LONG, judge
+from bench_targets import LONG, judge, whole
 from job import MEMORY_IMAGES, Job
 
 BLOCK = 10  # steps; TensorBoard is written to once in as many
@@ -68,9 +68,9 @@ def floors(bench: Bench, given: argparse.Namespace) -> dict[str, Any]:
         passes["warm"] = [bench.thaw(*length, cache=cache)["seconds"]["frozen"]]
         bare, _ended = bench.script("floors.py", "bare", "--epochs", str(epochs))
         passes["bare_epoch"] = bare["epochs"]
-        whole = ["finetune=full", f"trainer.max_epochs={epochs}", "test=false"]
-        whole += ["finetune.unfrozen.warmup_epochs=0"]
-        passes["unfrozen_epoch"] = bench.thaw(*whole)["epochs"]
+        full = ["finetune=full", f"trainer.max_epochs={epochs}", "test=false"]
+        full += ["finetune.unfrozen.warmup_epochs=0"]
+        passes["unfrozen_epoch"] = bench.thaw(*full)["epochs"]
         for name, seconds in passes.items():
             found[name] += seconds
         say(", ".join(f"{name} {fmt(seconds)} s" for name, seconds in passes.items()))
@@ -191,10 +191,14 @@ def save(results: dict[str, Any], folder: Path) -> None:
     targets = judge(results)
     text = bench_page.page(results, targets)
     record = {**results, "targets": [dataclasses.asdict(target) for target in targets]}
-    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (folder / "bench.md").write_text(text, encoding="utf-8")
-    if "systems" in results:
+    if "systems" in results:  # rows for the README, whose test reads them here
+        record["table"] = [
+            bench_page.row(results["settings"], name, runs)[:6]
+            for name, runs in whole(results).items()
+        ]
         bench_page.draw(results, folder / "bench.png")
+    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -221,8 +225,8 @@ def main() -> None:
     took = results["environment"].get("took", 0)
     results["environment"]["took"] = round(took + time.time() - began)
     save(results, partial)
-    whole = set(PARTS) <= set(results) and set(TITLES) == set(results["systems"])
-    folder = HERE if whole and not given.quick else partial
+    complete = set(PARTS) <= set(results) and set(TITLES) == set(results["systems"])
+    folder = HERE if complete and not given.quick else partial
     save(results, folder)
     print(f"\n{(folder / 'bench.md').read_text(encoding='utf-8')}\n{title}; written to {folder}")
 

@@ -24,26 +24,30 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def systems(results: Mapping[str, Any]) -> str:
     """One row a system: medians of seconds, means of accuracies over the seeds."""
-    images = {phase: results["settings"]["photos"] * results["settings"][phase]
-              for phase in ("frozen", "unfrozen")}  # fmt: skip
-    head = ["", "s to first step", "s frozen", "s unfrozen", "s in all", "test accuracy", "seeds",
+    head = ["", "test accuracy", "seeds", "s frozen", "s unfrozen", "s in all", "s to first step",
             "s of test", "peak MB", "images/s frozen", "images/s unfrozen", "quiet"]  # fmt: skip
     rows = []
     for name, runs in measured(results).items():
         failed = next((run["error"] for run in runs if "error" in run), None)
         if failed:
             rows.append([TITLES[name], f"failed: {failed}", *[""] * (len(head) - 2)])
-            continue
-        parts = ("startup", "frozen", "unfrozen", "trained")
-        rates = [f"{images[p] / seconds_of(runs, p):.0f}" for p in ("frozen", "unfrozen")]
-        rows.append(
-            [TITLES[name], *[f"{seconds_of(runs, part):.1f}" for part in parts],
-             f"{fmean(run['test'] for run in runs):.3f}",
-             ", ".join(f"{run['test']:.3f}" for run in runs),
-             f"{seconds_of(runs, 'test'):.1f}", f"{max(run['memory'] for run in runs):.0f}", *rates,
-             f"{len(quiet(runs))} of {len(runs)}"]
-        )  # fmt: skip
+        else:
+            rows.append(row(results["settings"], name, runs))
     return table(head, rows)
+
+
+def row(settings: Mapping[str, Any], name: str, runs: list[dict[str, Any]]) -> list[str]:
+    """Of the systems' table; the README has the first six cells."""
+    images = {p: settings["photos"] * settings[p] for p in ("frozen", "unfrozen")}
+    return [
+        TITLES[name], f"{fmean(run['test'] for run in runs):.3f}",
+        ", ".join(f"{run['test']:.3f}" for run in runs),
+        *[f"{seconds_of(runs, part):.0f}" for part in ("frozen", "unfrozen", "trained")],
+        *[f"{seconds_of(runs, part):.1f}" for part in ("startup", "test")],
+        f"{max(run['memory'] for run in runs):.0f}",
+        *[f"{count / seconds_of(runs, phase):.0f}" for phase, count in images.items()],
+        f"{len(quiet(runs))} of {len(runs)}",
+    ]  # fmt: skip
 
 
 def floors(results: Mapping[str, Any]) -> str:
