@@ -75,6 +75,88 @@ def test_few_shot_leaves_validation_and_test_alone() -> None:
     assert set(few.train.paths) < set(whole.train.paths)
 
 
+def uneven(*per_class: int) -> Photos:
+    """Photos that are not there, as many of each class as is said."""
+    keys = [(label, i) for label, number in enumerate(per_class) for i in range(number)]
+    return Photos(
+        tuple(Path(f"/nowhere/{label}/{i}.jpg") for label, i in keys),
+        tuple(label for label, _ in keys),
+    )
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+@pytest.mark.parametrize("own", [NONE, some(3, 50), None], ids=["empty", "own", "drawn"])
+def test_folds_are_disjoint_stratified_and_make_up_all_photos(
+    folds: int, own: Photos | None
+) -> None:
+    """Over a sweep of seeds and folds: each seed's folds validate on every photo once."""
+    train, test = uneven(7, 11, 9), some(5, 100)
+    every = set(train.paths) | set(own.paths if own else ())
+    splits = Splits(("a", "b", "c"), train, own, test)
+    parts = []
+    for fold in range(folds):
+        by_seed = [make(splits, folds=folds, fold=fold, seed=seed) for seed in (0, 1)]
+        assert by_seed[0].val == by_seed[1].val
+        module = by_seed[0]
+        assert module.val is not None
+        assert module.test == test
+        assert set(module.train.paths) | set(module.val.paths) == every
+        assert not set(module.train.paths) & set(module.val.paths)
+        parts.append(module.val)
+    validated = [path for part in parts for path in part.paths]
+    assert len(validated) == len(set(validated)) == len(every)
+    assert set(validated) == every
+    for label in range(3):  # of each class, and of the whole: equal up to one photo
+        counts = [part.labels.count(label) for part in parts]
+        assert max(counts) - min(counts) <= 1
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_fold_keeps_each_photo_with_its_label() -> None:
+    own = some(3, 50)
+    module = make(Splits(("a", "b"), some(8), own, None), folds=3, fold=2)
+    assert module.val is not None
+    for part in (module.train, module.val):
+        assert [int(path.parent.name) for path in part.paths] == list(part.labels)
+
+
+def test_few_shot_takes_from_the_other_folds() -> None:
+    whole, few = (make(folds=4, fold=3, train_per_class=count) for count in (None, 3))
+    assert few.val == whole.val
+    assert [few.train.labels.count(label) for label in (0, 1)] == [3, 3]
+    assert set(few.train.paths) < set(whole.train.paths)
+    with pytest.raises(ConfigError, match=r"train_per_class=16 .* has only 15"):
+        make(folds=4, train_per_class=16).setup()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"folds": 1}, r"^data\.folds=1 is not allowed: give 2 or more"),
+        ({"folds": 2.5}, r"^data\.folds=2\.5 is not allowed"),
+        ({"folds": 3, "fold": 3}, r"^data\.fold=3 is not allowed: give 0 to 2, as data\.folds=3"),
+        ({"folds": 3, "fold": -1}, r"^data\.fold=-1 is not allowed"),
+        ({"folds": 3, "fold": None}, r"^data\.fold=None is not allowed"),
+        ({"fold": 1}, r"^data\.fold=1 has no effect without data\.folds"),
+        ({"folds": 3, "val_fraction": 0.2}, r"^data\.val_fraction=0\.2 has no effect beside"),
+        ({"folds": 3, "val_fraction": 0}, r"^data\.val_fraction=0 has no effect beside"),
+    ],
+)
+def test_folds_that_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**arguments)
+
+
+def test_more_folds_than_photos_of_a_class() -> None:
+    splits = Splits(("a", "b", "c"), uneven(9, 3, 8), uneven(0, 1), None)
+    assert make(splits, folds=4).val is not None
+    with pytest.raises(ConfigError, match=r"data\.folds=5 .* class 'b' has only 4 .* give 4 or"):
+        make(splits, folds=5).setup()
+    lonely = Splits(("a", "b"), uneven(9, 1), None, None)
+    with pytest.raises(ConfigError, match=r"class 'b' has only 1 .* folds need two or more"):
+        make(lonely, folds=2).setup()
+
+
 def test_the_seed_draws_and_test_stays() -> None:
     assert make(seed=1).val == make(seed=1).val
     assert make(seed=1).val != make(seed=2).val

@@ -13,9 +13,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from thaw.data.checks import check, is_share, is_whole
+from thaw.data.checks import check, check_folds, is_share, is_whole
 from thaw.data.dataset import PhotoDataset, Transform
-from thaw.data.draw import draw, draw_per_class
+from thaw.data.draw import draw, draw_fold, draw_per_class
 from thaw.data.loading import make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.data.pictures import Pictures, Where, keep
@@ -47,6 +47,9 @@ class PhotoDataModule(LightningDataModule):
     num_workers:      decoding processes per device; None: chosen for the machine
     val_fraction:     fraction (0-1) of the training photos held out for validation, class by
                       class; 0: none; None: the source's own validation photos, else 0.2
+    folds:            number of parts that the training photos, with the source's own validation
+                      photos, are split into, class by class (k-fold); the same for every seed
+    fold:             the part (0 to folds - 1) that validates; the others train
     train_per_class:  training photos per class (few-shot), drawn after validation; None: all
     balanced:         True: every class is seen equally often in training
     cache:            "ram" or "disk": decode each training and validation photo once and keep it
@@ -68,6 +71,8 @@ class PhotoDataModule(LightningDataModule):
     batch_size: int = 64
     num_workers: int | None = None
     val_fraction: float | None = None
+    folds: int | None = None
+    fold: int = 0
     train_per_class: int | None = None
     balanced: bool = False
     cache: Where = "none"
@@ -90,6 +95,7 @@ class PhotoDataModule(LightningDataModule):
         allowed = fraction is None or is_share(fraction)
         rule = "a fraction from 0 (no validation) to below 1, or null for the source's own choice"
         check("val_fraction", fraction, allowed, rule)
+        check_folds(self.folds, self.fold, fraction)
         allowed = few is None or is_whole(few, 1)
         check("train_per_class", few, allowed, "1 or more photos per class, or null for all")
         check("cache", self.cache, self.cache in get_args(Where), ", ".join(get_args(Where)))
@@ -146,12 +152,15 @@ class PhotoDataModule(LightningDataModule):
         """Validation first, then few-shot: so both draws stay apart, and N photos per class
         never change what is validated on."""
         train, val = found.train, found.val
-        if val is not None and len(val) and self.val_fraction is not None:
+        if self.folds is not None:
+            every = train if val is None else train.joined(val)
+            val, train = draw_fold(every, self.folds, self.fold, found.classes)
+        elif val is not None and len(val) and self.val_fraction is not None:
             raise ConfigError(
                 f"data.val_fraction={self.val_fraction} has no effect: {self.name} comes with "
                 f"{len(val)} validation photos of its own. Set data.val_fraction=null."
             )
-        if val is None or self.val_fraction is not None:
+        elif val is None or self.val_fraction is not None:
             fraction = DEFAULT_VAL_FRACTION if self.val_fraction is None else self.val_fraction
             val, train = draw(train, fraction, rule=f"val {self.seed}")
         if self.train_per_class is not None:

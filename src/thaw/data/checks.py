@@ -24,6 +24,25 @@ def is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
+def check_folds(folds: int | None, fold: int, val_fraction: float | None) -> None:
+    """Stop where data.folds, data.fold and data.val_fraction do not go together."""
+    if folds is None:
+        if fold != 0 or isinstance(fold, bool):
+            raise ConfigError(
+                f"data.fold={fold} has no effect without data.folds: give the number of folds too, "
+                "as data.folds=5, or leave data.fold out."
+            )
+        return
+    check("folds", folds, is_whole(folds, 2), "2 or more, or null for no folds")
+    allowed = is_whole(fold, 0) and fold < folds
+    check("fold", fold, allowed, f"0 to {folds - 1}, as data.folds={folds}")
+    if val_fraction is not None:
+        raise ConfigError(
+            f"data.val_fraction={val_fraction} has no effect beside data.folds={folds}: each fold "
+            f"validates on 1/{folds} of the photos. Set data.val_fraction=null."
+        )
+
+
 def check_present(splits: Splits) -> None:
     """Stop where photos that a split lists are not among the files, naming one of them."""
     parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]

@@ -26,6 +26,9 @@ class Photos:
             known.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
         return known.hexdigest()
 
+    def joined(self, other: "Photos") -> "Photos":
+        return Photos(self.paths + other.paths, self.labels + other.labels)
+
     def pick(self, indices: list[int]) -> "Photos":
         return Photos(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices))
 
