@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from thaw.errors import ConfigError
-from thaw.metrics import MODES, Means, make_metrics, monitor_modes
+from thaw.measures import MODES, TITLES
+from thaw.metrics import Means, make_metrics, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
 STOP = {"_target_": "thaw.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
@@ -38,7 +39,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, batch: int = 7) -> d
 
 def test_names_are_those_that_can_be_monitored() -> None:
     names = {name.removeprefix("val/") for name in measured(*draw(6))}
-    assert names | {"loss"} == set(MODES)
+    assert names | {"loss"} == set(MODES) == set(TITLES)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])

@@ -3,7 +3,6 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -52,7 +51,7 @@ def test_results(mode: str) -> None:
     assert results["trainable_parameters"] == (head if mode == "feature_extraction" else every)
     # a phase that was not reached is not there
     assert results["phases"] == [
-        {"name": "frozen", "epochs": 2, "seconds": 0.5, "images_per_second": 200.0}
+        {"name": "frozen", "epochs": 2, "seconds": 0.5, "images": 100, "images_per_second": 200.0}
     ]
     assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
     assert json.loads(json.dumps(results)) == results
@@ -65,28 +64,6 @@ def test_the_last_lines_printed() -> None:
         "frozen    2 epochs   1.3 s   100 images/s",
         "run       2.3 s in all   seed 3   cpu",
     ]
-
-
-def test_curves_have_a_line_at_each_unfreeze() -> None:
-    figure = report.draw_curves(HISTORY, (2, 3))
-    for axes, metric in zip(figure.axes, ("loss", "acc"), strict=True):
-        lines: dict[Any, list] = {}
-        for line in axes.lines:
-            lines.setdefault(str(line.get_label()).strip("_"), []).append(line)
-        # between the last frozen epoch and the first unfrozen one; epochs are drawn from 1
-        assert [set(line.get_xdata()) for line in lines["unfreeze"]] == [{2.5}, {3.5}]
-        shown = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert shown == ["train", "val", "unfreeze"]  # each once
-        for split in ("train", "val"):
-            (line,) = lines[split]
-            assert list(line.get_xdata()) == [1, 2, 3, 4]
-            assert list(line.get_ydata()) == [row[f"{split}/{metric}"] for row in HISTORY]
-
-
-def test_curves_without_validation_or_unfreeze() -> None:
-    row = {name: value for name, value in HISTORY[0].items() if not name.startswith("val/")}
-    figure = report.draw_curves([row])
-    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["train"]] * 2
 
 
 def test_pictures_stand_under_their_titles() -> None:

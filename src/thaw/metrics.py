@@ -14,9 +14,7 @@ from torchmetrics.classification import (
 )
 
 from thaw.errors import ConfigError
-
-MODES = {"loss": "min", "acc": "max", "acc_top5": "max", "acc_macro": "max", "f1": "max",
-         "ece": "min"}  # fmt: skip
+from thaw.measures import MODES
 
 
 class MeanClassAccuracy(MulticlassAccuracy):

@@ -16,7 +16,8 @@ from thaw.callbacks import steps_per_epoch
 from thaw.classifier import Classifier
 from thaw.device import clip_gradients
 from thaw.errors import ConfigError
-from thaw.metrics import MODES, Means, Scores
+from thaw.measures import MODES
+from thaw.metrics import Means, Scores
 from thaw.optim import parameter_groups
 from thaw.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators

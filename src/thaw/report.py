@@ -13,12 +13,12 @@ import torch
 import torchvision
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from safetensors.torch import save_file
 from torch import Tensor
 
 import thaw
 from thaw.classifier import Classifier
+from thaw.curves import draw_curves
 from thaw.progress import Record
 
 ROOT = Path(thaw.__file__).resolve().parents[2]
@@ -45,6 +45,7 @@ def make_results(
             "name": phase.name,
             "epochs": int(done["epochs"]),
             "seconds": round(done["seconds"], 3),
+            "images": int(done["images"]),
             "images_per_second": round(done["images"] / done["seconds"], 1),
         }
         for phase in record.plan.phases
@@ -108,28 +109,6 @@ def summary(results: Mapping[str, Any]) -> str:
     lines.append(f"{'run':<10}{results['seconds']:.1f} s in all   seed {results['seed']}   "
                  f"{results['device']}")  # fmt: skip
     return "\n".join(lines)
-
-
-def draw_curves(
-    history: Sequence[Mapping[str, Any]], unfreeze_epochs: Sequence[int] = ()
-) -> Figure:
-    """Loss and accuracy of training and validation by epoch, a line where a phase begins."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    epochs = [row["epoch"] + 1 for row in history]
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
-        for split, style in (("train", "o--"), ("val", "o-")):
-            values = [row.get(f"{split}/{metric}") for row in history]
-            if any(value is not None for value in values):
-                axes.plot(epochs, values, style, label=split, markersize=4)
-        for number, epoch in enumerate(unfreeze_epochs):
-            label = "unfreeze" if number == 0 else "_unfreeze"  # one entry in the legend
-            axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label=label)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel({"loss": "loss", "acc": "accuracy"}[metric])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
 
 
 def draw_pictures(

@@ -1,0 +1,8 @@
+"""Names of what is measured, and which way each number is better. Quick to import: no torch."""
+
+MODES = {"loss": "min", "acc": "max", "acc_top5": "max", "acc_macro": "max", "f1": "max",
+         "ece": "min"}  # fmt: skip
+TITLES = {
+    "loss": "loss", "acc": "accuracy", "acc_top5": "top-5 accuracy",
+    "acc_macro": "mean class accuracy", "f1": "macro F1", "ece": "calibration error",
+}  # fmt: skip

@@ -1,0 +1,78 @@
+"""Curves by epoch: of one run, and of several."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from thaw.curves import by_epoch, draw_curves, draw_mean, phase_starts
+
+HISTORY = [
+    {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
+     "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
+    for epoch in range(4)
+]  # fmt: skip
+
+
+def test_curves_have_a_line_at_each_unfreeze() -> None:
+    figure = draw_curves(HISTORY, (2, 3))
+    for axes, metric in zip(figure.axes, ("loss", "acc"), strict=True):
+        lines: dict[Any, list] = {}
+        for line in axes.lines:
+            lines.setdefault(str(line.get_label()).strip("_"), []).append(line)
+        # between the last frozen epoch and the first unfrozen one; epochs are drawn from 1
+        assert [set(line.get_xdata()) for line in lines["unfreeze"]] == [{2.5}, {3.5}]
+        shown = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert shown == ["train", "val", "unfreeze"]  # each once
+        for split in ("train", "val"):
+            (line,) = lines[split]
+            assert list(line.get_xdata()) == [1, 2, 3, 4]
+            assert list(line.get_ydata()) == [row[f"{split}/{metric}"] for row in HISTORY]
+
+
+def test_curves_without_validation_or_unfreeze() -> None:
+    row = {name: value for name, value in HISTORY[0].items() if not name.startswith("val/")}
+    figure = draw_curves([row])
+    assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["train"]] * 2
+
+
+def test_a_mean_with_a_band_of_one_standard_deviation() -> None:
+    """Against numpy; an epoch that one run did not reach has neither its share nor a band."""
+    values = np.array([[0.1, 0.3, 0.5], [0.2, 0.7, 0.6]])
+    histories = [[{"epoch": e, "val/acc": float(v)} for e, v in enumerate(row)] for row in values]
+    histories[1].pop()
+    axes = Figure().subplots()
+    draw_mean(axes, histories, "val/acc", "o-", "tab:blue", "val")
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == [1, 2, 3]
+    assert list(line.get_ydata()) == pytest.approx([*values[:, :2].mean(0), 0.5])
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    for epoch in (1, 2):
+        mean, std = values[:, epoch - 1].mean(), values[:, epoch - 1].std(ddof=1)
+        edges = corners[corners[:, 0] == epoch][:, 1]
+        assert {round(float(edge), 9) for edge in edges} == {
+            round(mean - std, 9), round(mean + std, 9),
+        }  # fmt: skip
+    assert corners[:, 0].max() == 2
+
+
+def test_epochs_without_validation_are_gaps() -> None:
+    histories = [[{"epoch": 0, "val/acc": 0.5}, {"epoch": 1}, {"epoch": 2, "val/acc": None}]]
+    assert by_epoch(histories, "val/acc") == {0: [0.5], 1: [], 2: []}
+    axes = Figure().subplots()
+    draw_mean(axes, histories, "val/acc", "o-", "tab:blue", "val")
+    assert np.isnan(np.array(axes.lines[0].get_ydata(), dtype=float)).tolist() == [
+        False, True, True,
+    ]  # fmt: skip
+    draw_mean(axes, histories, "train/acc", "o-", "tab:blue", "train")
+    assert len(axes.lines) == 1
+
+
+def test_where_phases_begin() -> None:
+    assert phase_starts(HISTORY) == (2,)
+    assert phase_starts(HISTORY[:2]) == ()
+    assert phase_starts([]) == ()
+    gradual = [{"epoch": e, "phase": name} for e, name in enumerate("aabcc")]
+    assert phase_starts(gradual) == (2, 3)
