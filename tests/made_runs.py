@@ -48,7 +48,8 @@ def write_run(
             "data": {"_target_": "thaw.data.folder.Folder", "root": "photos", "batch_size": 4,
                      "seed": "${seed}", "folds": None, "fold": 0, "train_per_class": None},
             "finetune": {"unfreeze_epoch": 2, "unfrozen": {"lr": 0.001}},
-            "callbacks": {"checkpoint": {"dirpath": "${paths.output_dir}/checkpoints"}},
+            "callbacks": {"checkpoint": {"dirpath": "${paths.output_dir}/checkpoints",
+                                         "monitor": "${monitor}"}},
             "paths": {"output_dir": "${hydra:runtime.output_dir}"},
         }
     )  # fmt: skip

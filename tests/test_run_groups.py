@@ -116,6 +116,12 @@ def test_other_photos_make_another_section(tmp_path: Path) -> None:
         ("data.root=cats", 3), ("data.root=dogs", 1), ("data.root=dogs, data.folds=2", 1),
     ]  # fmt: skip
     assert [section.best[1] for section in sections if section.best] == [runs[0], runs[3], runs[4]]
+    assert [[group.name for group in section.groups] for section in sections] == [
+        ["data.batch_size=4, data.train_per_class=null",
+         "data.batch_size=8, data.train_per_class=null",
+         "data.batch_size=4, data.train_per_class=5"],
+        ["all"], ["all"],
+    ]  # fmt: skip
 
 
 def test_choices_name_groups(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ from thaw.verbs.run_groups import Section, group_runs, last_of_each, with_baseli
 from thaw.verbs.runs import Run, Unfinished, find, read
 
 PICTURES: dict[str, tuple[str, Callable[[Section], Figure | None]]] = {
+    "together": ("Validation by epoch, all groups; dotted: the unfreeze",
+                 compare_pictures.together),
+    "unfreeze": ("Frozen against unfrozen: the best validation value of each",
+                 compare_pictures.unfreeze_bars),
+    "cost": ("Against seconds of training; large marks: means of the groups",
+             compare_pictures.cost),
     "curves": ("Loss and accuracy by epoch, training and validation; dotted: the unfreeze",
                compare_pictures.curves),
-    "together": ("Validation of all groups by epoch", compare_pictures.together),
-    "unfreeze": ("Frozen against unfrozen: best validation value of each",
-                 compare_pictures.unfreeze_bars),
-    "cost": ("Against seconds of training; large: mean of the group", compare_pictures.cost),
 }  # fmt: skip
 FILES = {"html": "compare.html", "markdown": "compare.md", "csv": "compare.csv"}
 DPI = 110

@@ -10,7 +10,7 @@ from thaw.verbs.comparison import Comparison, best_line
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff;
-       max-width: 1120px; margin: 2rem auto; padding: 0 1.2rem; }
+       max-width: 1160px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ddd; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
@@ -19,14 +19,14 @@ code, td.path { font: 12.5px/1.4 ui-monospace, monospace; overflow-wrap: anywher
 .best { background: #eef6ee; border-left: 4px solid #3a8f3a; padding: .6rem .9rem;
         overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e4e4;
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; text-align: right; border-bottom: 1px solid #e4e4e4;
          white-space: nowrap; }
 th { cursor: pointer; border-bottom: 2px solid #999; vertical-align: bottom; white-space: normal; }
 th[aria-sort=ascending]::after { content: " \\2191"; }
 th[aria-sort=descending]::after { content: " \\2193"; }
 th:first-child, td:first-child, th.path, td.path { text-align: left; }
-td:first-child { white-space: normal; min-width: 14rem; }
+td:first-child { white-space: normal; min-width: 11rem; }
 td.path { white-space: normal; min-width: 18rem; }
 tr:hover td { background: #f6f8fb; }
 td.clear { font-weight: 600; }

@@ -28,16 +28,18 @@ def curves(section: Section) -> Figure | None:
     if not groups:
         return None
     metrics = ("loss", "acc" if section.metric == "loss" else section.metric)
-    figure = Figure(figsize=(10, 0.5 + 2.5 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(10, 0.9 + 2.5 * len(groups)), layout="constrained")
     places = figure.subplots(len(groups), 2, squeeze=False, sharex=True, sharey="col")
+    looks = {}
     for row, group in zip(places, groups, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
             draw_panel(axes, _histories(group), metric, group.unfreeze_epochs)
-            axes.label_outer()
-            axes.set_ylabel(TITLES[metric])
+            if group is not groups[-1]:
+                axes.set_xlabel("")
+            looks |= {line.get_label(): line for line in axes.get_legend_handles_labels()[0]}
         row[0].set_title(_wrapped(group.name, 56), loc="left", fontsize=10, fontweight="bold")
         row[1].set_title(_seeds(group), loc="right", fontsize=9, color="0.35")
-    places[0, 0].legend()
+    figure.legend(handles=list(looks.values()), loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
@@ -75,11 +77,12 @@ def unfreeze_bars(section: Section) -> Figure | None:
     figure = Figure(figsize=(9, 1.3 + 0.75 * len(groups)), layout="constrained")
     axes = figure.subplots()
     parts = [("frozen", FROZEN, -0.19), ("unfrozen", UNFROZEN, 0.19)]
-    for part, (label, colour, shift) in enumerate(parts):
+    for part, (label, colour, aside) in enumerate(parts):
         for place, group in enumerate(groups):
             values = phase_values(group, section.metric)[part]
             if not values:
                 continue
+            shift = aside if group in both else 0
             found = spread(values)
             assert found.mean is not None
             axes.barh(place + shift, found.mean, 0.36, color=colour, label=label)

@@ -108,19 +108,17 @@ def group_runs(runs: Sequence[Run], metric: str) -> tuple[Section, ...]:
         runs: of each settings, seed and fold one.
         metric: name without split.
     """
-    ordered = sorted(runs, key=lambda run: (run.identity, run.unit))
-    members = [tuple(each) for _, each in groupby(ordered, key=lambda run: run.identity)]
     typed = {name for run in runs for name in run.typed}
-    names = distinguish([{**each[0].settings, **each[0].choices} for each in members], typed)
-    parts: dict[str, list[Group]] = {}
-    for name, each in zip(names, members, strict=True):
-        parts.setdefault(as_text(_photos(each[0])), []).append(Group(name, each))
-    firsts = [part[0].runs[0] for part in parts.values()]
-    titles = distinguish([{**_photos(run), "data": run.choices.get("data")} for run in firsts],
-                         typed)  # fmt: skip
+    ordered = sorted(runs, key=lambda run: (as_text(_photos(run)), run.identity, run.unit))
+    parts = [list(part) for _, part in groupby(ordered, key=lambda run: as_text(_photos(run)))]
+    titles = distinguish(
+        [{**_photos(part[0]), "data": part[0].choices.get("data")} for part in parts], typed
+    )
     sections = []
-    for title, part in zip(titles, parts.values(), strict=True):
-        groups = _sorted(part, metric)
+    for title, part in zip(titles, parts, strict=True):
+        members = [tuple(each) for _, each in groupby(part, key=lambda run: run.identity)]
+        names = distinguish([{**each[0].settings, **each[0].choices} for each in members], typed)
+        groups = _sorted([Group(*each) for each in zip(names, members, strict=True)], metric)
         section = Section(title if len(parts) > 1 else "", groups, metric)
         sections.append(replace(section, baseline=groups[0] if section.best else None))
     return tuple(sorted(sections, key=lambda section: section.name))

@@ -16,11 +16,13 @@ from yaml import YAMLError
 from thaw.errors import ConfigError
 from thaw.verbs.names import as_text
 
-# Settings in which runs of one experiment may differ: where files lie, what is shown, and the seed
-# or fold.
-NOT_COMPARED = ("seed", "tags", "paths", "hydra", "task_name", "logger", "resume", "save_backbone",
-                "data.seed", "data.fold", "data.data_dir", "data.cache_dir", "local",
-                "callbacks.progress", "callbacks.rates", "callbacks.first_batch")  # fmt: skip
+# Settings in which runs of one group may differ: seed and fold, where files lie, what is shown.
+NOT_COMPARED = (
+    "seed", "data.seed", "data.fold", "tags", "task_name", "paths", "hydra", "local", "logger",
+    "resume", "save_backbone", "data.data_dir", "data.cache_dir", "callbacks.checkpoint.dirpath",
+    "callbacks.checkpoint.filename", "callbacks.checkpoint.save_top_k", "callbacks.last",
+    "callbacks.progress", "callbacks.rates", "callbacks.first_batch",
+)  # fmt: skip
 
 
 class Unit(NamedTuple):
