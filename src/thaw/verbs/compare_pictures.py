@@ -1,6 +1,7 @@
 """Groups of runs as pictures: curves, accuracy before and after the unfreeze and by seconds."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -118,13 +119,18 @@ def cost(section: Section) -> Figure | None:
         seconds = [run.train_seconds for run in runs]
         values = [run.results[metric] for run in runs]
         every += seconds
-        look = {"color": COLOURS[place], "marker": MARKS[place % 6], "edgecolor": "black"}
+        look: dict[str, Any] = {
+            "color": COLOURS[place],
+            "marker": MARKS[place % 6],
+            "edgecolor": "black",
+        }
         if len(runs) > 1:
             axes.scatter(seconds, values, s=18, alpha=0.6, linewidths=0.3, **look)
-        axes.scatter(spread(seconds).mean, spread(values).mean, s=90, linewidths=0.8,
+        axes.scatter(fmean(seconds), fmean(values), s=90, linewidths=0.8,
                      label=_wrapped(group.name, 50), **look)  # fmt: skip
     if min(every) > 0 and max(every) > 10 * min(every):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     elif min(every) > 0:
         axes.set_xlim(left=0)
     axes.set_xlabel("seconds of training, validation included")

@@ -6,10 +6,37 @@ from dataclasses import dataclass
 
 from thaw.errors import shown
 from thaw.measures import MODES
-from thaw.verbs.compare_tables import Table, as_markdown, as_plain, cost_table, scores_table
+from thaw.verbs.compare_tables import SPLITS, Table, as_markdown, as_plain, cost_table, scores_table
 from thaw.verbs.names import as_text
 from thaw.verbs.run_groups import Repeated, Section
 from thaw.verbs.runs import Run, Unfinished
+
+GROUPS = (
+    "Groups are runs that differ in the seed or fold only; their order and the best run go by "
+    "validation ({}). Test values are for reporting: choosing by them would make them too good."
+)
+ALONE = (
+    "One run tells nothing of the spread: groups of one run have no ± and no interval. Run each "
+    "setting with several seeds: python train.py -m ... seed=0,1,2"
+)
+INTERVALS = (
+    "[ ] holds the mean of the paired differences (same seed and fold) at 95 % confidence, by "
+    "Student's t; * marks those that leave zero out. It speaks of other seeds and folds of these "
+    "photos, not of other photos. Of twenty such intervals one is wrong by chance, and the best of "
+    "many groups looks better than it is."
+)
+TWO_PAIRS = (
+    "Two pairs are few: their interval reaches 12.7 standard errors to each side, so it says "
+    "little. Three bring that to 4.3, five to 2.8."
+)
+FOLDS = (
+    "Folds share training photos, so their differences vary less than independent ones would; the "
+    "intervals are widened for that (Nadeau and Bengio, 2003)."
+)
+CACHED = (
+    "Runs share cached features: the one that computes them takes seconds that the others save. "
+    "To compare seconds, give each its own paths.cache_dir."
+)
 
 
 @dataclass(frozen=True)
@@ -64,43 +91,25 @@ def compare(
 def reading_notes(sections: Sequence[Section], metric: str) -> list[str]:
     """What the figures are, and where there are too few of them."""
     groups = [group for section in sections for group in section.groups]
-    better = "larger" if MODES[metric] == "max" else "smaller"
-    notes = [
-        f"Groups are runs that differ in the seed or fold only; their order and the best run go by "
-        f"validation ({better} val/{metric} is better). Test values are for reporting: choosing "
-        "by them would make them too good.",
-        "± is the standard deviation over the runs of a group.",
-    ]
-    if any(len(group.runs) < 2 for group in groups):
-        notes.append(
-            "One run tells nothing of the spread: groups of one run have no ± and no interval. "
-            "Run each setting with several seeds, as in python train.py -m ... seed=0,1,2"
-        )
+    runs = [run for group in groups for run in group.runs]
     compared = [
         group.minus(section.baseline, f"{split}/{metric}")
         for section in sections if section.baseline
         for group in section.groups if group is not section.baseline
-        for split in ("val", "test")
+        for split in SPLITS
     ]  # fmt: skip
     pairs = [difference.pairs for difference in compared if difference.pairs > 1]
-    if pairs:
-        notes.append(
-            "[ ] holds the mean of the paired differences (same seed and fold) at 95 % confidence, "
-            "by Student's t; * marks those that leave zero out. It speaks of seeds, on these "
-            "photos: not of other photos. Of twenty such intervals one is wrong by chance, and "
-            "the best of many groups looks better than it is."
-        )
-    if pairs and min(pairs) < 3:
-        notes.append(
-            "Two pairs are few: their interval reaches 12.7 standard errors to each side, so it "
-            "says little. Three seeds bring that to 4.3, five to 2.8."
-        )
-    if any(run.folds for group in groups for run in group.runs):
-        notes.append(
-            "Folds share training photos, so their differences vary less than independent ones "
-            "would; the intervals are widened for that (Nadeau and Bengio, 2003)."
-        )
-    return notes
+    better = "larger" if MODES[metric] == "max" else "smaller"
+    notes = (
+        (True, GROUPS.format(f"{better} val/{metric} is better")),
+        (len(runs) > len(groups), "± is the standard deviation over the runs of a group."),
+        (any(len(group.runs) < 2 for group in groups), ALONE),
+        (bool(pairs), INTERVALS),
+        (min(pairs, default=3) < 3, TWO_PAIRS),
+        (bool(pairs) and any(run.folds for run in runs), FOLDS),
+        (any(run.settings.get("finetune.cache_features") for run in runs), CACHED),
+    )
+    return [text for applies, text in notes if applies]
 
 
 def origin_notes(runs: Sequence[Run]) -> list[str]:
