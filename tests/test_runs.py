@@ -8,7 +8,7 @@ import pytest
 from made_runs import history_of, write_run
 
 from thaw.errors import ConfigError
-from thaw.verbs.runs import Run, Unfinished, Unit, find, flat, read
+from thaw.verbs.runs import Run, Unfinished, Unit, find, flat, ignore, read
 
 SCORES = {"val/acc": 0.75, "test/acc": 0.5}
 
@@ -106,11 +106,15 @@ def test_the_checkpoint_is_found_where_the_folder_went(tmp_path: Path) -> None:
 
 def test_further_settings_can_be_ignored(tmp_path: Path) -> None:
     words = ["ckpt_path=a.ckpt", "finetune.unfrozen.lr=1"]
-    run = read(write_run(tmp_path / "run", words, scores=SCORES), ["ckpt_path", "finetune"])
-    assert isinstance(run, Run)
+    whole = read_whole(write_run(tmp_path / "run", words, scores=SCORES))
+    (run,) = ignore([whole], ["ckpt_path", "finetune"])
     assert "data.root" in run.settings
     assert not [name for name in run.settings if name.startswith(("ckpt", "finetune"))]
-    assert run.typed == set()
+    assert run.choices == {"data": "folder", "backbone": "tiny"}
+    assert (run.typed, run.unit) == (set(), whole.unit)
+    assert run.identity != whole.identity
+    with pytest.raises(ConfigError, match=r"--ignore ckpt_pth: no run .* did you mean ckpt_path\?"):
+        ignore([whole], ["ckpt_pth"])
 
 
 def test_folders_without_results_say_why(tmp_path: Path) -> None:

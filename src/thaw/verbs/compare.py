@@ -21,7 +21,7 @@ from thaw.verbs.compare_page import page
 from thaw.verbs.compare_tables import SPLITS, as_csv
 from thaw.verbs.comparison import Comparison, compare, in_markdown, in_words
 from thaw.verbs.run_groups import Section, group_runs, last_of_each, with_baseline
-from thaw.verbs.runs import Run, Unfinished, find, read
+from thaw.verbs.runs import Run, Unfinished, find, ignore, read
 
 PICTURES: dict[str, tuple[str, Callable[[Section], Figure | None]]] = {
     "together": ("Validation by epoch, all groups; dotted: the unfreeze",
@@ -62,8 +62,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         ConfigError: no run with results, or an option that fits none of them.
     """
-    ignored = [name for name in given.ignore.split(",") if name]
-    found = [read(folder, ignored) for folder in find(given.folders)]
+    found = [read(folder) for folder in find(given.folders)]
     runs = [each for each in found if isinstance(each, Run)]
     left_out = [each for each in found if isinstance(each, Unfinished)]
     if not runs:
@@ -72,7 +71,7 @@ def run(given: argparse.Namespace) -> None:
             + "\n".join(f"  {each.folder}: {each.why}" for each in left_out)
         )
     metric = choose_metric(runs, given.metric)
-    last, repeated = last_of_each(runs)
+    last, repeated = last_of_each(ignore(runs, filter(None, given.ignore.split(","))))
     sections = group_runs(last, metric)
     if given.baseline is not None:
         sections = with_baseline(sections, given.baseline)

@@ -120,7 +120,8 @@ def group_runs(runs: Sequence[Run], metric: str) -> tuple[Section, ...]:
         names = distinguish([{**each[0].settings, **each[0].choices} for each in members], typed)
         groups = _sorted([Group(*each) for each in zip(names, members, strict=True)], metric)
         section = Section(title if len(parts) > 1 else "", groups, metric)
-        sections.append(replace(section, baseline=groups[0] if section.best else None))
+        first = groups[0] if section.best else None
+        sections.append(replace(section, baseline=first if len(members) > 1 else None))
     return tuple(sorted(sections, key=lambda section: section.name))
 
 

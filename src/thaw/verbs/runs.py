@@ -3,7 +3,7 @@
 import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, near
 from thaw.verbs.names import as_text
 
 # Settings in which runs of one group may differ: seed and fold, where files lie, what is shown.
@@ -146,22 +146,39 @@ def _runs_in(folder: Path) -> Iterator[Path]:
             yield from _runs_in(inside)
 
 
-def read(folder: Path, ignored: Iterable[str] = ()) -> Run | Unfinished:
-    """One run folder.
-
-    Args:
-        folder: of the run.
-        ignored: further settings that do not tell groups apart.
-    """
+def read(folder: Path) -> Run | Unfinished:
+    """One run folder."""
     results = folder / "results.json"
     if not results.is_file():
         return Unfinished(folder, _unfinished(folder))
     if not (folder / ".hydra" / "config.yaml").is_file():
         return Unfinished(folder, "no .hydra/config.yaml, so its settings are not known")
     try:
-        return _read(folder, {*NOT_COMPARED, *ignored})
+        return _read(folder, set(NOT_COMPARED))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         return Unfinished(folder, f"cannot be read: {type(error).__name__}: {error}".rstrip())
+
+
+def ignore(runs: Sequence[Run], names: Iterable[str]) -> list[Run]:
+    """The runs without these settings and choices, so that groups are not told apart by them.
+
+    Raises:
+        ConfigError: a name that no run has.
+    """
+    ignored = set(names)
+    known = {name for run in runs for name in (*run.settings, *run.choices)}
+    for name in sorted(ignored):
+        if not any(_within(other, {name}) for other in known):
+            raise ConfigError(f"--ignore {name}: no run has such a setting{near(name, known)}")
+    return [
+        replace(
+            run,
+            settings={k: value for k, value in run.settings.items() if not _within(k, ignored)},
+            choices={k: value for k, value in run.choices.items() if not _within(k, ignored)},
+            typed=frozenset(name for name in run.typed if not _within(name, ignored)),
+        )
+        for run in runs
+    ]
 
 
 def _read(folder: Path, ignored: set[str]) -> Run:
@@ -225,11 +242,8 @@ def _unfinished(folder: Path) -> str:
     """What can be said of a run without results: it may have failed, been killed, or still run."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     last = max((path.stat().st_mtime for path in files), default=folder.stat().st_mtime)
-    text = f"no results.json: failed, killed or still running; last wrote {_clock(last)}"
+    when = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M:%S}"
+    text = f"no results.json: failed, killed or still running; last wrote {when}"
     saved = [name for name in ("last.ckpt", "interrupted.ckpt")
              if (folder / "checkpoints" / name).is_file()]  # fmt: skip
     return f"{text}; python train.py resume={folder} goes on with it" if saved else text
-
-
-def _clock(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment):%Y-%m-%d %H:%M:%S}"
