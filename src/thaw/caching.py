@@ -10,13 +10,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from thaw.classifier import Classifier
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
-from thaw.features import Features, fingerprint, open_table, read_table, view_key
+from thaw.extraction import fill
+from thaw.features import Features, fingerprint, open_table, read_table
 from thaw.groups import HEAD
 from thaw.module import TransferModule
 from thaw.store import Store
@@ -127,25 +126,13 @@ class CacheFeatures(pl.Callback):
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, table: Tensor
     ) -> None:
         """Writes this rank's rows of the table (P, V, D)."""
-        photos, views, width = table.shape
-        rows = range(trainer.global_rank, photos * views, trainer.world_size)
-        reader = DataLoader(
-            loader.dataset,
-            sampler=[view_key(*divmod(row, views)) for row in rows],  # pyright: ignore[reportArgumentType]
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-        )
-        flat = table.view(photos * views, width)
-        shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
-        bar = tqdm(total=len(rows), desc="features", unit="images", disable=not shown, leave=False)
-        done = 0
-        for images, _ in reader:
-            found = self._run(trainer, module, images)
-            flat[list(rows[done : done + len(found)])] = found.cpu()
-            done += len(found)
-            bar.update(len(found))
-        bar.close()
+        photos, views, _ = table.shape
+        fill(
+            table, cast(PhotoDataset, loader.dataset), partial(self._run, trainer, module),
+            rows=range(trainer.global_rank, photos * views, trainer.world_size),
+            batch_size=loader.batch_size or 1, num_workers=loader.num_workers,
+            show=trainer.progress_bar_callback is not None and trainer.is_global_zero,
+        )  # fmt: skip
 
     def _run(self, trainer: pl.Trainer, module: TransferModule, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, D), as a training step would."""

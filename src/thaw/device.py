@@ -119,6 +119,15 @@ def best_precision(accelerator: str) -> str:
     return "bf16-mixed" if capable else "16-mixed"
 
 
+def main_device(accelerator: str) -> torch.device:
+    """The first device of Lightning's `accelerator`, as Lightning chooses it."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
 def describe(device: torch.device) -> str:
     """Name of the device: "NVIDIA H200", "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
