@@ -1,5 +1,6 @@
 """A linear head solved at once on features, its regularisation chosen on validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class Solution:
 
 def logistic(
     train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int, *,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = 0.0, strengths: Sequence[float] | None = None,
 ) -> Solution:  # fmt: skip
     """Multinomial logistic regression: mean cross-entropy + strength / 2 * |W|^2, by L-BFGS.
 
@@ -50,6 +51,7 @@ def logistic(
         train, val: features (N, D) and labels (N,).
         num_classes: K.
         label_smoothing: as in training.
+        strengths: to try, strong first; None: 10 to the power of `LOGISTIC`.
     """
     (features, labels), center, scale = train, *_scale(train[0])
     x = (features.float() - center) / scale  # (N, D)
@@ -66,7 +68,7 @@ def logistic(
 
     found: list[tuple[Tensor, Tensor]] = []
     tried: list[tuple[float, float, float]] = []
-    for strength in 10**LOGISTIC:
+    for strength in 10**LOGISTIC if strengths is None else strengths:
         solved = minimize(loss_and_slope, flat, (strength,), "L-BFGS-B", jac=True,
                           options={"maxiter": ITERATIONS})  # fmt: skip
         flat = solved.x
