@@ -149,20 +149,36 @@ def logme(features: Tensor, labels: Tensor) -> float:
     squares = inside.square() / sigma if f.shape[1] <= number else inside.square()  # of U'y
     outside = number > len(sigma)  # else it is rounding
     rest = (y.square().sum(0) - squares.sum(0)).clamp(min=0) * outside  # (K,) in no direction
-    tiny = torch.finfo(torch.float64).tiny
     # alpha / beta; features that fit all labels, or none, send it to 0 or infinity
     lowest, highest = NEARLY_ALL * sigma.min(), sigma.max() / NEARLY_ALL
     ratio = sigma.mean() * torch.ones(y.shape[1], dtype=torch.float64)
+    alpha, beta, length, wrong = _update(ratio, sigma, squares, rest, number)
     for _ in range(ROUNDS):
-        used = (sigma / (sigma + ratio)).sum(0)  # the effective number of weights
-        free = (ratio / (sigma + ratio)).sum(0) + number - len(sigma)  # number - used, exactly
-        length = (sigma * squares / (sigma + ratio).square()).sum(0).clamp(min=tiny)  # |m|^2
-        wrong = (squares * (ratio / (sigma + ratio)).square()).sum(0) + rest  # |y - F m|^2
-        alpha, beta = used / length, free / wrong.clamp(min=tiny)
         before, ratio = ratio, (alpha / beta).clamp(lowest, highest)
+        alpha, beta, length, wrong = _update(ratio, sigma, squares, rest, number)
         if ((ratio - before).abs() <= CLOSE * before).all():
             break
     evidence = number * (beta / (2 * math.pi)).log() - beta * wrong - alpha * length
     # D/2 log alpha - 1/2 log|alpha + beta F'F|: alpha cancels outside of the r directions
     evidence = evidence + (alpha / (alpha + beta * sigma)).log().sum(0)
     return (evidence / 2 / number).mean().item()
+
+
+def _update(
+    ratio: Tensor, sigma: Tensor, squares: Tensor, rest: Tensor, number: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """alpha, beta, |m|^2 and |y - F m|^2, each (K,), of the weights m at alpha / beta = ratio.
+
+    Args:
+        ratio: (K,).
+        sigma: (r, 1) squared singular values of the features.
+        squares: (r, K) of the labels along their directions.
+        rest: (K,) of the labels in none of them.
+        number: N.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    used = (sigma / (sigma + ratio)).sum(0)  # the effective number of weights
+    free = (ratio / (sigma + ratio)).sum(0) + number - len(sigma)  # number - used, exactly
+    length = (sigma * squares / (sigma + ratio).square()).sum(0).clamp(min=tiny)
+    wrong = (squares * (ratio / (sigma + ratio)).square()).sum(0) + rest
+    return used / length, free / wrong.clamp(min=tiny), length, wrong

@@ -124,12 +124,14 @@ def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _label(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
     """Names beside their points, each where it covers nothing that is there already."""
-    taken = [Bbox.from_bounds(*(axes.transData.transform(point) - 5), 10, 10) for point in points]
+    taken: list[Bbox] = []
+    for x, y in axes.transData.transform(points):  # pixels
+        taken.append(Bbox([[x - 5, y - 5], [x + 5, y + 5]]))
     for point, name in zip(points, names, strict=True):
         text = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=8)
         text.set_in_layout(False)  # the layout stands
         for side, up in product((1, -1), (5, -12, 15, -22, 25, -32)):
-            text.set_ha("left" if side > 0 else "right")
+            text.set_horizontalalignment("left" if side > 0 else "right")
             text.set_position((7 * side, up))
             box = text.get_window_extent()
             inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
