@@ -2,38 +2,48 @@
 
 import pytest
 
-from thaw.advice import ENOUGH, NOISE, Depth, advise
+from thaw.advice import ENOUGH, NEAR, NOISE, Depth, advise, removed
 
 
-def depths(gap: float) -> list[Depth]:
-    """Four groups; the third is `gap` standard errors better than the last."""
+def depths(third: float, *, error: float = 0.01) -> list[Depth]:
+    """Four groups; the last one's probe gets 0.8."""
     return [
-        Depth("stem", 0.2, -0.6, 0.02),
-        Depth("layer2", 0.5, -0.3, 0.02),
-        Depth("layer3", 0.8 + 0.01 * gap, 0.01 * gap, 0.01),
+        Depth("stem", 0.2, -0.6, error),
+        Depth("layer2", 0.5, -0.3, error),
+        Depth("layer3", third, third - 0.8, error),
         Depth("layer4", 0.8),
     ]
 
 
 FEW, MANY = ENOUGH - 0.5, float(ENOUGH)
-NEAR, FAR = NOISE - 0.1, NOISE + 0.1
+EDGE = 1 - 0.2 / (1 - NEAR)  # of layer3, at which the last group removes just `NEAR` of the errors
 
 
 @pytest.mark.parametrize(
-    ("per_class", "gap", "way", "words"),
+    ("per_class", "third", "way", "words"),
     [
-        (FEW, NEAR, "features", ["finetune=feature_extraction"]),
-        (FEW, FAR, "earlier",
+        (FEW, 0.6, "features", ["finetune=feature_extraction"]),
+        (FEW, 0.8 + 0.009 * NOISE, "features", ["finetune=feature_extraction"]),
+        (FEW, 0.8 + 0.011 * NOISE, "earlier",
          ["finetune=feature_extraction", "finetune.features_from=layer3"]),
-        (MANY, NEAR, "top", ["finetune=partial", "finetune.top=2"]),
-        (MANY, FAR, "all", ["finetune=freeze_unfreeze"]),
+        (MANY, EDGE - 0.01, "top", ["finetune=partial", "finetune.top=2"]),
+        (MANY, EDGE + 0.01, "all", ["finetune=freeze_unfreeze"]),
+        (MANY, 0.9, "all", ["finetune=freeze_unfreeze"]),
     ],
 )  # fmt: skip
-def test_the_four_ways(per_class: float, gap: float, way: str, words: list[str]) -> None:
-    found = advise(per_class, depths(gap))
+def test_the_four_ways(per_class: float, third: float, way: str, words: list[str]) -> None:
+    found = advise(per_class, depths(third))
     assert found.way == way
     assert list(found.words) == words
-    assert ("layer3 gives better features" in found.reason) == (gap == FAR)
+    assert ("near to" in found.reason) == (way == "top")
+    assert ("enough" in found.reason) == (per_class == MANY)
+
+
+def test_the_share_of_errors_that_the_last_group_removes() -> None:
+    assert removed(depths(0.6)) == pytest.approx(0.5)  # 0.4 -> 0.2
+    assert removed(depths(0.8)) == pytest.approx(0.0)
+    assert removed(depths(0.9)) == pytest.approx(-1.0)  # it doubles them
+    assert removed([Depth("stem", 1.0), Depth("layer4", 1.0)]) == 1
 
 
 def test_a_single_group_has_nothing_earlier() -> None:

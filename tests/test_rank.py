@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from runs import ROOT, configuration, draw_photos
 
 import train
@@ -17,7 +18,7 @@ from thaw.data import dataset
 from thaw.errors import ConfigError
 from thaw.scores import Probe
 from thaw.verbs.rank import Wish, read
-from thaw.verbs.ranking import Scored, draw, report
+from thaw.verbs.ranking import Scored, draw, front, report
 from thaw.verbs.subject import word
 
 
@@ -157,19 +158,27 @@ def test_the_table_says_what_may_be_chance() -> None:
     assert lines[-1] == "left out: four: no network"
 
 
-def test_names_in_the_picture_cover_nothing() -> None:
-    """Six backbones that are nearly alike."""
+def test_the_picture_has_each_backbone_once_in_its_own_style() -> None:
+    """In both halves, at its place, and in the legend by rank."""
     many = [
-        replace(ONE, name=f"backbone{place}", probe=0.8 + 0.002 * place, forward=100.0 + place)
-        for place in range(6)
+        replace(ONE, name=f"net{place}", probe=0.9 - 0.02 * place, forward=100.0 * (place + 1))
+        for place in range(12)
     ]
     figure = draw(many)
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        boxes = [text.get_window_extent() for text in axes.texts]
-        assert len(boxes) == 6
-        for place, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[:place])
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [f"{place + 1}. net{place}" for place in range(12)]
+    styles = [(line.get_color(), line.get_marker()) for line in legend.get_lines()]
+    assert len(set(styles)) == 12
+    for axes, field in zip(figure.axes, ("forward", "training"), strict=True):
+        drawn = [part for part in axes.collections if isinstance(part, PathCollection)]
+        places = [tuple(part.get_offsets()[0]) for part in drawn]
+        assert places == [(1000 / getattr(net, field), net.probe) for net in many]
+
+
+def test_the_line_is_of_those_that_nothing_beats() -> None:
+    points = [(1.0, 0.5), (2.0, 0.4), (3.0, 0.7), (3.0, 0.6), (9.0, 0.7)]
+    assert front(points) == [(1.0, 0.5), (3.0, 0.6), (3.0, 0.7)]
 
 
 @pytest.mark.parametrize("verb", ["rank", "advise"])

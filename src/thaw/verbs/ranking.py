@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
-from matplotlib.transforms import Bbox
 
 from thaw.scores import FOLDS, Probe, difference
 from thaw.verbs.subject import table_of
 
+MARKERS = "os^vDPX"  # a further one for every ten backbones
 NOISE = 2  # standard errors of a difference that could be chance
 
 
@@ -82,59 +81,44 @@ def report(found: Sequence[tuple[Scored, Probe]], failed: Mapping[str, str]) -> 
 
 def draw(ranked: Sequence[Scored]) -> Figure:
     """Accuracy of the probe against seconds per 1,000 images, of inference and of training."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
     titles = ("forward pass", "training step, everything unfrozen")
     for axes, title, field in zip(both, titles, ("forward", "training"), strict=True):
-        seconds = [1000 / getattr(scored, field) for scored in ranked]
-        accuracies = [scored.probe for scored in ranked]
-        errors = [scored.probe_error for scored in ranked]
-        areas = [20 + 6 * scored.parameters / 1e6 for scored in ranked]
-        front = _front(list(zip(seconds, accuracies, strict=True)))
-        axes.plot(*zip(*front, strict=True), color="0.75", linewidth=1, zorder=1,
+        points = [(1000 / getattr(scored, field), scored.probe) for scored in ranked]
+        axes.plot(*zip(*front(points), strict=True), color="0.75", linewidth=1, zorder=1,
                   drawstyle="steps-post")  # fmt: skip
-        axes.errorbar(seconds, accuracies, errors, fmt="none", ecolor="0.6", capsize=2, zorder=2)
-        axes.scatter(seconds, accuracies, areas, alpha=0.8, zorder=3)
+        for place, (scored, (seconds, accuracy)) in enumerate(zip(ranked, points, strict=True)):
+            color, marker = f"C{place % 10}", MARKERS[place // 10 % len(MARKERS)]
+            axes.errorbar(seconds, accuracy, scored.probe_error, ecolor=color, capsize=2, zorder=2)
+            axes.scatter(seconds, accuracy, 20 + 4 * scored.parameters / 1e6, color, marker,
+                         alpha=0.8, zorder=3)  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xlim(min(seconds) / 1.6, max(seconds) * 2.2)  # room for names
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        slow, fast = max(points)[0], min(points)[0]
+        subs = (1, 2, 5) if slow > 8 * fast else (1, 1.5, 2, 3, 4, 5, 7)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.margins(x=0.1)
         axes.grid(alpha=0.3)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("seconds per 1,000 images")
     both[0].set_ylabel("accuracy of the probe")
     figure.suptitle("Area: parameters. Line: nothing is both faster and better.", fontsize=10)
-    figure.draw_without_rendering()  # places are known from here on
-    for axes, field in zip(both, ("forward", "training"), strict=True):
-        points = [(1000 / getattr(scored, field), scored.probe) for scored in ranked]
-        _label(axes, points, [scored.name for scored in ranked])
+    handles = [
+        Line2D([], [], color=f"C{place % 10}", marker=MARKERS[place // 10 % len(MARKERS)],
+               linestyle="", label=f"{place + 1}. {scored.name}")
+        for place, scored in enumerate(ranked)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right upper", fontsize=9)
     return figure
 
 
-def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Those that no faster one is better than."""
-    front: list[tuple[float, float]] = []
+    found: list[tuple[float, float]] = []
     for seconds, accuracy in sorted(points):
-        if not front or accuracy > front[-1][1]:
-            front.append((seconds, accuracy))
-    return front
-
-
-def _label(axes: Axes, points: list[tuple[float, float]], names: list[str]) -> None:
-    """Names beside their points, each where it covers nothing that is there already."""
-    taken: list[Bbox] = []
-    for x, y in axes.transData.transform(points):  # pixels
-        taken.append(Bbox([[x - 5, y - 5], [x + 5, y + 5]]))
-    for point, name in zip(points, names, strict=True):
-        text = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=8)
-        text.set_in_layout(False)  # the layout stands
-        for side, up in product((1, -1), (5, -12, 15, -22, 25, -32)):
-            text.set_horizontalalignment("left" if side > 0 else "right")
-            text.set_position((7 * side, up))
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(text.get_window_extent())
+        if not found or accuracy > found[-1][1]:
+            found.append((seconds, accuracy))
+    return found
