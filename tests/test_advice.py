@@ -35,8 +35,14 @@ def test_the_four_ways(per_class: float, third: float, way: str, words: list[str
     found = advise(per_class, depths(third))
     assert found.way == way
     assert list(found.words) == words
-    assert ("near to" in found.reason) == (way == "top")
-    assert ("enough" in found.reason) == (per_class == MANY)
+    size, nearness, *features = found.reasons
+    assert ("are enough" in size) == (per_class == MANY)
+    assert ("near to" in nearness) == (third < EDGE)
+    assert (
+        features == []
+        if per_class == MANY
+        else ("points better" in features[0]) == (way == "earlier")
+    )
 
 
 def test_the_share_of_errors_that_the_last_group_removes() -> None:

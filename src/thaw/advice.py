@@ -56,7 +56,7 @@ class Advice:
     """A way, why, and the settings of train.py that take it."""
 
     way: Way
-    reason: str
+    reasons: tuple[str, ...]
     words: tuple[str, ...]
 
 
@@ -79,20 +79,17 @@ def advise(per_class: float, depths: Sequence[Depth]) -> Advice:
         "top": ("finetune=partial", f"finetune.top={max(1, len(depths) // 2)}"),
         "all": ("finetune=freeze_unfreeze",),
     }[way]
-    size = f"{per_class:g} photos a class are {'few' if few else 'enough to fine-tune'}"
-    if better:
-        why = (
-            f"{best.group} has better features than the last group, by {100 * best.gap:.1f} points"
-        )
-    elif few:
-        why = "no earlier group has better features than the last"
-    else:
-        near = "near to" if share >= NEAR else "far from"
-        why = (
-            f"the last group removes {share:.0%} of the errors of {best.group}: {near} what the "
-            "backbone knows"
-        )
-    return Advice(way, f"{size} (from {ENOUGH}); {why}", words)
+    near = "near to" if share >= NEAR else "far from"
+    reasons = [
+        f"{per_class:g} photos a class are {'few' if few else 'enough'}: fine-tuning pays from "
+        f"about {ENOUGH}",
+        f"{best.group} makes {1 - best.accuracy:.0%} errors, the last group {1 - last.accuracy:.0%}"
+        f": {near} what the backbone knows (near: {NEAR:.0%} of them gone; here {share:.0%})",
+    ]
+    if few and earlier:
+        than = f"{100 * best.gap:.1f} points better" if better else "not better, beyond chance,"
+        reasons.append(f"{best.group}'s features are {than} than the last group's")
+    return Advice(way, tuple(reasons), words)
 
 
 def removed(depths: Sequence[Depth]) -> float:

@@ -51,7 +51,8 @@ def run(given: argparse.Namespace) -> None:
     print(f"\n{_facts(subject, counts)}\n\n{_table(taps, probes, depths)}\n")
     advice = advise(median(counts), depths)
     command = shlex.join(["python", "train.py", *given.words, *advice.words])
-    print(f"advice     {WAYS[advice.way]}\nbecause    {advice.reason}\n\nnext:\n  {command}")
+    because = f"\n{' ' * 11}".join(advice.reasons)
+    print(f"advice     {WAYS[advice.way]}\nbecause    {because}\n\nnext:\n  {command}")
 
 
 def probes_by_depth(taps: Taps, features: Tensor, labels: Tensor) -> dict[str, Probe]:
