@@ -90,9 +90,10 @@ def draw(ranked: Sequence[Scored]) -> Figure:
                   drawstyle="steps-post")  # fmt: skip
         for place, (scored, (seconds, accuracy)) in enumerate(zip(ranked, points, strict=True)):
             color, marker = f"C{place % 10}", MARKERS[place // 10 % len(MARKERS)]
-            axes.errorbar(seconds, accuracy, scored.probe_error, ecolor=color, capsize=2, zorder=2)
-            axes.scatter(seconds, accuracy, 20 + 4 * scored.parameters / 1e6, color, marker,
-                         alpha=0.8, zorder=3)  # fmt: skip
+            area = 20 + 4 * scored.parameters / 1e6
+            error = scored.probe_error
+            axes.errorbar(seconds, accuracy, yerr=error, ecolor=color, capsize=2, zorder=2)
+            axes.scatter(seconds, accuracy, s=area, color=color, marker=marker, alpha=0.8, zorder=3)
         axes.set_xscale("log")
         slow, fast = max(points)[0], min(points)[0]
         subs = (1, 2, 5) if slow > 8 * fast else (1, 1.5, 2, 3, 4, 5, 7)
