@@ -1,7 +1,11 @@
 """The rule, case by case."""
 
-import pytest
+import json
 
+import pytest
+from runs import ROOT
+
+from benchmarks import advise as cases
 from thaw.advice import ENOUGH, NEAR, NOISE, Depth, advise, removed
 
 
@@ -55,3 +59,10 @@ def test_the_share_of_errors_that_the_last_group_removes() -> None:
 def test_a_single_group_has_nothing_earlier() -> None:
     assert advise(FEW, [Depth("all", 0.5)]).way == "features"
     assert advise(MANY, [Depth("all", 0.5)]).words == ("finetune=partial", "finetune.top=1")
+
+
+def test_the_page_is_of_todays_rule() -> None:
+    """benchmarks/advise.json, which benchmarks/advise.py writes."""
+    known = json.loads((ROOT / "benchmarks" / "advise.json").read_text())
+    text = "\n".join(cases.page(known)) + "\n"
+    assert (ROOT / "benchmarks" / "advise.md").read_text() == text

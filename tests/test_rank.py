@@ -13,6 +13,7 @@ from matplotlib.collections import PathCollection
 from runs import ROOT, configuration, draw_photos
 
 import train
+from benchmarks import rank as order
 from thaw import cli, launch
 from thaw.data import dataset
 from thaw.errors import ConfigError
@@ -191,3 +192,20 @@ def test_the_readmes_commands_are_understood(verb: str) -> None:
         wish = read(words) if verb == "rank" else Wish({"": []}, words)
         for chosen in wish.chosen.values():
             launch.compose_run([*wish.others, *chosen])
+
+
+def test_the_measured_orders_are_those_of_the_page_and_the_readme() -> None:
+    """benchmarks/rank.json, which benchmarks/rank.py writes."""
+    known = json.loads((ROOT / "benchmarks" / "rank.json").read_text())
+    text = "\n".join(order.page(known)) + "\n"
+    assert (ROOT / "benchmarks" / "rank.md").read_text() == text
+    flowers, pets, tiny = (
+        [f"{order.tau(known[group], score):.2f}" for score in order.SCORES]
+        for group in ("groups flowers102", "groups pets", "tiny")
+    )
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"Kendall's tau {flowers[0]} and {pets[0]} (kNN {flowers[1]}, {pets[1]}; LogME "
+        f"{flowers[2]}, {pets[2]}), on six small nets {tiny[0]} ({tiny[1]}; {tiny[2]})" in readme
+    )
+    assert all(order.tau(known["photos"], score) == 1 for score in order.SCORES)

@@ -19,11 +19,11 @@ from typing import Literal
 
 Way = Literal["features", "earlier", "top", "all"]
 
-# Photos a class from which fine-tuning pays. In our runs features alone were better at 2 and 5,
-# as good at 10 (demo) or 8 points worse (Flowers102), worse at 30; so about 10, give or take a
-# factor of two. "Extremely few" favour features, more favour fine-tuning, near and far alike
-# (arXiv:2205.07874); with all the photos of twelve data sets fine-tuning is nearly always better
-# (arXiv:1805.08974).
+# Photos a class from which fine-tuning pays. In our runs (benchmarks/advise.md) features alone were
+# better by 17 and 4 points at 2 and 5 photos, within the noise at 8, as good (demo) or 5 and 11
+# points worse (Flowers102) at 10, 2 points worse at 30: so about 10, give or take a factor of two.
+# "Extremely few" favour features, more favour fine-tuning, near and far alike (arXiv:2205.07874);
+# with all the photos of twelve data sets fine-tuning is nearly always better (arXiv:1805.08974).
 ENOUGH = 10
 
 # Share of the best earlier group's errors that the last removes, from which data counts as near.
