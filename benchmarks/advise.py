@@ -6,8 +6,8 @@ For each case the ways are gone: a head solved on the last layer's features, one
 group's, then epochs of the top and of everything. The real result is accuracy on the validation
 photos; test splits are not read. On the demo 2 frozen and 8 unfrozen epochs are trained here; on
 photos everything was fine-tuned for recipes.jsonl (head_1e-3, seed 0: 5 and 5 epochs), and the top
-is here in the same way, on Dogs-vs-Cats with MobileNetV2 alone. Everything is kept in advise.json
-beside this file, and what is there is not made again; advise.md is written from it.
+with --top alone, in the same way, on Dogs-vs-Cats with MobileNetV2. Everything is kept in
+advise.json beside this file, and what is there is not made again; advise.md is written from it.
 """
 
 import argparse
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="scratch folder")
     parser.add_argument("--data", type=Path, default=default, help="real photos")
     parser.add_argument("--only", default="", help="cases whose names begin so")
+    parser.add_argument("--top", action="store_true", help=f"train the top of {TOP} too")
     given = parser.parse_args()
     torch.set_num_threads(1)
     path = HERE / "advise.json"
@@ -134,7 +135,7 @@ def main() -> None:
             path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
             print(f"{name}: {known[name]}", flush=True)
     row = known.get(TOP)
-    if row and "top" not in row["real"]:
+    if given.top and row and "top" not in row["real"]:
         words = [*cases(given.data.resolve())[TOP], "finetune=partial", "finetune.top=2"]
         row["real"]["top"] = round(trained(given.out.resolve(), [*words, *whole(HEAD)]), 4)
         path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
