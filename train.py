@@ -18,7 +18,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from thaw import config, launch
+from thaw import config, jobs, launch
 from thaw.errors import ConfigError
 
 
@@ -180,12 +180,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One job of Hydra's; a sweep over hyperparameters optimises what it returns."""
-    with launch.explained():
-        return run(cfg).get(cfg.monitor)
+    return jobs.perform(run, cfg)
 
 
 if __name__ == "__main__":
     launch.register_backbones()
     with launch.explained():
         sys.argv[1:] = launch.resume_arguments(sys.argv[1:])
-    main()
+        main()

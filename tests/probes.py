@@ -26,3 +26,16 @@ class HashWeights(pl.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"rank{trainer.global_rank}.txt").open("a") as file:
             file.write(f"{trainer.current_epoch} {digest.hexdigest()}\n")
+
+
+class FailOnRank(pl.Callback):
+    """Raises on one rank when training starts, in runs of one seed."""
+
+    def __init__(self, rank: int, seed: int, of: int) -> None:
+        self.rank = rank
+        self.fails = seed == of
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As a rank that runs out of memory."""
+        if self.fails and trainer.global_rank == self.rank:
+            raise MemoryError("on one rank")

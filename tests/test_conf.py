@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from models import SPEC
 from omegaconf import DictConfig, OmegaConf
-from runs import CONF, ROOT, command, configuration
+from runs import CONF, PLUGINS, ROOT, command, configuration
 from torch import nn
 
 from thaw import config, device, launch, metrics
@@ -61,7 +61,7 @@ def files(*groups: str) -> list[str]:
 
 LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "logger", "mix",
                "optim", "phase", "trainer")  # fmt: skip
-RECIPES = files("experiment", "debug", "hparams_search")
+RECIPES = files("experiment", "debug", "hparams_search", "launcher")
 
 
 @functools.cache  # composing takes a quarter of a second: most of the time of these tests
@@ -255,6 +255,8 @@ def test_several_loggers_at_once() -> None:
 
 @pytest.mark.parametrize("leaf", RECIPES)
 def test_a_recipe_composes_and_every_node_of_it_stands(leaf: str) -> None:
+    if leaf.replace("/", "=") in PLUGINS:
+        pytest.importorskip(PLUGINS[leaf.replace("/", "=")])
     cfg = chosen(leaf)
     config.check_keys(cfg)
     assert build_plan(cfg).phases

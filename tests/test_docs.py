@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from runs import ROOT, configuration
+from runs import PLUGINS, ROOT, configuration
 
 from thaw import config, launch
 
@@ -52,6 +52,9 @@ def test_commands(command: str, tmp_path: Path) -> None:
     if command.startswith("make "):
         target = command.split()[1]
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for choice, plugin in PLUGINS.items():
+        if choice in command:
+            pytest.importorskip(plugin)
     chosen = []
     for override in OverridesParser.create().parse_overrides(overrides_of(command)):
         first = (

@@ -34,6 +34,7 @@ def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
             "trainer.max_epochs=9",  # last, so it wins
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
+            "hydra.mode=RUN",  # a search's settings ask for a sweep
         ]
 
 

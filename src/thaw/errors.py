@@ -38,6 +38,18 @@ class Interrupted(Exception):  # noqa: N818  asked for, not an error
         self.folder = checkpoint.parent.parent
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, to print: the message of an error that the user can mend, else one line
+    with its type.
+
+    From a loading process torch hands an error over with that process's stack in front.
+    """
+    if isinstance(error, ThawError):
+        return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def shown(value: object) -> str:
     """A value as it stands in a configuration file."""
     return "null" if value is None else str(value)

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError
+from thaw.errors import ConfigError, Interrupted, ThawError, reason
 
 
 def torchvision_names() -> list[str]:
@@ -101,7 +101,14 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     assert isinstance(before, ListConfig)
     kept = [str(word) for word in before if not str(word).startswith(("resume=", "ckpt_path="))]
     added = [word for word in arguments if not word.startswith("resume=")]
-    return [*kept, *added, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    place = quoted(folder)
+    return [*kept, *added, f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]
+
+
+def quoted(value: object) -> str:
+    """As Hydra's command line takes it, whatever characters are in it."""
+    text = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'")
+    return f"'{text}'"
 
 
 def last_checkpoint(folder: str | Path) -> Path:
@@ -110,15 +117,19 @@ def last_checkpoint(folder: str | Path) -> Path:
     Raises:
         ConfigError: it has none.
     """
-    checkpoints = Path(folder) / "checkpoints"
-    found = [path for name in ("last.ckpt", "interrupted.ckpt")
-             if (path := checkpoints / name).is_file()]  # fmt: skip
+    found = checkpoints(folder)
     if not found:
         raise ConfigError(
-            f"resume={folder}: no last.ckpt or interrupted.ckpt in {checkpoints}; the run ended "
-            "before its first epoch did, so start it again without resume"
+            f"resume={folder}: no last.ckpt or interrupted.ckpt in {Path(folder) / 'checkpoints'}; "
+            "the run ended before its first epoch did, so start it again without resume"
         )
     return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Those of a run folder that a run can go on from."""
+    names = ("last.ckpt", "interrupted.ckpt")
+    return [path for name in names if (path := Path(folder) / "checkpoints" / name).is_file()]
 
 
 @contextmanager
@@ -132,8 +143,9 @@ def explained() -> Iterator[None]:
     except Interrupted as stop:
         print(f"\nstopped; go on with: python train.py resume={stop.folder}", file=sys.stderr)
         raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        raise SystemExit(130) from None
     except ThawError as error:
-        # from a loading process torch hands it over with that process's stack in front
-        message = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        print(f"\nerror: {message}", file=sys.stderr)
+        print(f"\nerror: {reason(error)}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -26,12 +26,14 @@ class Record(pl.Callback):
         history: one dict an epoch: epoch, phase and all logged metrics.
         phases: name -> {"epochs", "seconds", "images"}; seconds include validation and the
             features that are computed, images are those of all batches, as photos or features.
+        pruned: why a sweep ended the run before its time; None: it did not.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history: list[dict[str, Any]] = []
         self.phases: dict[str, dict[str, float]] = {}
+        self.pruned: str | None = None
         self.images = 0
         self.started = time.perf_counter()
 
@@ -96,7 +98,9 @@ class Record(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Plain Python, so that a resumed run has the whole history."""
-        checkpoint["record"] = {"history": self.history, "phases": self.phases}
+        checkpoint["record"] = {
+            "history": self.history, "phases": self.phases, "pruned": self.pruned
+        }  # fmt: skip
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -109,6 +113,7 @@ class Record(pl.Callback):
         """Goes on from what a checkpoint holds as "record"."""
         self.history = list(saved["history"])
         self.phases = {name: dict(phase) for name, phase in saved["phases"].items()}
+        self.pruned = saved.get("pruned")
 
 
 class LogRates(pl.Callback):

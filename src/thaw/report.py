@@ -1,6 +1,5 @@
 """What a run leaves behind: results.json, history.json, curves.png and the last lines printed."""
 
-import json
 import math
 import platform
 import subprocess
@@ -20,6 +19,7 @@ import thaw
 from thaw.classifier import Classifier
 from thaw.curves import draw_curves
 from thaw.progress import Record
+from thaw.store import write_json
 
 ROOT = Path(thaw.__file__).resolve().parents[2]
 
@@ -57,6 +57,7 @@ def make_results(
         "parameters": total,
         "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
         **facts,
+        **({"pruned": record.pruned} if record.pruned else {}),
         "versions": versions(),
         "git": git_revision(),
     }
@@ -80,13 +81,6 @@ def save_body(model: Classifier, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Writes a JSON file that is whole or not there."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def summary(results: Mapping[str, Any]) -> str:

@@ -87,6 +87,13 @@ class Store:
         return json.loads(self.note.read_text(encoding="utf-8"))
 
 
+def write_json(content: Any, path: Path) -> None:
+    """Writes a JSON file that is whole or not there."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
 def checksum(path: Path) -> int:
     """CRC-32 of a file."""
     value = 0

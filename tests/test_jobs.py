@@ -1,0 +1,278 @@
+"""Sweeps from the command line: folders, failures, stops, kills, resumes, launchers, search."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from runs import PLUGINS
+from sweeps import Place, number, states
+
+
+def needs(choice: str) -> pytest.MarkDecorator:
+    """Skips where the plugin of Hydra that a choice needs is not installed."""
+    package, _, _ = PLUGINS[choice].partition(".")
+    found = importlib.util.find_spec(package) and importlib.util.find_spec(PLUGINS[choice])
+    return pytest.mark.skipif(not found, reason=f"{PLUGINS[choice]} is not installed")
+
+
+JOBLIB = needs("launcher=joblib")
+SUBMITIT = needs("launcher=slurm")
+OPTUNA = needs("hparams_search=optuna")
+LAUNCHERS = [
+    pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], marks=JOBLIB, id="joblib"),
+    pytest.param(["hydra/launcher=submitit_local"], marks=SUBMITIT, id="submitit"),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "a place")
+
+
+def wait_for(folder: Path, pattern: str) -> Path:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = next(folder.glob(pattern), None)
+        if found:
+            return found
+        time.sleep(0.02)
+    raise TimeoutError(pattern)
+
+
+@pytest.mark.parametrize("launcher", [pytest.param([], id="basic"), *LAUNCHERS])
+def test_a_failed_job_does_not_stop_the_rest(place: Place, launcher: list[str]) -> None:
+    place.scenario(seed2="config", seed3="memory")
+    ended = place.run("-m", "seed=1,2,3,4", "trainer=cpu", "backbone=resnet18", *launcher)
+    assert ended.returncode == 1
+    folder = place.sweep()
+    assert sorted(path.parent.name for path in folder.glob("*/status.json")) == [
+        "0_seed-1", "1_seed-2", "2_seed-3", "3_seed-4",
+    ]  # fmt: skip
+    assert place.ran() == {job: ["None"] for job in range(4)}
+    assert states(folder) == {0: "finished", 1: "failed", 2: "failed", 3: "finished"}
+    listed = ended.stderr[ended.stderr.rindex("1_seed-2: ") :]
+    assert "1_seed-2: failed, seed=2: is refused" in listed
+    assert f"{folder / '2_seed-3'}: failed, MemoryError: no room" in listed
+    assert "2 of 4 jobs done, 2 failed" in ended.stdout
+    assert not (place.root / "logs" / "train" / "runs").exists()
+
+
+def test_status_is_a_table(place: Place) -> None:
+    place.scenario(seed2="config", seed3="interrupted")
+    place.run("-m", "seed=1,2,3,4", "trainer.max_epochs=6")
+    shown = place.thaw("sweep", "status", str(place.sweep()))
+    assert shown.returncode == 0
+    lines = [re.split(r"\s{2,}", line.strip()) for line in shown.stdout.splitlines()]
+    assert lines[0] == ["job", "what differs", "state", "val/acc", "seconds", "error"]
+    assert lines[2][:4] == ["0", "seed=1", "finished", "0.1000"]
+    assert lines[3][:3] == ["1", "seed=2", "failed"]
+    assert lines[3][-1] == "seed=2: is refused"
+    assert lines[4][:3] == ["2", "seed=3", "stopped"]
+    assert lines[5] == ["3", "seed=4", "waiting"]
+    assert lines[-1] == ["1 of 4 jobs done, 1 failed, 1 stopped, 1 waiting"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_whole_sweep(place: Place, number: signal.Signals) -> None:
+    place.scenario(seed2="sleep")
+    process = place.start("-m", "seed=1,2,3")
+    wait_for(place.root, "logs/train/multiruns/*/1_seed-2/ready")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert states(place.sweep()) == {0: "finished", 1: "stopped"}
+
+
+def test_a_run_that_was_asked_to_stop_stops_the_sweep(place: Place) -> None:
+    place.scenario(seed1="interrupted")
+    ended = place.run("-m", "seed=1,2")
+    assert ended.returncode == 130
+    assert f"thaw sweep resume {place.sweep()}" in ended.stderr
+    assert states(place.sweep()) == {0: "stopped"}
+
+
+def test_a_killed_sweep_is_resumed(place: Place) -> None:
+    """Finished jobs are not run again; a killed one goes on from its checkpoint; others start."""
+    place.scenario(seed2="config", seed3="kill")
+    ended = place.run("-m", "trainer=cpu", "seed=1,2,3,4", "tags=['a b']")
+    assert ended.returncode == -signal.SIGKILL
+    folder = place.sweep()
+    settings = folder / "0_seed-1" / ".hydra" / "config.yaml"
+    settings.write_text("as it was")
+    place.scenario()
+    ended = place.thaw("sweep", "resume", str(folder))
+    assert ended.returncode == 0, ended.stderr
+    assert "job 0 is done" in ended.stdout
+    assert place.ran() == {
+        0: ["None"], 1: ["None", "None"], 2: ["None", str(folder / "2_seed-3")], 3: ["None"],
+    }  # fmt: skip
+    assert set(states(folder).values()) == {"finished"}
+    assert settings.read_text() == "as it was"
+    again = place.thaw("sweep", "resume", str(folder))
+    assert (again.returncode, place.ran()[3]) == (0, ["None"])
+    assert "4 of 4 jobs done: nothing to run" in again.stdout
+
+
+def test_a_job_killed_before_its_first_checkpoint_starts_anew(place: Place) -> None:
+    place.scenario(seed1="bare_kill")
+    place.run("-m", "seed=1,2")
+    best = place.sweep() / "0_seed-1" / "checkpoints" / "best-epoch_000.ckpt"
+    best.parent.mkdir()
+    best.touch()
+    place.scenario()
+    assert place.thaw("sweep", "resume", str(place.sweep())).returncode == 0
+    assert place.ran() == {0: ["None", "None"], 1: ["None"]}
+    assert not best.exists()
+
+
+def test_a_job_that_was_resumed_by_itself_stays_in_its_sweep(place: Place) -> None:
+    place.scenario(seed1="kill")
+    place.run("-m", "seed=1,2")
+    place.scenario()
+    job = place.sweep() / "0_seed-1"
+    assert place.run(f"resume={job}").returncode == 0
+    shown = place.thaw("sweep", "resume", str(place.sweep()))
+    assert shown.returncode == 0, shown.stderr
+    assert place.ran() == {0: ["None", str(job)], 1: ["None"]}
+
+
+def test_a_sweep_that_is_at_work_is_not_started_twice(place: Place) -> None:
+    place.scenario(seed1="sleep")
+    process = place.start("-m", "seed=1,2")
+    wait_for(place.root, "logs/train/multiruns/*/0_seed-1/ready")
+    refused = place.thaw("sweep", "resume", str(place.sweep()))
+    assert refused.returncode == 1
+    assert f"job 0 is still running (process {process.pid} on " in refused.stderr
+    process.kill()
+    process.communicate()
+    shown = place.thaw("sweep", "status", str(place.sweep()))
+    assert "killed" in shown.stdout
+
+
+def test_starts_in_the_same_second_get_folders_of_their_own(place: Place) -> None:
+    """The folders of this minute's seconds are there already."""
+    names = [f"{datetime.now() + timedelta(seconds=n):%Y-%m-%d_%H-%M-%S}" for n in range(60)]
+    for kind in ("runs", "multiruns"):
+        for name in names:
+            (place.root / "logs" / "train" / kind / name).mkdir(parents=True)
+    ended = place.run("seed=1")
+    assert ended.returncode == 0, ended.stderr
+    ended = place.run("-m", "seed=1,2")
+    assert ended.returncode == 0, ended.stderr
+    new = [path for path in place.root.glob("logs/train/*/*") if path.name not in names]
+    assert sorted((path.parent.name, path.name[-2:]) for path in new) == [
+        ("multiruns", "_2"), ("runs", "_2"),
+    ]  # fmt: skip
+    run = next(path for path in new if path.parent.name == "runs")
+    assert (run / "ran.txt").is_file()
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_run_of_its_own_ends_as_ever(place: Place) -> None:
+    place.scenario(seed1="config", seed2="interrupted", seed3="memory")
+    refused, stopped, failed = (place.run(f"seed={seed}") for seed in (1, 2, 3))
+    assert (refused.returncode, refused.stderr) == (1, "\nerror: seed=1: is refused\n")
+    assert stopped.returncode == 130
+    assert "stopped; go on with: python train.py resume=" in stopped.stderr
+    assert failed.returncode == 1
+    assert "MemoryError: no room" in failed.stderr
+
+
+def test_a_folder_of_another_sweep_is_refused(place: Place) -> None:
+    place.run("-m", "seed=1")
+    folder = place.sweep()
+    refused = place.run("-m", "seed=2", f"hydra.sweep.dir='{folder}'")
+    assert refused.returncode == 1
+    assert "holds another sweep (seed=1)" in refused.stderr
+    refused = place.run("-m", "seed=2,3", "hydra.sweep.subdir=same")
+    assert refused.returncode == 1
+    assert "same: holds a run with other settings (seed=2) than job 1 (seed=3)" in refused.stderr
+
+
+def test_what_cannot_be_resumed(place: Place) -> None:
+    nothing = place.thaw("sweep", "status", str(place.root))
+    assert nothing.returncode == 1
+    assert "multirun.yaml is missing" in nothing.stderr
+    place.scenario(seed1="bare_kill", seed2="bare_kill")
+    place.run("-m", "seed=shuffle(1,2)")
+    refused = place.thaw("sweep", "resume", str(place.sweep()))
+    assert refused.returncode == 1
+    assert "shuffle(...)" in refused.stderr
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launchers_know_every_backbone_and_stop_together(place: Place, launcher: list[str]) -> None:
+    ended = place.run("-m", "backbone=glob(resnet1?)", "seed=1,2", *launcher)
+    assert ended.returncode == 0, ended.stderr
+    assert place.ran() == {0: ["None"], 1: ["None"]}
+    settings = OmegaConf.load(place.sweep() / "0_backbone-resnet18_seed-1/.hydra/config.yaml")
+    assert settings.backbone.name == "resnet18"
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ctrl_c_stops_every_process_of_a_launcher(place: Place, launcher: list[str]) -> None:
+    place.scenario(seed1="sleep", seed2="sleep")
+    process = place.start("-m", "seed=1,2,3", *launcher)
+    wait_for(place.root, "logs/train/multiruns/*/0_seed-1/ready")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    deadline = time.monotonic() + 30
+    while "running" in place.thaw("sweep", "status", str(place.sweep())).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    place.scenario()
+    resumed = place.thaw("sweep", "resume", str(place.sweep()))
+    assert resumed.returncode == 0, resumed.stderr
+    assert set(states(place.sweep()).values()) == {"finished"}
+    assert sorted(states(place.sweep())) == [0, 1, 2]
+
+
+SEARCH = ("hparams_search=optuna", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1")
+
+
+@OPTUNA
+def test_a_search_bears_failures_and_maximises(place: Place) -> None:
+    place.scenario(seed2="config", seed3="nan")
+    ended = place.run(*SEARCH, "seed=choice(1,2,3,4)")
+    assert ended.returncode == 1
+    found = states(place.sweep())
+    assert sorted(found) == list(range(6))
+    assert {"finished", "failed"} <= set(found.values())
+    results = OmegaConf.load(place.sweep() / "optimization_results.yaml")
+    seeds = [int(re.findall(r"seed-(\d)", path.name)[0]) for path in place.sweep().glob("?_*")]
+    assert results.best_params.seed == max(seed for seed in seeds if seed in (1, 4))
+    refused = place.run(*SEARCH, "hydra.sweeper.direction=minimize")
+    assert refused.returncode == 1
+    assert "direction=minimize: monitor=val/acc is to be maximized; set auto" in refused.stderr
+    assert place.run(*SEARCH, "monitor=val/loss").returncode == 0
+
+
+@OPTUNA
+def test_a_killed_search_draws_the_same_jobs_again(place: Place) -> None:
+    whole, killed = Place(place.root / "whole"), Place(place.root / "killed")
+    words = (*SEARCH, "seed=choice(1,2,3,4)", "hydra.sweeper.n_trials=8",
+             "hydra.sweeper.sampler.n_startup_trials=2")  # fmt: skip
+    whole.scenario(seed2="config")
+    whole.run(*words)
+    killed.scenario(seed2="config", seed4="kill")
+    assert killed.run(*words).returncode == -signal.SIGKILL
+    killed.scenario(seed2="config")
+    before = sorted(killed.ran())
+    killed.thaw("sweep", "resume", str(killed.sweep()))
+    names = [sorted(path.name for path in place.sweep().glob("?_*")) for place in (whole, killed)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 8 > len(before)
+    twice = [job for job, times in killed.ran().items() if len(times) > 1]
+    assert twice == before[-1:]  # the killed one only, not those that failed before
+    shown = killed.thaw("sweep", "status", str(killed.sweep())).stdout
+    assert shown.count("finished") + shown.count("failed  ") == 8
+    assert number(killed.sweep() / names[0][0]) == 0
