@@ -38,19 +38,24 @@ def folder_name(number: int, overrides: Sequence[str], fixed: Sequence[str] = ()
         fixed: keys that have one value in all jobs; left out.
     """
     words = differing(overrides, fixed)
-    keys = [re.split(r"[./]", key_of(word)) for word in words]
-    parts = [str(number)]
-    for word, key in zip(words, keys, strict=True):
-        tails = (".".join(key[-length:]) for length in range(1, len(key) + 1))
-        others = [".".join(other) for other in keys if other is not key]
-        short = next((tail for tail in tails if not any(
-            f".{other}".endswith(f".{tail}") for other in others)), ".".join(key))  # fmt: skip
-        parts.append(_safe(f"{short}-{_short(word.partition('=')[2])}"))
+    parts = [str(number), *(_safe(word.replace("=", "-", 1)) for word in shortened(words))]
     name = "_".join(parts)
     if len(name) > LONGEST:
         digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
         name = f"{name[: LONGEST - 9]}-{digest}"
     return name
+
+
+def shortened(words: Sequence[str]) -> list[str]:
+    """ "finetune.frozen.lr=0.00123456789" -> "lr=0.001235", unless another key ends in lr too."""
+    keys = [re.split(r"[./]", key_of(word)) for word in words]
+    short = []
+    for word, key in zip(words, keys, strict=True):
+        others = [f".{'.'.join(other)}" for other in keys if other is not key]
+        tails = (".".join(key[-length:]) for length in range(1, len(key) + 1))
+        alone = (tail for tail in tails if not any(other.endswith(f".{tail}") for other in others))
+        short.append(f"{next(alone, '.'.join(key))}={_short(word.partition('=')[2])}")
+    return short
 
 
 def _short(value: str) -> str:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from thaw import launch, status
 from thaw.errors import ConfigError
-from thaw.job_folder import differing, key_of
+from thaw.job_folder import differing, key_of, shortened
 from thaw.status import DONE, State, Status
 
 
@@ -194,7 +194,7 @@ def table(sweep: Sweep) -> str:
         known = job.status or Status()
         rows.append((
             str(job.number),
-            " ".join(job.differs),
+            " ".join(shortened(job.differs)),
             job.state,
             "" if known.value is None else f"{known.value:.4f}",
             "" if known.seconds is None else f"{known.seconds:.1f}",
