@@ -1,5 +1,7 @@
 """Pipelines: what the weights were evaluated with, and views that depend on the seed alone."""
 
+import math
+
 import pytest
 import torch
 from torchvision.models import ResNet18_Weights
@@ -61,6 +63,25 @@ def test_erased_boxes_are_the_mean_colour() -> None:
     assert 0.02 <= box.float().mean() <= 0.4  # RandomErasing's own limits are 0.02 and 0.33
 
 
+def test_shear_leans_what_is_upright_and_nothing_else() -> None:
+    spec = InputSpec(65, 65, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    upright = torch.zeros(3, 65, 65, dtype=torch.uint8)
+    upright[:, :, 31:34] = 255
+    transform = train_transform(spec, crop_scale=None, horizontal_flip=0, shear=20)
+    degrees = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        rows = (transform(upright)[0] > 150).float()  # H W
+        place = (rows * torch.arange(65.0)).sum(1) / rows.sum(1)  # H, of the line
+        lean = (place[52] - place[12]) / 40
+        degrees.append(math.degrees(math.atan(lean)))
+        torch.manual_seed(seed)
+        level = transform(upright.mT)[0]
+        assert (level[31:34] > 150).float().mean() > 0.95
+    assert -20.5 < min(degrees) < -15
+    assert 15 < max(degrees) < 20.5
+
+
 @pytest.mark.parametrize("size", [(300, 400), (401, 333), (40, 90), (60, 41), (30, 20)])
 def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
     size: tuple[int, int],
@@ -78,6 +99,7 @@ def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
         ("crop_scale", (0.9, 0.5)),
         ("horizontal_flip", 1.5),
         ("rotation", -1),
+        ("shear", 90),
         ("policy", "auto"),
         ("erasing", 2),
     ],

@@ -60,6 +60,7 @@ def train_transform(
     crop_scale: tuple[float, float] | None = (0.35, 1.0),
     horizontal_flip: float = 0.5,
     rotation: float = 0.0,
+    shear: float = 0.0,
     color_jitter: float = 0.0,
     policy: Policy = "none",
     erasing: float = 0.0,
@@ -73,6 +74,7 @@ def train_transform(
             more of the object); None takes the evaluation crop.
         horizontal_flip: probability 0-1.
         rotation: degrees, drawn from -rotation to +rotation.
+        shear: degrees that upright lines lean, drawn from -shear to +shear.
         color_jitter: strength 0-1 of brightness, contrast and saturation jitter.
         policy: "none", "trivial" (TrivialAugmentWide, arXiv:2103.10158) or "rand" (RandAugment,
             arXiv:1909.13719).
@@ -90,6 +92,8 @@ def train_transform(
             raise ConfigError(f"augment.{key}={value}: allowed is 0 to 1")
     if not 0 <= rotation <= 180:
         raise ConfigError(f"augment.rotation={rotation}: allowed is 0 to 180 degrees")
+    if not 0 <= shear <= 60:
+        raise ConfigError(f"augment.shear={shear}: allowed is 0 to 60 degrees")
     if policy not in ("none", "trivial", "rand"):
         raise ConfigError(f"augment.policy={policy}: allowed are none, trivial, rand")
     steps: list[torch.nn.Module] = []
@@ -113,7 +117,10 @@ def train_transform(
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
     grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
-    if rotation:
+    if shear:  # with the rotation in it: the picture is resampled once
+        affine = {"shear": shear, "interpolation": InterpolationMode.BILINEAR, "fill": grey}
+        steps.append(v2.RandomAffine(rotation, **affine))
+    elif rotation:
         degrees = [-rotation, rotation]
         steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=grey))
     if color_jitter:
