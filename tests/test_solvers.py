@@ -1,15 +1,22 @@
 """Solved heads are the solutions of their equations, and the strength is the best on validation."""
 
+import importlib.util
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional
 
-from thaw.solvers import Solution, logistic, ridge
+from thaw.solvers import Solution, logistic, ridge, svm
 
 K = 3
+NEEDS_SKLEARN = pytest.mark.skipif(
+    importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn: pip install .[svm]"
+)
+SVM = pytest.param(svm, marks=NEEDS_SKLEARN)
 
 
 def blobs(number: int, width: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +62,7 @@ def test_logistic_stands_where_the_slope_is_zero() -> None:
     assert slopes[1].abs().max() < 2e-3
 
 
-@pytest.mark.parametrize("solve", [ridge, logistic])
+@pytest.mark.parametrize("solve", [ridge, logistic, SVM])
 def test_the_strength_is_the_best_on_validation(solve: Callable[..., Solution]) -> None:
     train, val = blobs(40, 30, 0), blobs(200, 30, 1)
     found = solve(train, val, K)
@@ -67,7 +74,7 @@ def test_the_strength_is_the_best_on_validation(solve: Callable[..., Solution]) 
     assert found.strength == min(best, key=lambda row: row[2])[0]
 
 
-@pytest.mark.parametrize("solve", [ridge, logistic])
+@pytest.mark.parametrize("solve", [ridge, logistic, SVM])
 def test_the_scale_of_the_features_does_not_matter(solve: Callable[..., Solution]) -> None:
     train, val = blobs(40, 10, 0), blobs(60, 10, 1)
     one = solve(train, val, K)
@@ -77,10 +84,63 @@ def test_the_scale_of_the_features_does_not_matter(solve: Callable[..., Solution
                           scores(two, val[0] * 50 - 7).softmax(1), atol=0.02)  # fmt: skip
 
 
-def test_ridges_scores_are_made_logits() -> None:
+@NEEDS_SKLEARN
+@pytest.mark.parametrize("classes", [2, 3])
+def test_support_vector_machines_have_the_least_hinge(classes: int) -> None:
+    """Against scipy, one class at a time; of two classes each has the other's border."""
+    train, val = blobs(60, 8, 0), blobs(50, 8, 1)
+    train, val = ((features, labels % classes) for features, labels in (train, val))
+    found = svm(train, val, classes)
+    x = (train[0] - train[0].mean(0)).double() / train[0].double().var(0).mean().sqrt()
+    both = np.c_[x.numpy(), np.ones(len(x))]
+    expected = []
+    for label in range(classes):
+        sign = np.where(train[1].numpy() == label, 1.0, -1.0)
+
+        def loss(w: np.ndarray, sign: np.ndarray = sign) -> tuple[float, np.ndarray]:
+            gap = np.maximum(0, 1 - sign * (both @ w))
+            slope = -2 / len(x) * both.T @ (gap * sign) + found.strength * w
+            return float((gap**2).mean() + found.strength / 2 * w @ w), slope
+
+        solved = minimize(loss, np.zeros(both.shape[1]), jac=True, options={"gtol": 1e-8})
+        expected.append(both @ solved.x)
+    reference = torch.from_numpy(np.stack(expected, 1))  # (N, K)
+    ours = scores(found, train[0]).double()
+    factor = (ours * reference).sum() / reference.square().sum()  # the temperature
+    assert factor > 0
+    assert torch.allclose(ours, factor * reference, atol=5e-3 * float(factor))
+
+
+@NEEDS_SKLEARN
+def test_two_classes_are_told_apart_as_scikit_learn_does() -> None:
+    from sklearn.svm import LinearSVC
+
+    train, val = blobs(60, 8, 0), blobs(200, 8, 1)
+    train, val = ((features, labels % 2) for features, labels in (train, val))
+    found = svm(train, val, 2)
+    scale = train[0].var(0).mean().sqrt()
+    x, other = ((split[0] - train[0].mean(0)) / scale for split in (train, val))
+    machine = LinearSVC(C=1 / (found.strength * len(x)), dual=False).fit(x, train[1])
+    predicted = torch.from_numpy(machine.predict(other))
+    assert torch.equal(scores(found, val[0]).argmax(1), predicted)
+    assert predicted.unique().tolist() == [0, 1]
+
+
+@NEEDS_SKLEARN
+def test_a_class_without_photos_is_never_chosen() -> None:
+    features, labels = blobs(60, 8, 0)
+    two = features[labels != 1], labels[labels != 1]
+    found = svm(two, blobs(50, 8, 1), K)
+    assert not found.weight[1].any()
+    chosen = scores(found, blobs(200, 8, 2)[0]).argmax(1)
+    assert chosen.unique().tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("solve", [ridge, SVM])
+def test_scores_are_made_logits(solve: Callable[..., Solution]) -> None:
     """No other factor has a smaller cross-entropy on validation."""
     train, val = blobs(60, 8, 0), blobs(50, 8, 1)
-    found = ridge(train, val, K)
+    found = solve(train, val, K)
     raw = scores(found, val[0])
     losses = [functional.cross_entropy(raw * factor, val[1]).item() for factor in (0.9, 1, 1.1)]
     assert losses[1] == min(losses)

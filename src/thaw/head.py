@@ -9,7 +9,7 @@ from thaw.errors import ConfigError
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 Norm = Literal["batch", "layer", "none"]
-Fit = Literal["sgd", "lbfgs", "ridge"]
+Fit = Literal["sgd", "logistic", "lbfgs", "ridge", "svm"]
 
 
 class LinearHead(nn.Linear):
@@ -30,9 +30,12 @@ def linear(
         init: of the weights. "zeros": every class equally likely at first, and no random draw in
             the result (BiT, arXiv:1912.11370, section 3.3); "normal": std 0.01 (ImageNet recipes);
             "kaiming_uniform": torch's own for nn.Linear. Biases start at 0 but for the last.
-        fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. "lbfgs":
-            logistic regression, "ridge": least squares; both solved at once on cached features,
-            the regularisation chosen on validation, and instead of the phase's epochs.
+        fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. The others
+            are solved at once on cached features, the regularisation chosen on validation, and
+            instead of the phase's epochs: "logistic" or, by its method, "lbfgs": logistic (softmax)
+            regression; "ridge": least squares; "svm": linear support vector machines, which need
+            scikit-learn. Scores of the last two are no logits: one number, which makes the
+            cross-entropy on validation smallest, scales them, and loss and ece are of that.
 
     Raises:
         ConfigError: dropout out of range, or an unknown init or fit.

@@ -1,5 +1,6 @@
 """`head.fit`: the head is solved on cached features before the first step, not trained by steps."""
 
+import importlib.util
 import time
 from dataclasses import replace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from thaw.groups import HEAD
 from thaw.head import Fit, LinearHead
 from thaw.module import TransferModule
 from thaw.plan import Plan
-from thaw.solvers import Solution, logistic, ridge
+from thaw.solvers import Solution, logistic, ridge, svm
 
 
 def plan_with_fit(
@@ -54,6 +55,11 @@ def plan_with_fit(
         mended = "works on cached features; set finetune.cache_features=auto"
     if mended:
         raise ConfigError(f"head.fit={fit}: {mended}, or head.fit=sgd")
+    if fit == "svm" and importlib.util.find_spec("sklearn") is None:
+        raise ConfigError(
+            "head.fit=svm: needs scikit-learn, which is not installed; pip install '.[svm]', or "
+            "head.fit=logistic, which needs nothing more"
+        )
     solved = replace(first, fit=fit, rates={HEAD: 0.0})
     cache = replace(plan.cache, features=True)
     return replace(plan, phases=(solved, *plan.phases[1:]), cache=cache)
@@ -99,4 +105,6 @@ def _solve(fit: Fit, module: TransferModule, train: Any, val: Any) -> Solution:
     classes = len(module.hparams["classes"])
     if fit == "ridge":
         return ridge(train, val, classes)
+    if fit == "svm":
+        return svm(train, val, classes)
     return logistic(train, val, classes, label_smoothing=module.label_smoothing)
