@@ -42,6 +42,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.callbacks import ApplyPlan, check_callbacks
     from thaw.checkpoints import GracefulStop
     from thaw.classifier import Classifier
+    from thaw.cut import cut
     from thaw.head import fit_of
     from thaw.head_fit import FitHead, plan_with_fit
     from thaw.module import TransferModule
@@ -65,6 +66,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 2. Backbone: it owns the input spec, so it comes before the data
     backbone = config.build(cfg.backbone, "backbone")
+    if cfg.finetune.get("features_from") is not None:
+        backbone = cut(backbone, cfg.finetune.features_from)
 
     # 3. Data
     data = config.build(
