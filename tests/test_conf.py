@@ -48,7 +48,8 @@ NEEDED = {
     "backbone/torchvision": ["backbone.name=resnet18", "backbone.weights=null"],
 }
 # Leaves of one constructor's plain defaults; the others choose values of their own.
-DEFAULTS = ["augment/default", "backbone/tiny", "backbone/torchvision", "head/linear"]
+DEFAULTS = ["augment/default", "backbone/cnn", "backbone/tiny", "backbone/torchvision",
+            "head/linear"]  # fmt: skip
 # Arguments that loggers pass on, so that no signature of theirs names them.
 PASSED_ON = {"lightning.pytorch.loggers.WandbLogger": {"tags"}}  # to wandb.init
 
@@ -287,7 +288,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
     names = launch.torchvision_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        assert set(loader.get_group_options("backbone")) == {*names, "tiny", "torchvision"}
+        assert set(loader.get_group_options("backbone")) == {*names, "cnn", "tiny", "torchvision"}
         for name in (names[0], names[-1]):
             assert compose(f"backbone/{name}").backbone == {
                 "_target_": "thaw.backbone.torchvision_backbone",

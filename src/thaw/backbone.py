@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
-from thaw import groups, tiny, tracing
+from thaw import cnn, groups, tiny, tracing
 from thaw.errors import ConfigError, near
 from thaw.groups import Granularity, LayerGroup
 from thaw.pretrained import is_path, load_into, official_file, read_weights
@@ -165,6 +165,35 @@ def tiny_backbone(
         return tiny.TinyResNet(num_classes=1)  # the last layer is taken off
 
     return _assemble("tiny", make, file, spec, licence, weights or "random", granularity)
+
+
+def cnn_backbone(
+    weights: str | None = None,
+    image_size: int | None = None,
+    granularity: Granularity = "stage",
+) -> Backbone:
+    """The small convolutional net of `cnn`, for finetune=from_scratch.
+
+    Args:
+        weights: a path, or None for random weights; none come with it.
+        image_size: side of the input in pixels; None: 128.
+        granularity: of the layer groups, see `groups.split`.
+    """
+    if weights is not None and not is_path(weights):
+        raise ConfigError(
+            f"backbone.weights={weights}: backbone=cnn has a path (.pth, .safetensors) or null"
+        )
+    size = 128 if image_size is None else image_size
+    if cnn.side_left(size) < 1:
+        raise ConfigError(f"backbone.image_size={size}: backbone=cnn wants 22 or more pixels")
+    # the usual crop, and means and deviations that suit any pictures: there are no weights to suit
+    spec = InputSpec(224, 256, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).at(size)
+    licence = "weights: random" if weights is None else f"weights: {weights}, licence unknown"
+
+    def make() -> nn.Module:
+        return cnn.SmallCnn(num_classes=1, size=size)  # the last layer is taken off
+
+    return _assemble("cnn", make, weights, spec, licence, weights or "random", granularity)
 
 
 def _assemble(
