@@ -1,6 +1,7 @@
 """Features from an earlier layer: what the whole body computes there, and nothing behind it."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from thaw.plan import PhaseSettings
 LAYERS = [
     ("resnet18", 64, "conv1", "maxpool", (2, 3)),
     ("resnet18", 64, "layer2", "layer2", (2, 3)),
-    ("vgg16", 32, "features.17-21", "features.23", (2, 3)),
     ("vgg16", 32, "features.24-28", "avgpool", (2, 3)),
     ("vgg16", 32, "classifier.0", "classifier.2", ()),
     ("squeezenet1_0", 64, "features.0", "features.2", (2, 3)),
@@ -71,20 +71,31 @@ def test_it_gives_what_the_whole_model_has_there(
     assert short.name == f"{name} up to {group}"
 
 
-@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
+ALL = torchvision.models.list_models(module=torchvision.models)
+ALL.remove("regnet_y_128gf")  # 2.6 GB of what regnet_y_32gf shows as well
+# one of each family that is not above
+FEW = {"alexnet", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v3_small",
+       "regnet_y_400mf", "shufflenet_v2_x0_5", "swin_v2_t", "vgg11_bn"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in ALL]
+)
 def test_every_model_can_be_cut_in_the_middle(name: str) -> None:
     """Every parameter that is left is in one group; what is cut off is neither there nor run."""
-    with torch.device("meta"):
+    device = "cpu" if name.startswith("regnet") else "meta"  # those compute their widths with torch
+    with torch.device(device):
         whole = torchvision_backbone(name, None)
         before = {group.name: len(group.parameters) for group in whole.groups}
         size = sum(value.numel() for value in whole.body.parameters())
         middle = whole.groups[len(whole.groups) // 2].name
+        own = {id(module) for module in whole.body.modules()}  # some have identities of their own
         short = cut(whole, middle)
         model = Classifier(short, linear(short.out_features, 5))  # checks the cover
         for module in whole.body.modules():
-            if isinstance(module, nn.Identity):
+            if isinstance(module, nn.Identity) and id(module) not in own:
                 module.register_forward_pre_hook(lambda *_: pytest.fail("run behind the cut"))
-        images = torch.zeros(2, 3, short.input_spec.size, short.input_spec.size, device="meta")
+        images = torch.zeros(2, 3, short.input_spec.size, short.input_spec.size)
         assert model.eval()(images).shape == (2, 5)
     kept = {group.name: len(group.parameters) for group in short.groups}
     assert kept == {name: before[name] for name in kept}
@@ -122,9 +133,10 @@ def test_a_layer_without_a_tensor_is_refused() -> None:
     """An attention gives a pair."""
     with torch.device("meta"):
         whole = torchvision_backbone("vit_b_32", None, granularity="layer")
-        attention = next(g.name for g in whole.groups if g.name.endswith("self_attention"))
+        first = whole.groups[0]
+        alone = replace(first, modules=("encoder.layers.encoder_layer_0.self_attention",))
         with pytest.raises(ConfigError, match=r"gives no tensor .*granularity=block"):
-            cut(whole, attention)
+            cut(replace(whole, groups=(alone, *whole.groups[1:])), first.name)
 
 
 def test_the_plan_is_of_a_body_that_was_cut() -> None:
@@ -191,10 +203,14 @@ def test_unknown_groups_stop_the_run(photos: Path, tmp_path: Path) -> None:
         ))  # fmt: skip
 
 
-def test_it_can_be_exported() -> None:
-    """The way out of the forward pass is none that a graph would have."""
-    short = cut(small_backbone(), "middle")
+def test_it_can_be_compiled_and_exported() -> None:
+    """The exception leaves no trace in a graph: one whole graph, nothing falls back to Python."""
+    body = cut(small_backbone(), "middle").body.eval()
     images = torch.rand(2, 3, SPEC.size, SPEC.size)
-    program = torch.export.export(short.body.eval(), (images,))
+    torch._dynamo.reset()
     with torch.no_grad():
-        assert torch.allclose(program.module()(images), short.body(images), atol=1e-6)
+        expected = body(images)
+        compiled = torch.compile(body, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(images), expected)
+        program = torch.export.export(body, (images,), strict=True)  # False runs the exception
+        assert torch.allclose(program.module()(images), expected, atol=1e-6)
