@@ -117,11 +117,11 @@ def train_transform(
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
     grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
+    degrees = [-rotation, rotation]
     if shear:  # with the rotation in it: the picture is resampled once
         affine = {"shear": shear, "interpolation": InterpolationMode.BILINEAR, "fill": grey}
-        steps.append(v2.RandomAffine(rotation, **affine))
+        steps.append(v2.RandomAffine(degrees, **affine))
     elif rotation:
-        degrees = [-rotation, rotation]
         steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=grey))
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
