@@ -7,10 +7,12 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, Swin_T_Weights
+from torchvision.models import RegNet_Y_16GF_Weights, ResNet18_Weights, Swin_T_Weights
 
-from thaw.backbone import tiny_backbone, torchvision_backbone
+from thaw import licences
+from thaw.backbone import torchvision_backbone
 from thaw.errors import ConfigError, DownloadError
+from thaw.own_backbones import tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +114,36 @@ def test_code_in_a_weight_file_is_not_run(tmp_path: Path) -> None:
         ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "--help"]),
         ({"weights": "IMAGENET1K_V3"}, ["backbone.weights=IMAGENET1K_V3", "IMAGENET1K_V1", "null"]),
         ({"weights": "no/such.pth"}, ["backbone.weights=no/such.pth", "no such file"]),
-        ({"name": "alexnet", "weights": None, "image_size": 8}, ["backbone.image_size=8"]),
+        (  # a smallest size: 63
+            {"name": "alexnet", "weights": None, "image_size": 8},
+            ["backbone.image_size=8", "backbone.image_size=64 is the nearest", "image_size=null"],
+        ),
+        (  # multiples of the patch
+            {"name": "vit_b_16", "weights": None, "image_size": 100},
+            ["backbone.image_size=100", "indivisible", "backbone.image_size=96 is the nearest"],
+        ),
+        (  # multiples of 224: windows of 7 in every stage
+            {"name": "maxvit_t", "weights": None, "image_size": 64},
+            ["backbone.image_size=64", "partition", "backbone.image_size=224 is the nearest"],
+        ),
     ],
 )
 def test_bad_settings_are_named(arguments: dict, words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         torchvision_backbone(**{"name": "resnet18", **arguments})
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """As torchvision publishes those of VGG16's convolutions; in the last layer they may be."""
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    state["fc.weight"].fill_(torch.nan)
+    torch.save(state, tmp_path / "a.pth")
+    torchvision_backbone("resnet18", str(tmp_path / "a.pth"), 64)
+    state["layer4.0.conv1.weight"].fill_(torch.nan)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=r"not numbers in layer4\.0\.conv1\.weight"):
+        torchvision_backbone("resnet18", str(tmp_path / "a.pth"), 64)
 
 
 def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
@@ -128,6 +153,33 @@ def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
     with pytest.raises(ConfigError, match="not weights of resnet34") as error:
         torchvision_backbone("resnet34", str(resnet_file))
     assert "layer1.2" in str(error.value)
+
+
+def test_a_wrong_size_is_told_before_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thaw.backbone.official_file", pytest.fail)
+    with pytest.raises(ConfigError, match=r"backbone\.image_size=8: vgg16 cannot take this size"):
+        torchvision_backbone("vgg16", image_size=8)
+
+
+@pytest.mark.parametrize("name", ["maxvit_t", "vit_b_32", "swin_v2_t", "densenet121"])
+def test_another_size_gives_features(name: str) -> None:
+    """Models with windows or places for patches are built for the size."""
+    with torch.device("meta"):
+        backbone = torchvision_backbone(name, None, image_size=448)
+        features = backbone.body.eval()(torch.zeros(2, 3, 448, 448))
+    assert features.shape == (2, backbone.out_features)
+
+
+def test_the_licence_line() -> None:
+    """Declared by torchvision for SWAG's only; ImageNet's caution goes with each."""
+    swag = licences.of_torchvision(RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1)
+    assert "CC-BY-NC-4.0" in swag.line
+    assert swag.short == "CC-BY-NC-4.0, ImageNet"
+    plain = licences.of_torchvision(ResNet18_Weights.DEFAULT)
+    assert "no licence declared by torchvision" in plain.line
+    assert all("non-commercial research" in licence.line for licence in (swag, plain))
+    assert torchvision_backbone("resnet18", None).licence == "weights: random"
+    assert tiny_backbone().licence == "weights: MIT (thaw, generated pictures)"
 
 
 def test_without_network_the_remedies_are_named(

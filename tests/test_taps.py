@@ -5,7 +5,8 @@ import torch
 from models import small_backbone
 from torch import nn
 
-from thaw.backbone import Backbone, tiny_backbone, torchvision_backbone
+from thaw.backbone import Backbone, torchvision_backbone
+from thaw.own_backbones import tiny_backbone
 from thaw.taps import Taps, pooled
 
 

@@ -6,6 +6,8 @@ and interpolation stand in no configuration file.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torchvision.models
@@ -13,15 +15,12 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
-from thaw import cnn, groups, tiny, tracing
+from thaw import groups, licences, tracing
 from thaw.errors import ConfigError, near
-from thaw.groups import Granularity, LayerGroup
+from thaw.groups import LayerGroup
+from thaw.parts import Granularity
 from thaw.pretrained import is_path, load_into, official_file, read_weights
-
-IMAGENET_LICENCE = (
-    "weights: BSD-3-Clause (torchvision), trained on ImageNet-1k, whose pictures are licensed for "
-    "non-commercial research only"
-)
+from thaw.tracing import Make, Trace
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Backbone:
         groups: layer groups, stem first; every parameter of the body is in exactly one.
         licence: of the weights, one line.
         weights: what was loaded, one line ("random" for none).
+        last_layer: what was taken off, as "fc (Linear)"; empty: the model had none.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Backbone:
     groups: tuple[LayerGroup, ...]
     licence: str
     weights: str
+    last_layer: str = ""
 
     @property
     def is_convolutional(self) -> bool:
@@ -116,126 +117,88 @@ def torchvision_backbone(
     )
     if image_size is not None:
         spec = spec.at(image_size)
+
+    make = partial(torchvision_model, name, random=weights is None)
+    if weights is None:
+        return assemble(name, make, spec, None, licences.RANDOM, "random", granularity)
+    if entry is None:
+        licence = licences.of_file(weights)
+        return assemble(name, make, spec, lambda: Path(weights), licence, weights, granularity)
+    licence = licences.of_torchvision(entry).line
+    file = partial(official_file, entry.url)
+    return assemble(name, make, spec, file, licence, entry.name, granularity)
+
+
+def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module:
+    """The whole model for inputs of `size` pixels; `random`: its weights stay so."""
     options: dict[str, Any] = {}
     if name.startswith("vit_"):
-        options["image_size"] = spec.size  # its position embedding has one place a patch
+        options["image_size"] = size  # its position embedding has one place a patch
+    elif name.startswith("maxvit_"):
+        options["input_size"] = (size, size)  # its windows must tile every stage
     elif name in ("googlenet", "inception_v3"):
         # as torchvision builds them for its weights, which were made for other mean and std
-        options.update(transform_input=weights is not None, init_weights=weights is None)
-
-    def make() -> nn.Module:
-        return torchvision.models.get_model(name, weights=None, **options)
-
-    if entry is not None:
-        file = official_file(entry.url)
-        licence = entry.meta.get("license", IMAGENET_LICENCE)
-    elif weights is not None:
-        file, licence = weights, f"weights: {weights}, licence unknown to thaw"
-    else:
-        file, licence = None, "weights: random"
-    label = "random" if weights is None else (entry.name if entry is not None else weights)
-    return _assemble(name, make, str(file) if file else None, spec, licence, label, granularity)
+        options.update(transform_input=not random, init_weights=random)
+    return torchvision.models.get_model(name, weights=None, **options)
 
 
-def tiny_backbone(
-    weights: str | None = "DEFAULT",
-    image_size: int | None = None,
-    granularity: Granularity = "stage",
-) -> Backbone:
-    """thaw's own small residual net, trained by `python train.py experiment=demo_pretrain`.
+def make_traced(name: str, make: Make, size: int) -> tuple[nn.Module, Trace]:
+    """The model for inputs of `size` pixels, and what one pass without data through it shows.
 
-    Args:
-        weights: "DEFAULT" (shipped with thaw), a path, or None for random weights.
-        image_size: side of the input in pixels; None takes the size it was trained at.
-        granularity: of the layer groups, see `groups.split`.
+    Raises:
+        ConfigError: a size that the model cannot take, and the nearest that it can.
     """
-    if weights is not None and weights != "DEFAULT" and not is_path(weights):
+    try:
+        model = make(size)
+        return model, tracing.trace(model, size)
+    except tracing.SIZE_ERRORS as error:
+        nearest = tracing.nearest_size(make, size)
+        hint = f"backbone.image_size={nearest} is the nearest that it can, " if nearest else ""
         raise ConfigError(
-            f"backbone.weights={weights}: backbone=tiny has DEFAULT, a path (.pth, .safetensors) "
-            "or null"
-        )
-    own = tiny.INPUT
-    spec = InputSpec(own.size, own.resize, own.mean, own.std)
-    if image_size is not None:
-        spec = spec.at(image_size)
-    file = str(tiny.WEIGHTS) if weights == "DEFAULT" else weights
-    licence = "weights: random" if weights is None else "weights: MIT (thaw, generated pictures)"
-
-    def make() -> nn.Module:
-        return tiny.TinyResNet(num_classes=1)  # the last layer is taken off
-
-    return _assemble("tiny", make, file, spec, licence, weights or "random", granularity)
+            f"backbone.image_size={size}: {name} cannot take this size "
+            f"({str(error).splitlines()[0]}); {hint}backbone.image_size=null what its weights were "
+            "made for"
+        ) from error
 
 
-def cnn_backbone(
-    weights: str | None = None,
-    image_size: int | None = None,
-    granularity: Granularity = "stage",
-) -> Backbone:
-    """The small convolutional net of `cnn`, for finetune=from_scratch.
+def width(name: str, body: nn.Module, size: int) -> int:
+    """D: how many features a body without its last layer gives.
 
-    Args:
-        weights: a path, or None for random weights; none come with it.
-        image_size: side of the input in pixels; None: 128.
-        granularity: of the layer groups, see `groups.split`.
+    Raises:
+        ConfigError: it does not give features (N, D).
     """
-    if weights is not None and not is_path(weights):
+    features = tracing.run_without_data(body, size)  # (N, D)
+    if features.ndim != 2:
         raise ConfigError(
-            f"backbone.weights={weights}: backbone=cnn has a path (.pth, .safetensors) or null"
+            f"backbone.name={name}: its body gives {tuple(features.shape)}, not (N, D) features"
         )
-    size = 128 if image_size is None else image_size
-    if cnn.side_left(size) < 1:
-        raise ConfigError(f"backbone.image_size={size}: backbone=cnn wants 22 or more pixels")
-    # the usual crop, and means and deviations that suit any pictures: there are no weights to suit
-    spec = InputSpec(224, 256, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).at(size)
-    licence = "weights: random" if weights is None else f"weights: {weights}, licence unknown"
-
-    def make() -> nn.Module:
-        return cnn.SmallCnn(num_classes=1, size=size)  # the last layer is taken off
-
-    return _assemble("cnn", make, weights, spec, licence, weights or "random", granularity)
+    return features.shape[1]
 
 
-def _assemble(
+def assemble(
     name: str,
-    make: Callable[[], nn.Module],
-    file: str | None,
+    make: Make,
     spec: InputSpec,
+    file: Callable[[], Path] | None,
     licence: str,
     label: str,
     granularity: Granularity,
 ) -> Backbone:
     """Builds the model, loads its weights, takes its last layer off and splits the rest."""
-    model = make()
-    try:
-        seen = tracing.trace(model, spec.size)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        raise ConfigError(
-            f"backbone.image_size={spec.size}: {name} cannot take this size ({error}). "
-            "Leave backbone.image_size=null for the size it was made for, or choose a larger one."
-        ) from error
+    model, seen = make_traced(name, make, spec.size)  # before anything is fetched
     last = tracing.last_layer(model, seen)
     if file is not None:
-        load_into(model, read_weights(file), last_layer=last, name=name, source=file)
+        path = file()
+        load_into(model, read_weights(path), last_layer=last, name=name, source=str(path))
     for auxiliary in tracing.unused(model, seen):
         setattr(model, auxiliary, None)
         model.aux_logits = False  # pyright: ignore[reportArgumentType]  a plain flag there
+    taken_off = tracing.described(model, last)
     parent, _, child = last.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
-    features = tracing.run_without_data(model, spec.size)  # (N, D)
-    if features.ndim != 2:
-        raise ConfigError(
-            f"backbone.name={name}: its body gives {tuple(features.shape)}, not (N, D) features"
-        )
-    return Backbone(
-        name=name,
-        body=model,
-        out_features=features.shape[1],
-        input_spec=spec,
-        groups=groups.split(model, seen, granularity),
-        licence=licence,
-        weights=label,
-    )
+    layer_groups = groups.split(model, seen, granularity)
+    features = width(name, model, spec.size)
+    return Backbone(name, model, features, spec, layer_groups, licence, label, taken_off)
 
 
 def _choose(name: str, weights: str | None, enum: type[WeightsEnum]) -> WeightsEnum | None:

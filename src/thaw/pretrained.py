@@ -1,7 +1,7 @@
 """Weight files: where they come from, how they are read, and whether they fit."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -82,7 +82,8 @@ def load_into(
     """Loads `state` into the whole model, strictly but for its last layer, which is replaced.
 
     Raises:
-        ConfigError: names that are missing, unknown, or of another shape.
+        ConfigError: names that are missing, unknown, or of another shape; values that are no
+            numbers.
     """
     state = {
         _OLD_DENSENET.sub(r"\1\2", key): value.float() if value.is_floating_point() else value
@@ -94,33 +95,54 @@ def load_into(
     last = last_layer + "."
     # auxiliary heads are dropped after loading, and the counter is newer than some files
     optional = {
-        key
-        for key in own
-        if key.startswith(last)
-        or key.lower().startswith("aux")
-        or key.endswith("num_batches_tracked")
+        key for key in own if key.lower().startswith("aux") or key.endswith("num_batches_tracked")
     }
-    missing = sorted(set(own) - set(state) - optional)
-    unknown = sorted(key for key in set(state) - set(own) if not key.startswith(last))
-    shapes = sorted(
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in set(own) & set(state)
-        if state[key].shape != own[key].shape and not key.startswith(last)
-    )
-    if missing or unknown or shapes:
-
-        def some(names: list[str]) -> str:
-            return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-        parts = [
-            f"{what}: {some(names)}"
-            for what, names in (("missing", missing), ("unknown", unknown), ("shape", shapes))
-            if names
-        ]
-        raise ConfigError(
-            f"backbone.weights={source}: these are not weights of {name} ({'; '.join(parts)})"
-        )
+    if found := differences(own, state, (last,), optional):
+        raise ConfigError(f"backbone.weights={source}: these are not weights of {name} ({found})")
     fitting = {
         key: value for key, value in state.items() if key in own and own[key].shape == value.shape
     }
+    broken = [
+        key for key, value in fitting.items()
+        if not key.startswith(last) and value.is_floating_point() and not value.isfinite().all()
+    ]  # fmt: skip
+    if broken:
+        raise ConfigError(
+            f"backbone.weights={source}: these weights of {name} are not numbers in "
+            f"{', '.join(broken[:3])} (as in torchvision's IMAGENET1K_FEATURES of VGG16, which has "
+            "convolutions only); choose others"
+        )
     model.load_state_dict(fitting, strict=False)  # checked above, by name and shape
+
+
+def differences(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    ignored: tuple[str, ...] = (),
+    optional: Collection[str] = (),
+) -> str:
+    """What keeps `state` from being loaded into a model that has `own`; nothing: it fits.
+
+    Args:
+        own: the model's.
+        state: the file's.
+        ignored: starts of names that need not fit.
+        optional: names that may be missing.
+    """
+    own = {key: value for key, value in own.items() if not key.startswith(ignored)}
+    state = {key: value for key, value in state.items() if not key.startswith(ignored)}
+    shapes = [
+        f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+        for key in sorted(set(own) & set(state))
+        if state[key].shape != own[key].shape
+    ]
+    parts = [
+        f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
+        for what, names in (
+            ("missing", sorted(set(own) - set(state) - set(optional))),
+            ("unknown", sorted(set(state) - set(own))),
+            ("shape", shapes),
+        )
+        if names
+    ]
+    return "; ".join(parts)

@@ -132,7 +132,9 @@ def svm(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: i
     found: list[tuple[Tensor, Tensor]] = []
     tried: list[tuple[float, float, float]] = []
     for strength in 10**SVM:
-        machines = LinearSVC(C=1 / (strength * len(x)), dual=False).fit(x, labels.numpy())
+        cost = 1 / (strength * len(x))
+        machines = LinearSVC(C=cost, dual=False)  # pyright: ignore[reportArgumentType]  it may be
+        machines.fit(x, labels.numpy())
         rows, borders = machines.coef_, machines.intercept_
         if len(machines.classes_) == 2:  # one machine for both, of the second class
             rows, borders = np.concatenate([-rows, rows]), np.concatenate([-borders, borders])
