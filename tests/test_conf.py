@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
@@ -41,15 +42,20 @@ COMPUTED = {
     "thaw.phase_list": {"groups", "max_epochs"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
+launch.register_backbones()  # recipes choose some
+
 # What a choice needs from the user, or from a machine with weights, to be built here.
 NEEDED = {
     "data/folder": ["data.root=."],
     "backbone/tiny": ["backbone.weights=null"],
     "backbone/torchvision": ["backbone.name=resnet18", "backbone.weights=null"],
+    "backbone/timm": ["backbone.name=resnet18", "backbone.weights=null"],
 }
 # Leaves of one constructor's plain defaults; the others choose values of their own.
-DEFAULTS = ["augment/default", "backbone/cnn", "backbone/tiny", "backbone/torchvision",
-            "head/linear"]  # fmt: skip
+DEFAULTS = [
+    "augment/default", "backbone/cnn", "backbone/tiny", "backbone/torchvision", "backbone/timm",
+    "head/linear",
+]  # fmt: skip
 # Arguments that loggers pass on, so that no signature of theirs names them.
 PASSED_ON = {"lightning.pytorch.loggers.WandbLogger": {"tags"}}  # to wandb.init
 
@@ -143,6 +149,10 @@ def test_a_plain_leaf_has_the_defaults_of_its_constructor(leaf: str) -> None:
 
 @pytest.mark.parametrize("leaf", files("backbone"))
 def test_a_backbone_is_built(leaf: str) -> None:
+    if leaf == "backbone/timm" and importlib.util.find_spec("timm") is None:
+        with pytest.raises(ConfigError, match=r"backbone=timm: .*not installed.*\[timm\]"):
+            config.build(chosen(leaf).backbone, "backbone")
+        return
     backbone = config.build(chosen(leaf).backbone, "backbone")
     assert backbone.weights == "random"
     assert len(backbone.groups) > 2
@@ -288,7 +298,8 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
     names = launch.torchvision_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        assert set(loader.get_group_options("backbone")) == {*names, "cnn", "tiny", "torchvision"}
+        own = {"cnn", "tiny", "torchvision", "timm"}
+        assert set(loader.get_group_options("backbone")) == {*names, *own}
         for name in (names[0], names[-1]):
             assert compose(f"backbone/{name}").backbone == {
                 "_target_": "thaw.backbone.torchvision_backbone",
@@ -299,6 +310,35 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
         assert list(sweep.sweep_string_iterator()) == [
             "resnet101", "resnet152", "resnet18", "resnet34", "resnet50",
         ]  # fmt: skip
+
+
+def test_every_timm_model_is_a_choice() -> None:
+    """On the command line, in a sweep beside torchvision's, and in an experiment."""
+    launch.register_backbones()
+    expected = {
+        "_target_": "thaw.timm_backbone.timm_backbone", "name": "convnext_nano.in12k",
+        "weights": "DEFAULT", "image_size": None, "granularity": "stage",
+    }  # fmt: skip
+    assert configuration(RUN, "backbone=timm/convnext_nano.in12k").backbone == expected
+    other = configuration(RUN, "backbone=timm", "backbone.name=convnext_nano.in12k").backbone
+    assert other == expected
+    cfg = configuration(RUN, "backbone=timm/convnext_nano.in12k", "backbone.weights=null")
+    assert cfg.backbone == {**expected, "weights": None}
+    words = "backbone=resnet18,timm/convnext_nano.in12k"
+    sweep = OverridesParser.create().parse_overrides([words])[0]
+    chosen = [f"backbone={name}" for name in sweep.sweep_string_iterator()]
+    assert [configuration(RUN, word).backbone.name for word in chosen] == [
+        "resnet18", "convnext_nano.in12k",
+    ]  # fmt: skip
+
+
+def test_a_recipe_can_choose_a_timm_model() -> None:
+    launch.register_backbones()
+    node = OmegaConf.create({"defaults": [{"override /backbone": "timm/resnet18.a1_in1k"}]})
+    ConfigStore.instance().store(
+        group="experiment", name="of_a_test", node=node, package="_global_"
+    )
+    assert configuration(RUN, "experiment=of_a_test").backbone.name == "resnet18.a1_in1k"
 
 
 def answer(*arguments: str, **environment: str) -> str:
@@ -317,6 +357,7 @@ def answer(*arguments: str, **environment: str) -> str:
 def test_help_lists_the_choices_and_is_quick() -> None:
     choices = dict(line.split(": ", 1) for line in answer("--help").splitlines() if ": " in line)
     assert {"resnet50", "tiny", "vit_b_16"} <= set(choices["backbone"].split(", "))
+    assert choices["backbone/timm"] == "<any name of timm>"
     for group in ("augment", "callbacks", "data", "finetune", "head", "logger", "optim", "trainer"):
         names = [name.partition("/")[2] for name in files(group)]
         assert choices[group] == ", ".join(names)

@@ -3,12 +3,12 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,8 +31,31 @@ def torchvision_names() -> list[str]:
     )
 
 
+class TimmNames(dict[str, ConfigNode]):
+    """Every name is a choice, `backbone=timm/<name>`, as if it had a file in conf/backbone/timm/.
+
+    Whether timm knows the name is asked when the backbone is built: importing timm takes seconds,
+    and it may not be installed.
+    """
+
+    def __contains__(self, file: object) -> bool:
+        return str(file).endswith(".yaml")
+
+    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What `--help` shows."""
+        return {"<any name of timm>.yaml": None}.keys()
+
+    def __missing__(self, file: str) -> ConfigNode:
+        name = file.removesuffix(".yaml")
+        node = OmegaConf.create({"defaults": ["/backbone/timm@_here_", "_self_"], "name": name})
+        return ConfigNode(file, node, group="backbone/timm", package="backbone", provider="timm")
+
+
 def register_backbones() -> None:
-    """Makes every torchvision model a choice of the group `backbone`, as if it had a file there."""
+    """Makes every torchvision model a choice of the group `backbone`, as if it had a file there.
+
+    And every `timm/<name>`.
+    """
     store = ConfigStore.instance()
     # Hydra copies its whole repository, this store in it, for each group that --help lists (3 of
     # 4.3 seconds); the store is one for the process, and what is loaded from it is copied anyway.
@@ -40,6 +63,7 @@ def register_backbones() -> None:
     for name in torchvision_names():
         node = {"defaults": ["torchvision", "_self_"], "name": name}
         store.store(group="backbone", name=name, node=node, provider="torchvision")
+    store.repo["backbone"]["timm"] = TimmNames()
 
 
 def conf_dir() -> Path:

@@ -1,0 +1,297 @@
+"""timm's models as backbones: its input spec, its groups in its order, its layer decay in torch."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from fits import EPOCHS, Views, fit, module_of, settings
+from order import reads
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thaw import finetune, licences
+from thaw.backbone import Backbone
+from thaw.classifier import Classifier
+from thaw.errors import ConfigError, DownloadError
+from thaw.head import linear
+from thaw.parts import Granularity
+from thaw.timm_backbone import timm_backbone
+from thaw.tracing import without_values
+
+# Small ones of each family, with a size in pixels that they take, their last layer and D: written
+# down from their papers and model cards.
+FAMILIES = {
+    "resnet18": (64, "fc (Linear)", 512),
+    "convnext_atto": (64, "head.fc (Linear)", 320),
+    "efficientnet_b0": (64, "classifier (Linear)", 1280),
+    "vit_tiny_patch16_224": (64, "head (Linear)", 192),
+    "vit_small_patch14_dinov2": (56, "", 384),
+    "vit_small_patch14_reg4_dinov2": (56, "", 384),
+    "swin_tiny_patch4_window7_224": (64, "head.fc (Linear)", 768),
+    "mobilenetv3_small_050": (64, "classifier (Linear)", 1024),
+    "mobilenetv2_050": (64, "classifier (Linear)", 1280),
+    "maxvit_tiny_tf_224": (64, "head.fc (Linear)", 512),
+}
+
+
+@pytest.fixture(scope="module")
+def timm() -> Any:
+    return pytest.importorskip("timm", reason="timm is not installed: pip install '.[timm]'")
+
+
+def random_one(name: str, granularity: Granularity = "stage") -> Backbone:
+    torch.manual_seed(0)
+    return timm_backbone(name, None, FAMILIES[name][0], granularity)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_trains(name: str, timm: Any) -> None:
+    """One real step: features (N, D), a gradient for every parameter, and every group moves."""
+    size, last_layer, features = FAMILIES[name]
+    backbone = random_one(name)
+    assert (backbone.last_layer, backbone.out_features) == (last_layer, features)
+    model = Classifier(backbone, linear(features, 3, init="normal"))
+    images = torch.rand(4, 3, size, size)  # N 3 H W
+    assert model.features(images).shape == (4, features)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    functional.cross_entropy(model.train()(images), torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    assert all(value.grad is not None for value in model.parameters())
+    for group, named in model.group_parameters():
+        assert any(not torch.equal(value, before[key]) for key, value in named), group.name
+
+
+@pytest.mark.parametrize("granularity", ["stage", "module", "block", "layer"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_groups_follow_the_real_order_of_execution(
+    name: str, granularity: Granularity, timm: Any
+) -> None:
+    with without_values():
+        backbone = random_one(name, granularity)
+    place = reads(backbone.body, FAMILIES[name][0])
+    every = sorted(key for key, _ in backbone.body.named_parameters())
+    assert sorted(place) == every
+    assert not any(f"{group.name}.".startswith("head.") for group in backbone.groups)  # thaw's
+    assert sorted(key for group in backbone.groups for key in group.parameters) == every
+    for before, after in pairwise(backbone.groups):
+        last = max(before.parameters, key=place.__getitem__)
+        first = min(after.parameters, key=place.__getitem__)
+        assert place[last] < place[first], (last, first)
+
+
+class Moves(pl.Callback):
+    """Rate by which the first step moved each parameter: SGD's is (before - after) / gradient."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, tuple[Tensor, Tensor]] = {}
+        self.rates: dict[str, float] = {}
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if not self.before:
+            self.before = {
+                name: (weight.detach().clone(), weight.grad.clone())
+                for name, weight in pl_module.classifier.named_parameters()
+            }
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if not self.rates:
+            for name, weight in pl_module.classifier.named_parameters():
+                before, gradient = self.before[name]
+                if gradient.norm() > 1e-8:  # some have none: behind a scale that begins at zero
+                    moved = before - weight.detach()
+                    self.rates[name] = float((moved * gradient).sum() / gradient.square().sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "merged"),
+    [
+        ("resnet18", 64, ()),
+        ("vit_tiny_patch16_224", 16, ()),
+        ("convnext_atto", 64, ("head.norm.",)),  # timm gives this norm the rate of the head
+        ("swin_tiny_patch4_window7_224", 64, ()),
+    ],
+)
+def test_layer_decay_reaches_torch_optimisers(
+    name: str, size: int, merged: tuple[str, ...], tmp_path: Path, timm: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each step is that of timm's own layer decay, which only timm's schedulers would apply."""
+    decay = 0.5
+    torch.manual_seed(0)
+    backbone = timm_backbone(name, None, size, "block")
+    model = Classifier(backbone, linear(backbone.out_features, 4, init="normal"))
+    plan = finetune.full(
+        model.groups, EPOCHS, unfrozen=settings(lr=0.1, shape="constant"), lr_decay=decay
+    )
+    module = module_of(plan, model)
+    module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]
+    plain = Views.__getitem__  # of 16 pixels
+    up = nn.Upsample(size=size)
+    monkeypatch.setattr(
+        Views, "__getitem__", lambda views, key: (up(plain(views, key)[0][None])[0], 0)
+    )
+    fit(
+        module, tmp_path, moves := Moves(), max_steps=1, gradient_clip_val=None, precision="64-true"
+    )
+    whole = timm.create_model(name)
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(whole, layer_decay=decay)
+    scales = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
+    known = {key: scales[id(weight)] for key, weight in whole.named_parameters()}
+    head = moves.rates["head.weight"]
+    assert head == pytest.approx(0.1, rel=1e-6)
+    body = {key.removeprefix("body."): rate for key, rate in moves.rates.items() if "body." in key}
+    assert all(body.keys() & set(group.parameters) for group in backbone.groups)
+    for key, rate in body.items():
+        expected = decay if key.startswith(merged or ("-",)) else known[key]
+        assert rate / head == pytest.approx(expected, rel=1e-3), key
+
+
+def test_the_input_spec_is_timms(timm: Any) -> None:
+    """Against timm's own evaluation transform."""
+    spec = timm_backbone("convnext_atto.d2_in1k", None).input_spec
+    from timm.data import create_transform, resolve_model_data_config
+
+    with without_values():
+        model = timm.create_model("convnext_atto.d2_in1k")
+    resize, crop, _, norm = create_transform(**resolve_model_data_config(model)).transforms
+    assert (spec.size, spec.resize) == (crop.size[0], resize.size)
+    assert spec.interpolation == resize.interpolation
+    assert spec.mean == pytest.approx(norm.mean.tolist(), abs=1e-6)
+    assert spec.std == pytest.approx(norm.std.tolist(), abs=1e-6)
+
+
+def test_dinov2_has_its_own_size_and_takes_another(timm: Any) -> None:
+    with without_values():
+        name = "vit_small_patch14_reg4_dinov2.lvd142m"
+        assert timm_backbone(name, None).input_spec.size == 518
+        body = timm_backbone(name, None, image_size=70).body
+    assert body.get_parameter("pos_embed").shape == (1, 5 * 5, 384)
+    assert body.get_parameter("reg_token").shape == (1, 4, 384)
+
+
+def saved(timm: Any, name: str, path: Path, **options: Any) -> dict[str, Tensor]:
+    """Weights that nobody trained, as timm's users save them."""
+    torch.manual_seed(1)
+    state = timm.create_model(name, **options).state_dict()
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize("classes", [1000, 7])
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
+def test_weights_by_path(name: str, classes: int, tmp_path: Path, timm: Any) -> None:
+    state = saved(timm, name, tmp_path / "a.pth", num_classes=classes)
+    backbone = timm_backbone(name, str(tmp_path / "a.pth"))
+    for key, value in backbone.body.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    assert "licence unknown" in backbone.licence
+    assert not hasattr(backbone.body, "fc") or isinstance(backbone.body.fc, nn.Identity)
+
+
+def test_a_body_saved_by_thaw_is_taken(tmp_path: Path, timm: Any) -> None:
+    """It has no last layer."""
+    body = random_one("vit_tiny_patch16_224").body
+    save_file(dict(body.state_dict()), tmp_path / "body.safetensors")
+    again = timm_backbone("vit_tiny_patch16_224", str(tmp_path / "body.safetensors"), 64).body
+    assert all(
+        torch.equal(value, body.state_dict()[key]) for key, value in again.state_dict().items()
+    )
+
+
+def test_position_embeddings_are_resized_as_timm_does(tmp_path: Path, timm: Any) -> None:
+    state = saved(timm, "vit_small_patch14_dinov2", tmp_path / "dino.pth", img_size=56)
+    body = timm_backbone("vit_small_patch14_dinov2", str(tmp_path / "dino.pth"), 84).body
+    from timm.layers import resample_abs_pos_embed
+
+    expected = resample_abs_pos_embed(state["pos_embed"], (6, 6), num_prefix_tokens=1)
+    assert torch.allclose(body.get_parameter("pos_embed"), expected, atol=1e-6)
+
+
+def test_the_authors_own_names_are_converted(tmp_path: Path, timm: Any) -> None:
+    """DINOv2 with registers as Meta published it: other names, a place for the class token."""
+    name = "vit_small_patch14_reg4_dinov2"
+    state = saved(timm, name, tmp_path / "a.pth", img_size=56)
+    meta = {key: value for key, value in state.items() if key != "reg_token"}
+    meta["register_tokens"], meta["mask_token"] = state["reg_token"], torch.zeros(1, 384)
+    place = torch.full((1, 1, 384), 0.25)
+    meta["pos_embed"] = torch.cat([place, state["pos_embed"]], dim=1)
+    torch.save(meta, tmp_path / "meta.pth")
+    body = timm_backbone(name, str(tmp_path / "meta.pth"), 56).body
+    assert torch.equal(body.get_parameter("reg_token"), state["reg_token"])
+    assert torch.equal(body.get_parameter("cls_token"), state["cls_token"] + 0.25)
+    assert torch.equal(body.get_parameter("pos_embed"), state["pos_embed"])
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, timm: Any) -> None:
+    saved(timm, "resnet18", tmp_path / "a.pth")
+    with pytest.raises(ConfigError, match=r"these are not weights of timm/resnet34 \(missing: "):
+        timm_backbone("resnet34", str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "thaw models"]),
+        ({"name": "resnet18.nobodys"}, ["backbone.name=resnet18.nobodys", "a1_in1k"]),
+        ({"weights": "IMAGENET1K_V1"}, ["backbone.weights=IMAGENET1K_V1", "timm/resnet18.TAG"]),
+        ({"name": "resnet18", "granularity": "layers"}, ["granularity=layers", "stage, module"]),
+        (
+            {"name": "vit_tiny_patch16_224", "image_size": 8},
+            ["backbone.image_size=8", "backbone.image_size=16 is the nearest"],
+        ),
+    ],
+)
+def test_bad_settings_are_named(arguments: dict, words: list[str], timm: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        timm_backbone(**{"name": "resnet18", "weights": None, **arguments})
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_weights_that_timm_does_not_have(timm: Any) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.weights=DEFAULT: timm has no weights of "):
+        timm_backbone("resnet200.untrained")
+
+
+def test_without_network_the_remedies_are_named(
+    timm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm's own downloader, which finds nobody there."""
+    from timm.models import _builder, _hub
+
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise OSError("[Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr(_hub, "hf_hub_download", nowhere)
+    monkeypatch.setattr(_hub, "_has_hf_hub", True)
+    monkeypatch.setattr(_builder, "load_state_dict_from_url", nowhere)
+    with pytest.raises(DownloadError) as error:
+        timm_backbone("resnet18.a1_in1k", image_size=64)
+    message = str(error.value)
+    for word in ("timm/resnet18.a1_in1k", "name resolution", "backbone.weights=PATH", "data=demo"):
+        assert word in message
+    assert "\n" not in message
+
+
+def test_licences_are_those_of_timms_records(timm: Any) -> None:
+    def line(name: str) -> str:
+        return licences.of_timm(timm.get_pretrained_cfg(name).to_dict()).line
+
+    assert "apache-2.0" in line("convnext_nano.in12k")
+    assert licences.of_timm({"tag": "own"}).line == "weights: no licence declared by timm"
+    for name in ("resnet18.a1_in1k", "convnext_nano.in12k", "convnextv2_atto.fcmae"):
+        assert "non-commercial research" in line(name), name
+    assert "ImageNet" not in line("vit_base_patch16_clip_224.laion2b")
+
+
+def test_without_timm_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"backbone=timm: .*not installed.*pip install '\.\[timm"):
+        timm_backbone("resnet18", None)
