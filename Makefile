@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import thaw.module, thaw.report"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import thaw.training.module, thaw.report"
 	touch $@
 
 install: $(VENV)/installed ## create .venv and install thaw with the exact versions of constraints.txt

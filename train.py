@@ -18,8 +18,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from thaw import config, jobs, launch
+from thaw import config, launch
 from thaw.errors import ConfigError
+from thaw.jobs import job
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -37,16 +38,17 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     import torch
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from thaw import device, metrics, report, transforms
-    from thaw.caching import CacheFeatures
-    from thaw.callbacks import ApplyPlan, check_callbacks
-    from thaw.checkpoints import GracefulStop
+    from thaw import report, transforms
+    from thaw.backbones.cut import cut
     from thaw.classifier import Classifier
-    from thaw.cut import cut
+    from thaw.features.caching import CacheFeatures
+    from thaw.features.head_fit import FitHead, plan_with_fit
     from thaw.head import fit_of
-    from thaw.head_fit import FitHead, plan_with_fit
-    from thaw.module import TransferModule
-    from thaw.progress import Record
+    from thaw.training import device, metrics
+    from thaw.training.callbacks import ApplyPlan, check_callbacks
+    from thaw.training.checkpoints import GracefulStop
+    from thaw.training.module import TransferModule
+    from thaw.training.progress import Record
 
     # 1. Settings
     started = time.perf_counter()
@@ -183,7 +185,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One job of Hydra's; a sweep over hyperparameters optimises what it returns."""
-    return jobs.perform(run, cfg)
+    return job.perform(run, cfg)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from benchmarks.rank import (
 )  # fmt: skip
 from benchmarks.recipes import HEAD, whole
 from thaw.advice import Depth, advise, removed
-from thaw.scores import difference, probe
+from thaw.features.scores import difference, probe
 
 WAYS = ("features", "earlier", "top", "all")
 TOP = "dogs_vs_cats, mobilenet_v2"  # whose top is trained too

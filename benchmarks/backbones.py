@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from thaw import launch, tracing
-from thaw.backbone import Backbone, torchvision_backbone, torchvision_model
+from thaw import launch
+from thaw.backbones import tracing
+from thaw.backbones.backbone import Backbone, torchvision_backbone, torchvision_model
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# torchvision's models as backbones

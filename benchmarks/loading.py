@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as tv
 
 from thaw import config, launch, transforms
-from thaw.backbone import InputSpec
+from thaw.backbones.backbone import InputSpec
 from thaw.data.base import PhotoDataModule
 from thaw.data.decode import decode
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from watch import Watch
 
-from thaw.device import keep_freed_memory
-from thaw.tiny import TinyResNet
+from thaw.backbones.tiny import TinyResNet
+from thaw.training.device import keep_freed_memory
 
 CLASSES, BATCH, SIZE = 16, 16, 64  # as data=demo and backbone=tiny have them
 EPOCHS = 2  # the second is timed

@@ -64,8 +64,8 @@ class Body(nn.Module):
 
 def thaw_backbone() -> Any:
     """`Body` for thaw, each layer a group."""
-    from thaw.backbone import Backbone, InputSpec
-    from thaw.groups import LayerGroup
+    from thaw.backbones.backbone import Backbone, InputSpec
+    from thaw.backbones.groups import LayerGroup
 
     body = Body()
     named = [name for name, _ in body.named_parameters()]

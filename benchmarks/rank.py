@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from thaw import launch
-from thaw.scores import logme, nearest, probe
-from thaw.solvers import logistic
-from thaw.taps import Taps
+from thaw.backbones.taps import Taps
+from thaw.features.scores import logme, nearest, probe
+from thaw.features.solvers import logistic
 from thaw.verbs.subject import Subject, backbone_of, subject_of
 from train import run
 

@@ -49,7 +49,7 @@ def whole(*changes: str) -> list[str]:
 
 def ema(decay: float) -> str:
     """What is validated is the moving average of the weights."""
-    return f"+callbacks.ema={{_target_:thaw.averaging.EMA,decay:{decay}}}"
+    return f"+callbacks.ema={{_target_:thaw.training.averaging.EMA,decay:{decay}}}"
 
 
 def changed(*changes: str) -> list[str]:

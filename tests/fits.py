@@ -12,16 +12,16 @@ from models import small_classifier
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from thaw import finetune
-from thaw.callbacks import ApplyPlan
-from thaw.checkpoints import SaveLast
 from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
-from thaw.module import TransferModule
-from thaw.phase_list import phases
-from thaw.plan import PhaseSettings, Plan
-from thaw.plateau import Plateau
-from thaw.progress import Record
+from thaw.finetune import modes
+from thaw.finetune.phase_list import phases
+from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.plateau import Plateau
+from thaw.training.callbacks import ApplyPlan
+from thaw.training.checkpoints import SaveLast
+from thaw.training.module import TransferModule
+from thaw.training.progress import Record
 
 EPOCHS, STEPS, BATCH = 6, 3, 4  # epochs, batches an epoch, images a batch
 GROUPS = small_classifier().groups  # conv, low, middle, deep, head
@@ -91,12 +91,12 @@ def plans(schedule: PhaseSettings) -> dict[str, Plan]:
         {**how, "start": 4, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
     ]
     return {
-        "feature_extraction": finetune.feature_extraction(GROUPS, EPOCHS, frozen=schedule),
-        "freeze_unfreeze": finetune.freeze_unfreeze(GROUPS, EPOCHS, unfreeze_epoch=3, **both),
-        "full": finetune.full(GROUPS, EPOCHS, unfrozen=schedule),
-        "from_scratch": finetune.from_scratch(GROUPS, EPOCHS, unfrozen=schedule),
-        "partial": finetune.partial(GROUPS, EPOCHS, top=2, unfreeze_epoch=3, **both),
-        "classifier": finetune.classifier(flat, EPOCHS, frozen=schedule),
+        "feature_extraction": modes.feature_extraction(GROUPS, EPOCHS, frozen=schedule),
+        "freeze_unfreeze": modes.freeze_unfreeze(GROUPS, EPOCHS, unfreeze_epoch=3, **both),
+        "full": modes.full(GROUPS, EPOCHS, unfrozen=schedule),
+        "from_scratch": modes.from_scratch(GROUPS, EPOCHS, unfrozen=schedule),
+        "partial": modes.partial(GROUPS, EPOCHS, top=2, unfreeze_epoch=3, **both),
+        "classifier": modes.classifier(flat, EPOCHS, frozen=schedule),
         "phases": phases(GROUPS, EPOCHS, phases=items),
     }
 
@@ -107,12 +107,12 @@ def gradual(schedule: PhaseSettings, **changes: Any) -> Plan:
         "unfreeze_epoch": 1, "every_epochs": 1, "stop_at": None, "frozen": schedule,
         "unfrozen": schedule, "lr_decay": 0.5, **changes,
     }  # fmt: skip
-    return finetune.gradual(GROUPS, EPOCHS, **arguments)
+    return modes.gradual(GROUPS, EPOCHS, **arguments)
 
 
 def on_plateau(schedule: PhaseSettings) -> Plan:
     """Unfrozen when the monitored metric stands still for an epoch."""
-    return finetune.freeze_unfreeze(
+    return modes.freeze_unfreeze(
         GROUPS, EPOCHS, unfreeze_epoch=4, frozen=schedule, unfrozen=schedule, lr_decay=0.5,
         unfreeze_on_plateau=Plateau(1, min_delta=0.02),
     )  # fmt: skip

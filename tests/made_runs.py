@@ -44,7 +44,9 @@ def write_run(
     cfg = OmegaConf.create(
         {
             "seed": seed, "tags": [], "task_name": "train", "monitor": "val/acc", "mix": None,
-            "backbone": {"_target_": "thaw.own_backbones.tiny_backbone", "weights": "DEFAULT"},
+            "backbone": {
+                "_target_": "thaw.backbones.own_backbones.tiny_backbone", "weights": "DEFAULT"
+            },
             "data": {"_target_": "thaw.data.folder.Folder", "root": "photos", "batch_size": 4,
                      "seed": "${seed}", "folds": None, "fold": 0, "train_per_class": None},
             "finetune": {"unfreeze_epoch": 2, "unfrozen": {"lr": 0.001}},

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from thaw import groups, tracing
-from thaw.backbone import Backbone, InputSpec
+from thaw.backbones import groups, tracing
+from thaw.backbones.backbone import Backbone, InputSpec
 from thaw.classifier import Classifier
 from thaw.head import linear
 

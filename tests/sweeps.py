@@ -17,8 +17,9 @@ from pathlib import Path
 
 import hydra
 
-from thaw import jobs, launch
+from thaw import launch
 from thaw.errors import ConfigError, Interrupted
+from thaw.jobs import job
 
 
 def run(cfg):
@@ -48,7 +49,7 @@ def run(cfg):
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg):
-    return jobs.perform(run, cfg)
+    return job.perform(run, cfg)
 
 
 if __name__ == "__main__":

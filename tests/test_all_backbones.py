@@ -10,9 +10,9 @@ import torchvision.models
 from order import reads
 from torch import nn
 
-from thaw import catalogue, groups, tracing
-from thaw.backbone import Backbone, torchvision_backbone
-from thaw.parts import Granularity
+from thaw.backbones import catalogue, groups, tracing
+from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.parts import Granularity
 
 pytestmark = pytest.mark.slow
 

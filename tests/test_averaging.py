@@ -9,10 +9,10 @@ import torch
 from fits import EPOCHS, GROUPS, STEPS, fit, module_of, plans, settings
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
-from thaw import finetune
-from thaw.averaging import EMA, SWA
-from thaw.callbacks import check_callbacks
 from thaw.errors import ConfigError
+from thaw.finetune import modes
+from thaw.training.averaging import EMA, SWA
+from thaw.training.callbacks import check_callbacks
 
 WEIGHT = "classifier.body.deep.0.weight"
 
@@ -93,7 +93,7 @@ def test_averages_that_cannot_work(make: Any, words: str) -> None:
 
 @pytest.mark.parametrize(("last", "start"), [(1, None), (2, 4), (3, 4), (4, 4)])
 def test_swa_has_two_epochs_of_the_last_phase_or_is_refused(last: int, start: int | None) -> None:
-    plan = finetune.freeze_unfreeze(
+    plan = modes.freeze_unfreeze(
         GROUPS, EPOCHS, unfreeze_epoch=EPOCHS - last, frozen=settings(), unfrozen=settings()
     )
     if start is None:

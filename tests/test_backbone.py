@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import RegNet_Y_16GF_Weights, ResNet18_Weights, Swin_T_Weights
 
-from thaw import licences
-from thaw.backbone import torchvision_backbone
+from thaw.backbones import licences
+from thaw.backbones.backbone import torchvision_backbone
+from thaw.backbones.own_backbones import tiny_backbone
 from thaw.errors import ConfigError, DownloadError
-from thaw.own_backbones import tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
 
 
 def test_a_wrong_size_is_told_before_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaw.backbone.official_file", pytest.fail)
+    monkeypatch.setattr("thaw.backbones.backbone.official_file", pytest.fail)
     with pytest.raises(ConfigError, match=r"backbone\.image_size=8: vgg16 cannot take this size"):
         torchvision_backbone("vgg16", image_size=8)
 

@@ -17,13 +17,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
 
-from thaw.callbacks import ApplyPlan, StopEarly, check_callbacks
-from thaw.checkpoints import GracefulStop, SaveLast
 from thaw.errors import ConfigError, Interrupted
-from thaw.finetune import feature_extraction, freeze_unfreeze
-from thaw.module import TransferModule
-from thaw.plan import PhaseSettings, Plan
-from thaw.progress import LogRates, Record, current_rates
+from thaw.finetune.modes import feature_extraction, freeze_unfreeze
+from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
+from thaw.training.checkpoints import GracefulStop, SaveLast
+from thaw.training.module import TransferModule
+from thaw.training.progress import LogRates, Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")

@@ -7,9 +7,9 @@ import torch
 import torchvision.models
 from torchvision.models import ResNet50_Weights
 
-from thaw import catalogue
-from thaw.catalogue import Entry
-from thaw.catalogue_plot import best, draw
+from thaw.backbones import catalogue
+from thaw.backbones.catalogue import Entry
+from thaw.backbones.catalogue_plot import best, draw
 from thaw.errors import ConfigError
 
 

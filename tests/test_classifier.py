@@ -6,8 +6,8 @@ from models import small_backbone, small_classifier
 from torch import nn
 from torch.nn import functional
 
+from thaw.backbones.groups import LayerGroup
 from thaw.classifier import Classifier
-from thaw.groups import LayerGroup
 
 
 def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:

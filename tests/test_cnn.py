@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from thaw.cnn import SmallCnn, side_left
+from thaw.backbones.cnn import SmallCnn, side_left
+from thaw.backbones.own_backbones import cnn_backbone
 from thaw.errors import ConfigError
-from thaw.own_backbones import cnn_backbone
 
 
 def published(size: int) -> nn.Sequential:

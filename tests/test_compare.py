@@ -17,12 +17,12 @@ from PIL import Image
 from runs import SMALL, TWO_AND_TWO, command, draw_photos
 
 from thaw import cli
+from thaw.compare import pictures
+from thaw.compare.paired import Difference, spread
+from thaw.compare.run_groups import Section, group_runs
+from thaw.compare.runs import Run, find, read
+from thaw.compare.tables import difference_cell, spread_cell
 from thaw.errors import ConfigError
-from thaw.verbs import compare_pictures
-from thaw.verbs.compare_tables import difference_cell, spread_cell
-from thaw.verbs.paired import Difference, spread
-from thaw.verbs.run_groups import Section, group_runs
-from thaw.verbs.runs import Run, find, read
 
 RATES = ("finetune.unfrozen.lr=0.01", "finetune.unfrozen.lr=0.001")
 
@@ -254,9 +254,9 @@ def test_bars_of_frozen_against_unfrozen(tmp_path: Path) -> None:
     """The best validation value within each; a dot for each run."""
     write_two_groups(tmp_path)
     section = section_of(tmp_path)
-    values = {g.name: compare_pictures.phase_values(g, "acc") for g in section.groups}
+    values = {g.name: pictures.phase_values(g, "acc") for g in section.groups}
     assert values == {HEAD: ([0.5] * 3, [0.6] * 3), FULL: ([0.2], [0.8])}
-    figure = compare_pictures.unfreeze_bars(section)
+    figure = pictures.unfreeze_bars(section)
     assert figure is not None
     (axes,) = figure.axes
     widths = [bar[0].get_width() for bar in axes.containers if isinstance(bar, BarContainer)]
@@ -272,20 +272,20 @@ def test_bars_of_groups_with_one_phase(tmp_path: Path) -> None:
     write_run(tmp_path / "both", [FULL], scores={"val/acc": 0.5}, history=history_of([0.2, 0.5], 1))
     write_run(tmp_path / "frozen", [HEAD], scores={"val/acc": 0.4}, history=history_of([0.4], 1))
     section = section_of(tmp_path)
-    values = {g.name: compare_pictures.phase_values(g, "acc") for g in section.groups}
+    values = {g.name: pictures.phase_values(g, "acc") for g in section.groups}
     assert values == {FULL: ([0.2], [0.5]), HEAD: ([0.4], [])}
-    assert compare_pictures.unfreeze_bars(section) is not None
+    assert pictures.unfreeze_bars(section) is not None
     from_scratch = tmp_path / "scratch"
     write_run(from_scratch, scores={"val/acc": 0.3}, history=history_of([0.3], 0))
     section = section_of(from_scratch)
-    assert compare_pictures.phase_values(section.groups[0], "acc") == ([], [0.3])
-    assert compare_pictures.unfreeze_bars(section) is None  # nothing to hold it against
+    assert pictures.phase_values(section.groups[0], "acc") == ([], [0.3])
+    assert pictures.unfreeze_bars(section) is None  # nothing to hold it against
 
 
 def test_curves_mark_the_unfreeze_of_each_group(tmp_path: Path) -> None:
     write_two_groups(tmp_path)
     section = section_of(tmp_path)
-    figure = compare_pictures.curves(section)
+    figure = pictures.curves(section)
     assert figure is not None
     rows = [figure.axes[:2], figure.axes[2:]]
     for group, row, epoch in zip(section.groups, rows, (1, 3), strict=True):
@@ -299,7 +299,7 @@ def test_curves_mark_the_unfreeze_of_each_group(tmp_path: Path) -> None:
 
 def test_the_cost_is_on_test_photos_where_all_have_them(tmp_path: Path) -> None:
     write_two_groups(tmp_path)
-    figure = compare_pictures.cost(section_of(tmp_path))
+    figure = pictures.cost(section_of(tmp_path))
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_ylabel() == "test accuracy"
@@ -307,7 +307,7 @@ def test_the_cost_is_on_test_photos_where_all_have_them(tmp_path: Path) -> None:
              if str(found.get_label()).startswith("finetune")]  # fmt: skip
     assert means == [pytest.approx([4.0, 0.7]), pytest.approx([4.0, 0.5])]
     write_run(tmp_path / "new", ["finetune.unfreeze_epoch=9"], scores={"val/acc": 0.5})
-    figure = compare_pictures.cost(section_of(tmp_path))
+    figure = pictures.cost(section_of(tmp_path))
     assert figure is not None
     assert figure.axes[0].get_ylabel() == "validation accuracy"
 
@@ -318,9 +318,9 @@ def test_pictures_hold_one_to_twelve_groups(tmp_path: Path, groups: int) -> None
         write_run(tmp_path / str(number), [f"finetune.unfrozen.lr={number}"],
                   scores={"val/acc": number / 20}, history=history_of([0.1, 0.2], 1))  # fmt: skip
     section = section_of(tmp_path)
-    shown = min(groups, compare_pictures.MOST)
-    curves, bars = compare_pictures.curves(section), compare_pictures.unfreeze_bars(section)
-    together = compare_pictures.together(section)
+    shown = min(groups, pictures.MOST)
+    curves, bars = pictures.curves(section), pictures.unfreeze_bars(section)
+    together = pictures.together(section)
     assert curves is not None
     assert bars is not None
     assert len(curves.axes) == 2 * shown

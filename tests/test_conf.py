@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from runs import CONF, PLUGINS, ROOT, command, configuration
 from torch import nn
 
-from thaw import config, device, launch, metrics
+from thaw import config, launch
+from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.groups import LayerGroup
-from thaw.plan import Plan
+from thaw.finetune.plan import Plan
+from thaw.training import device, metrics
 
 RUN = Path("/somewhere/run")  # never written to
 GROUPS = (  # of a backbone with a classifier of several layers
@@ -39,7 +40,6 @@ COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec", "num_classes"},
     "thaw.finetune": {"groups", "max_epochs"},
-    "thaw.phase_list": {"groups", "max_epochs"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 launch.register_backbones()  # recipes choose some
@@ -302,7 +302,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
         assert set(loader.get_group_options("backbone")) == {*names, *own}
         for name in (names[0], names[-1]):
             assert compose(f"backbone/{name}").backbone == {
-                "_target_": "thaw.backbone.torchvision_backbone",
+                "_target_": "thaw.backbones.backbone.torchvision_backbone",
                 "name": name, "weights": "DEFAULT", "image_size": None, "granularity": "stage",
             }  # fmt: skip
         parser = OverridesParser.create(config_loader=loader)
@@ -316,7 +316,7 @@ def test_every_timm_model_is_a_choice() -> None:
     """On the command line, in a sweep beside torchvision's, and in an experiment."""
     launch.register_backbones()
     expected = {
-        "_target_": "thaw.timm_backbone.timm_backbone", "name": "convnext_nano.in12k",
+        "_target_": "thaw.backbones.timm_backbone.timm_backbone", "name": "convnext_nano.in12k",
         "weights": "DEFAULT", "image_size": None, "granularity": "stage",
     }  # fmt: skip
     assert configuration(RUN, "backbone=timm/convnext_nano.in12k").backbone == expected

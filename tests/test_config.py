@@ -6,17 +6,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from thaw import config
+from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune import feature_extraction
-from thaw.groups import LayerGroup
-from thaw.plan import PhaseSettings
+from thaw.finetune.modes import feature_extraction
+from thaw.finetune.plan import PhaseSettings
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
-    "_target_": "thaw.finetune.feature_extraction",
-    "frozen": {"_target_": "thaw.plan.PhaseSettings", "lr": 0.1},
+    "_target_": "thaw.finetune.modes.feature_extraction",
+    "frozen": {"_target_": "thaw.finetune.plan.PhaseSettings", "lr": 0.1},
 }
-BAR = {"_target_": "thaw.progress.ProgressBar", "refresh_rate": 5}
+BAR = {"_target_": "thaw.training.progress.ProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
 
@@ -108,9 +108,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.plan.PhaseSettings"}}
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.plan.PhaseSettings"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.plan.PhaseSettings")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.plan.PhaseSettings")
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:
@@ -147,7 +147,7 @@ def test_all_nodes_of_a_mapping_are_built_and_null_is_off() -> None:
 
 def test_a_misspelt_callback_stops_the_run() -> None:
     """Hydra's own template would skip both of these without a word."""
-    stop = {"_target_": "thaw.callbacks.StopEarly", "monitor": "val/acc", "patience": 3}
+    stop = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/acc", "patience": 3}
     nodes = OmegaConf.create({"early_stopping": stop, "early_stoping": {"patience": 1}})
     with pytest.raises(ConfigError) as error:
         config.build_all(nodes, "callbacks")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from thaw.curves import by_epoch, draw_curves, draw_mean, phase_starts
+from thaw.compare.curves import by_epoch, draw_curves, draw_mean, phase_starts
 
 HISTORY = [
     {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,

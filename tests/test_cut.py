@@ -13,17 +13,17 @@ from runs import SMALL, configuration, draw_photos
 from torch import Tensor, nn
 
 import train
-from thaw import finetune
-from thaw.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.cut import cut
+from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.cut import cut
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.errors import ConfigError
-from thaw.features import fingerprint
-from thaw.groups import HEAD
+from thaw.features.table import fingerprint
+from thaw.finetune import modes
+from thaw.finetune.plan import PhaseSettings
 from thaw.head import linear
-from thaw.plan import PhaseSettings
 
 # name, image size, layer group, the layer whose output that is, the dimensions of its places: the
 # layers by the models' printed structure
@@ -144,10 +144,10 @@ def test_the_plan_is_of_a_body_that_was_cut() -> None:
     whole = small_backbone()
     groups = Classifier(whole, linear(8, 4)).groups
     with pytest.raises(ConfigError, match=r"features_from=low: the body goes on to deep"):
-        finetune.feature_extraction(groups, 3, frozen=settings, features_from="low")
+        modes.feature_extraction(groups, 3, frozen=settings, features_from="low")
     short = cut(small_backbone(), "low")
     groups = Classifier(short, linear(short.out_features, 4)).groups
-    plan = finetune.feature_extraction(groups, 3, frozen=settings, features_from="low")
+    plan = modes.feature_extraction(groups, 3, frozen=settings, features_from="low")
     assert plan.groups == ("conv", "low", HEAD)
 
 

@@ -29,9 +29,9 @@ from probes import HashWeights
 from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos
 from torch import nn
 
-from thaw.averaging import EMA
-from thaw.module import TransferModule
-from thaw.plan import Plan
+from thaw.finetune.plan import Plan
+from thaw.training.averaging import EMA
+from thaw.training.module import TransferModule
 
 TWO: dict[str, Any] = {"strategy": "ddp_fork", "devices": 2}
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from thaw.device import (
+from thaw.errors import ConfigError
+from thaw.training.device import (
     best_precision,
     check_trainer,
     describe,
     optimizer_settings,
     trainer_settings,
 )
-from thaw.errors import ConfigError
 
 
 def have(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None) -> None:

@@ -74,10 +74,22 @@ def test_settings_of_the_table(setting: str, tmp_path: Path) -> None:
 def test_the_file_tree_is_the_file_tree() -> None:
     tree = next(block for block in BLOCKS if "src/thaw/" in block)
     named = set(re.findall(r"^  (\w+\.py)", tree, re.MULTILINE))
-    there = {path.name for path in (ROOT / "src" / "thaw").glob("*.py")} - {"__init__.py"}
+    package = ROOT / "src" / "thaw"
+    there = {path.name for path in package.glob("*.py")} - {"__init__.py"}
     assert there - {"errors.py", "seeds.py"} <= named <= there
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
     for top in re.findall(r"^(\S+)", tree, re.MULTILINE):
         assert (ROOT / top).exists(), top
+
+
+@pytest.mark.parametrize(
+    "room", ["backbones", "finetune", "features", "training", "jobs", "compare"]
+)
+def test_a_room_lists_its_modules(room: str) -> None:
+    folder = ROOT / "src" / "thaw" / room
+    named = set(re.findall(r"^ *(\w+\.py) ", (folder / "__init__.py").read_text(), re.MULTILINE))
+    assert named == {path.name for path in folder.glob("*.py")} - {"__init__.py"}
 
 
 def test_the_table_of_proofs_is_the_measured_one() -> None:

@@ -13,8 +13,8 @@ from thaw import transforms
 from thaw.data.dataset import PhotoDataset
 from thaw.data.folder import find_in
 from thaw.errors import ConfigError
-from thaw.extraction import Runner, autocast, features_of
-from thaw.features import fingerprint
+from thaw.features.extraction import Runner, autocast, features_of
+from thaw.features.table import fingerprint
 from thaw.store import Store
 
 CPU = torch.device("cpu")

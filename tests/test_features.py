@@ -13,7 +13,7 @@ from torch import nn
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
-from thaw.features import Features, fingerprint, open_table, read_table, view_key
+from thaw.features.table import Features, fingerprint, open_table, read_table, view_key
 from thaw.store import Store
 
 

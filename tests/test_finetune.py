@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune import (
+from thaw.finetune.modes import (
     classifier,
     feature_extraction,
     freeze_unfreeze,
@@ -14,10 +15,9 @@ from thaw.finetune import (
     gradual,
     partial,
 )
-from thaw.groups import LayerGroup
-from thaw.phase_list import phases
-from thaw.plan import PhaseSettings, Plan
-from thaw.plateau import Plateau
+from thaw.finetune.phase_list import phases
+from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.plateau import Plateau
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = tuple(

@@ -12,14 +12,14 @@ from models import small_classifier
 from test_resume import SCHEDULES
 from torch import Tensor, nn
 
-from thaw import finetune
-from thaw.averaging import EMA, SWA
-from thaw.backbone import torchvision_backbone
+from thaw.backbones.backbone import torchvision_backbone
 from thaw.classifier import Classifier
+from thaw.finetune import modes
+from thaw.finetune.optim import parameter_groups
+from thaw.finetune.plan import Plan
 from thaw.head import linear
-from thaw.module import TransferModule
-from thaw.optim import parameter_groups
-from thaw.plan import Plan
+from thaw.training.averaging import EMA, SWA
+from thaw.training.module import TransferModule
 
 MODES = [*plans(settings()), "gradual", "on_plateau"]
 
@@ -181,7 +181,7 @@ def test_all_backbones_have_few_groups_that_hold_everything(name: str, granulari
         backbone = torchvision_backbone(name, None, granularity=granularity)
         model = Classifier(backbone, linear(backbone.out_features, 5))
     for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
-        plan = finetune.freeze_unfreeze(
+        plan = modes.freeze_unfreeze(
             model.groups, 4, unfreeze_epoch=2, frozen=settings(), unfrozen=settings(),
             lr_decay=decay,
         )  # fmt: skip
@@ -258,7 +258,7 @@ def test_seed_recipe_vgg16() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("vgg16_bn", None, granularity="layer")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = finetune.full(model.groups, 8, unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
+    plan = modes.full(model.groups, 8, unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
     rates = torch.linspace(1e-7, 1e-4, 44, dtype=torch.float64).tolist()
     features = {name: rate for name, rate in plan.phases[0].rates.items() if "features" in name}
     assert len(features) == 26  # 13 convolutions and 13 norms
@@ -273,7 +273,7 @@ def test_seed_recipe_resnet() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("resnet50", None, granularity="module")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = finetune.full(model.groups, 8, unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
+    plan = modes.full(model.groups, 8, unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
     order = ["head", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert list(plan.phases[0].rates) == order[::-1]
     for place, name in enumerate(order):

@@ -5,8 +5,8 @@ import torch
 import torchvision.models
 from torch import nn
 
-from thaw.groups import LayerGroup, check_cover, split
-from thaw.tracing import last_layer, run_without_data, trace, unused
+from thaw.backbones.groups import LayerGroup, check_cover, split
+from thaw.backbones.tracing import last_layer, run_without_data, trace, unused
 
 # One of each family that issue 2 names, with its last layer, D and groups, written down from the
 # models' papers and their own printed structure, not from what `split` gives.

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 import train
 from thaw.errors import ConfigError
-from thaw.features import read_table
+from thaw.features.solvers import ridge
+from thaw.features.table import read_table
 from thaw.head import fit_of, linear, mlp
-from thaw.solvers import ridge
 from thaw.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from thaw.errors import ConfigError
-from thaw.job_folder import LONGEST, claim, folder_name
+from thaw.jobs.job_folder import LONGEST, claim, folder_name
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
+from thaw.backbones.groups import LayerGroup
+from thaw.backbones.layers import layer_rates
 from thaw.errors import ConfigError
-from thaw.groups import LayerGroup
-from thaw.layers import layer_rates
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = [LayerGroup(name, depth=depth) for name, depth in zip(NAMES, (0, 0.5, 1, 1), strict=True)]

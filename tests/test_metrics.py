@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from thaw.errors import ConfigError
-from thaw.measures import MODES, TITLES
-from thaw.metrics import Means, make_metrics, monitor_modes
+from thaw.training.measures import MODES, TITLES
+from thaw.training.metrics import Means, make_metrics, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
-STOP = {"_target_": "thaw.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
+STOP = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
 
 
 def draw(

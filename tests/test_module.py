@@ -11,14 +11,14 @@ from fits import EPOCHS, GROUPS, STEPS, Views, fit, module_of, plans, settings
 from models import small_classifier
 from torch import Tensor, nn
 
-from thaw import finetune
-from thaw.plan import Plan
-from thaw.progress import Record
+from thaw.finetune import modes
+from thaw.finetune.plan import Plan
+from thaw.training.progress import Record
 from thaw.transforms import mixing
 
 
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:
-    return finetune.freeze_unfreeze(
+    return modes.freeze_unfreeze(
         GROUPS, EPOCHS, unfreeze_epoch=3, frozen=settings(**frozen), unfrozen=settings(**unfrozen)
     )
 
@@ -83,7 +83,7 @@ def test_the_mixed_loss_is_the_weighted_one(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
             seen.append(outputs["loss"])
 
-    plan = finetune.feature_extraction(GROUPS, EPOCHS, frozen=settings())  # no dropout
+    plan = modes.feature_extraction(GROUPS, EPOCHS, frozen=settings())  # no dropout
     module = module_of(plan, mix=spy, label_smoothing=0.1)
     fit(module, tmp_path, Losses())
     assert torch.allclose(torch.stack(seen), torch.stack(expected).detach(), atol=1e-6)

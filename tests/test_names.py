@@ -1,6 +1,6 @@
 """Names of groups: what differs, in as few words as say it."""
 
-from thaw.verbs.names import distinguish
+from thaw.compare.names import distinguish
 
 
 def test_what_differs_and_nothing_else() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from models import small_classifier
 
+from thaw.backbones.layers import layer_rates
 from thaw.classifier import Classifier
-from thaw.layers import layer_rates
-from thaw.optim import parameter_groups
+from thaw.finetune.optim import parameter_groups
 
 
 def rates_of(model: Classifier, lr_decay: float | None) -> list[dict[str, float]]:

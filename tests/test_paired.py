@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thaw.verbs.paired import Difference, paired, spread
+from thaw.compare.paired import Difference, paired, spread
 
 
 @pytest.mark.parametrize("number", [2, 3, 5, 20])

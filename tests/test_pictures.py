@@ -9,7 +9,7 @@ import torch
 from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 
 import train
-from thaw.backbone import InputSpec
+from thaw.backbones.backbone import InputSpec
 from thaw.data import dataset, pictures
 from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import decode

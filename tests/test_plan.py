@@ -7,12 +7,12 @@ import pytest
 from models import small_classifier
 from torch.optim import lr_scheduler
 
+from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune import freeze_unfreeze, gradual
-from thaw.groups import LayerGroup
-from thaw.plan import PhaseSettings, Plan
-from thaw.plan_table import plan_table
-from thaw.plateau import Plateau
+from thaw.finetune.modes import freeze_unfreeze, gradual
+from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.plan_table import plan_table
+from thaw.finetune.plateau import Plateau
 
 GROUPS = tuple(LayerGroup(name) for name in ("stem", "deep", "head"))
 CONSTANT = PhaseSettings(1e-3, "constant")

@@ -12,10 +12,10 @@ from fits import EPOCHS, fit, module_of, plans, settings
 from runs import SMALL, configuration, draw_photos
 
 import train
-from thaw import pruning
 from thaw.errors import ConfigError
-from thaw.pruning import PruneByMedian, falls_behind, value_at
 from thaw.report import make_results
+from thaw.training import pruning
+from thaw.training.pruning import PruneByMedian, falls_behind, value_at
 
 UNFREEZE = 3  # the epoch at which `plans` unfreezes
 

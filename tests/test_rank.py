@@ -17,7 +17,7 @@ from benchmarks import rank as order
 from thaw import cli, launch
 from thaw.data import dataset
 from thaw.errors import ConfigError
-from thaw.scores import Probe
+from thaw.features.scores import Probe
 from thaw.verbs.rank import Wish, read
 from thaw.verbs.ranking import Scored, draw, front, report
 from thaw.verbs.subject import word

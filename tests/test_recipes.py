@@ -19,12 +19,12 @@ from torchvision.transforms import v2
 
 import train
 from thaw import config, launch, transforms
+from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.device import optimizer_settings
-from thaw.groups import HEAD
+from thaw.finetune.optim import parameter_groups
+from thaw.finetune.plan import Plan
 from thaw.head import fit_of
-from thaw.optim import parameter_groups
-from thaw.plan import Plan
+from thaw.training.device import optimizer_settings
 
 NOWHERE = Path("/somewhere/run")  # never written to
 

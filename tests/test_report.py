@@ -11,9 +11,9 @@ from models import small_classifier
 from safetensors.torch import load_file
 
 from thaw import report
-from thaw.finetune import feature_extraction, freeze_unfreeze
-from thaw.plan import PhaseSettings
-from thaw.progress import Record
+from thaw.finetune.modes import feature_extraction, freeze_unfreeze
+from thaw.finetune.plan import PhaseSettings
+from thaw.training.progress import Record
 
 SCHEDULE = PhaseSettings(1e-3, "constant")
 HISTORY = [

@@ -25,9 +25,9 @@ from fits import (
 )
 from torch.optim import lr_scheduler
 
-from thaw.averaging import EMA, SWA
 from thaw.errors import ConfigError
-from thaw.plan import PhaseSettings, Plan
+from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.training.averaging import EMA, SWA
 from thaw.transforms import mixing
 
 SCHEDULES: dict[str, PhaseSettings] = {

@@ -6,9 +6,9 @@ import pytest
 from made_runs import write_run
 from scipy import stats
 
+from thaw.compare.run_groups import Section, group_runs, last_of_each, with_baseline
+from thaw.compare.runs import Run, Unit, read
 from thaw.errors import ConfigError
-from thaw.verbs.run_groups import Section, group_runs, last_of_each, with_baseline
-from thaw.verbs.runs import Run, Unit, read
 
 
 def made(folder: Path, words: str = "", *, seed: int = 0, val: float | None = None,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from made_runs import history_of, write_run
 
+from thaw.compare.runs import Run, Unfinished, Unit, find, flat, ignore, read
 from thaw.errors import ConfigError
-from thaw.verbs.runs import Run, Unfinished, Unit, find, flat, ignore, read
 
 SCORES = {"val/acc": 0.75, "test/acc": 0.5}
 

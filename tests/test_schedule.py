@@ -9,7 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from thaw.errors import ConfigError
-from thaw.schedule import Schedule, factor
+from thaw.finetune.schedule import Schedule, factor
 
 
 def test_cosine_with_warmup() -> None:

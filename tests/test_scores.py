@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional
 
-from thaw.scores import FOLDS, TEMPERATURE, difference, folds_of, logme, nearest, probe
+from thaw.features.scores import FOLDS, TEMPERATURE, difference, folds_of, logme, nearest, probe
 
 K = 3
 
@@ -150,7 +150,7 @@ def test_nearest_neighbours_by_brute_force(neighbours: int) -> None:
 def test_nearest_neighbours_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = blobs(70, 6, apart=0.6)
     whole = nearest(features, labels)
-    monkeypatch.setattr("thaw.scores.CHUNK", 16)
+    monkeypatch.setattr("thaw.features.scores.CHUNK", 16)
     assert nearest(features, labels) == whole
 
 

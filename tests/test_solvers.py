@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional
 
-from thaw.solvers import Solution, logistic, ridge, svm
+from thaw.features.solvers import Solution, logistic, ridge, svm
 
 K = 3
 NEEDS_SKLEARN = pytest.mark.skipif(

@@ -7,8 +7,8 @@ from models import SPEC, small_backbone
 from torch import Tensor, nn
 
 from thaw import transforms
-from thaw.extraction import Runner
-from thaw.speed import CPU_BATCH, speed
+from thaw.features.extraction import Runner
+from thaw.features.speed import CPU_BATCH, speed
 
 CPU = torch.device("cpu")
 

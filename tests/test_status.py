@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from thaw import status
 from thaw.errors import ConfigError, Interrupted
-from thaw.status import Status
+from thaw.jobs import status
+from thaw.jobs.status import Status
 
 ABOUT = Status(job=3, overrides=("seed=1", "data.root=${paths.data_dir}/x"))
 
@@ -77,7 +77,7 @@ def test_a_run_that_does_not(
 CHILD = """
 import sys, time
 from pathlib import Path
-from thaw import status
+from thaw.jobs import status
 folder = Path(sys.argv[1])
 def work():
     if "fork" in sys.argv:  # as a loading process does, which ends before its run

@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 from runs import CONF, ROOT
 
-from thaw import status, sweep
 from thaw.errors import ConfigError
-from thaw.status import Status
+from thaw.jobs import status, sweep
+from thaw.jobs.status import Status
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SEARCH = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"

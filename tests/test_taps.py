@@ -5,9 +5,9 @@ import torch
 from models import small_backbone
 from torch import nn
 
-from thaw.backbone import Backbone, torchvision_backbone
-from thaw.own_backbones import tiny_backbone
-from thaw.taps import Taps, pooled
+from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.own_backbones import tiny_backbone
+from thaw.backbones.taps import Taps, pooled
 
 
 def images(size: int) -> torch.Tensor:

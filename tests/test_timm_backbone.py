@@ -14,14 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thaw import finetune, licences
-from thaw.backbone import Backbone
+from thaw.backbones import licences
+from thaw.backbones.backbone import Backbone
+from thaw.backbones.parts import Granularity
+from thaw.backbones.timm_backbone import timm_backbone
+from thaw.backbones.tracing import without_values
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
+from thaw.finetune import modes
 from thaw.head import linear
-from thaw.parts import Granularity
-from thaw.timm_backbone import timm_backbone
-from thaw.tracing import without_values
 
 # Small ones of each family, with a size in pixels that they take, their last layer and D: written
 # down from their papers and model cards.
@@ -126,7 +127,7 @@ def test_layer_decay_reaches_torch_optimisers(
     torch.manual_seed(0)
     backbone = timm_backbone(name, None, size, "block")
     model = Classifier(backbone, linear(backbone.out_features, 4, init="normal"))
-    plan = finetune.full(
+    plan = modes.full(
         model.groups, EPOCHS, unfrozen=settings(lr=0.1, shape="constant"), lr_decay=decay
     )
     module = module_of(plan, model)

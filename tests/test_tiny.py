@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from thaw import tiny
+from thaw.backbones import tiny
 from thaw.data.drawing import draw_flower
 from thaw.data.species import FLOWERS
 

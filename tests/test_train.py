@@ -138,7 +138,7 @@ def test_resume_after_an_interrupt_is_exact(
     """Stopped inside an epoch or at its last step: the same bits as a run that was not."""
     settings = ("finetune.batchnorm=train", "head.dropout=0.3", "test=false")
     run(photos, tmp_path / "whole", *settings)
-    from thaw.checkpoints import GracefulStop
+    from thaw.training.checkpoints import GracefulStop
 
     def ask(self: GracefulStop, trainer, pl_module, batch, batch_idx: int) -> None:
         if trainer.global_step == step - 1:

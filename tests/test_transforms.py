@@ -7,7 +7,7 @@ import torch
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import InterpolationMode
 
-from thaw.backbone import InputSpec
+from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
 from thaw.transforms import Shrink, eval_transform, normalise, train_transform
 

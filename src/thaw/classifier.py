@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thaw.backbone import Backbone
-from thaw.groups import HEAD, LayerGroup, check_cover
+from thaw.backbones.backbone import Backbone
+from thaw.backbones.groups import HEAD, LayerGroup, check_cover
 
 BatchNormMode = Literal["eval", "train", "frozen"]
 

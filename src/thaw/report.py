@@ -17,9 +17,9 @@ from torch import Tensor
 
 import thaw
 from thaw.classifier import Classifier
-from thaw.curves import draw_curves
-from thaw.progress import Record
+from thaw.compare.curves import draw_curves
 from thaw.store import write_json
+from thaw.training.progress import Record
 
 ROOT = Path(thaw.__file__).resolve().parents[2]
 

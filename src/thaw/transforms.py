@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from thaw.backbone import InputSpec
+from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from thaw import launch
 from thaw.advice import Depth, advise
+from thaw.backbones.taps import Taps
 from thaw.errors import ConfigError
-from thaw.scores import FOLDS, Probe, difference, probe
-from thaw.taps import Taps
+from thaw.features.scores import FOLDS, Probe, difference, probe
 from thaw.verbs.subject import Subject, backbone_of, check, subject_of, table_of
 
 WAYS = {

@@ -14,24 +14,24 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from thaw.compare import pictures
+from thaw.compare.comparison import Comparison, compare, in_markdown, in_words
+from thaw.compare.page import page
+from thaw.compare.run_groups import Section, group_runs, last_of_each, with_baseline
+from thaw.compare.runs import Run, Unfinished, find, ignore, read
+from thaw.compare.tables import SPLITS, as_csv
 from thaw.errors import ConfigError
-from thaw.measures import MODES
-from thaw.verbs import compare_pictures
-from thaw.verbs.compare_page import page
-from thaw.verbs.compare_tables import SPLITS, as_csv
-from thaw.verbs.comparison import Comparison, compare, in_markdown, in_words
-from thaw.verbs.run_groups import Section, group_runs, last_of_each, with_baseline
-from thaw.verbs.runs import Run, Unfinished, find, ignore, read
+from thaw.training.measures import MODES
 
 PICTURES: dict[str, tuple[str, Callable[[Section], Figure | None]]] = {
     "together": ("Validation by epoch, all groups; dotted: the unfreeze",
-                 compare_pictures.together),
+                 pictures.together),
     "unfreeze": ("Frozen against unfrozen: the best validation value of each",
-                 compare_pictures.unfreeze_bars),
+                 pictures.unfreeze_bars),
     "cost": ("Against seconds of training; large marks: means of the groups",
-             compare_pictures.cost),
+             pictures.cost),
     "curves": ("Loss and accuracy by epoch, training and validation; dotted: the unfreeze",
-               compare_pictures.curves),
+               pictures.curves),
 }  # fmt: skip
 FILES = {"html": "compare.html", "markdown": "compare.md", "csv": "compare.csv"}
 DPI = 110

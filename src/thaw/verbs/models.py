@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from thaw import catalogue, licences
-from thaw.catalogue import Entry
+from thaw.backbones import catalogue, licences
+from thaw.backbones.catalogue import Entry
 from thaw.errors import ConfigError
 
 COLUMNS = (
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> None:
     entries = catalogue.arrange(found, given.sort, given.max_params, given.max_gflops)
     print(table(entries, given.format))
     if given.plot is not None:
-        from thaw.catalogue_plot import draw  # matplotlib takes a second
+        from thaw.backbones.catalogue_plot import draw  # matplotlib takes a second
 
         figure = draw(entries)
         formats = figure.canvas.get_supported_filetypes()

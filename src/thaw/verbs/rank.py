@@ -9,12 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from thaw import launch
-from thaw.backbone import Backbone
+from thaw.backbones.backbone import Backbone
+from thaw.backbones.pretrained import SUFFIXES
 from thaw.errors import ConfigError, ThawError, near
-from thaw.pretrained import SUFFIXES
+from thaw.features.scores import Probe, logme, nearest, probe
+from thaw.features.speed import speed
 from thaw.report import write_json
-from thaw.scores import Probe, logme, nearest, probe
-from thaw.speed import speed
 from thaw.verbs.ranking import Scored, draw, report
 from thaw.verbs.subject import backbone_of, check, subject_of, word
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-from thaw.scores import FOLDS, Probe, difference
+from thaw.features.scores import FOLDS, Probe, difference
 from thaw.verbs.subject import table_of
 
 MARKERS = "os^vDPX"  # a further one for every ten backbones

@@ -9,16 +9,17 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from thaw import config, device, transforms
-from thaw.backbone import Backbone
+from thaw import config, transforms
+from thaw.backbones.backbone import Backbone
 from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
 from thaw.errors import ConfigError
-from thaw.extraction import Runner, features_of
-from thaw.features import fingerprint
-from thaw.scores import FOLDS
+from thaw.features.extraction import Runner, features_of
+from thaw.features.scores import FOLDS
+from thaw.features.table import fingerprint
 from thaw.store import Store
+from thaw.training import device
 
 SHORT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # as Lightning reads them
 

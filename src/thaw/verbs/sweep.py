@@ -8,9 +8,9 @@ import argparse
 import os
 from pathlib import Path
 
-from thaw import sweep
 from thaw.errors import ConfigError
-from thaw.status import DONE
+from thaw.jobs import sweep
+from thaw.jobs.status import DONE
 
 ACTIONS = {
     "status": "a table: job, what differs, state, validation metric, seconds, error",

@@ -1,0 +1,241 @@
+"""The LightningModule: steps, logging and the optimiser. What trains when is in plan.py."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchvision.transforms.v2.functional import to_dtype
+
+from thaw.classifier import Classifier
+from thaw.errors import ConfigError
+from thaw.finetune.optim import parameter_groups
+from thaw.finetune.plan import Phase, Plan
+from thaw.seeds import derive, seed_generators
+from thaw.training.callbacks import steps_per_epoch
+from thaw.training.device import clip_gradients
+from thaw.training.measures import MODES
+from thaw.training.metrics import Means, Scores
+from thaw.transforms import Mix
+
+
+class TransferModule(pl.LightningModule):
+    """Trains a `Classifier` by a plan.
+
+    Args:
+        classifier: backbone and head.
+        plan: what trains in each epoch, and the learning rate of each group at each step.
+        make_optimizer: optimiser groups -> optimiser; a constructor with everything but the
+            parameters filled in.
+        classes: names of the K classes, in label order; saved in the checkpoint.
+        monitor: the validation metric that a plateau is one of.
+        normalise: images uint8 (N, 3, H, W) -> float32, as the body wants them; None: 0-1. It works
+            on the device: a quarter of the bytes has to go there.
+        mix: images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K), in phases
+            that have it on.
+        label_smoothing: share 0-1 of the target spread over all classes (arXiv:1512.00567).
+        channels_last: memory format of images and kernels; pays for convolutional bodies.
+        seed: of dropout and of whatever else draws inside a step.
+        config: the run's settings as plain Python, saved in the checkpoint.
+
+    Attributes:
+        plan: as it stands after the validation results so far.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        plan: Plan,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        *,
+        classes: tuple[str, ...],
+        monitor: str = "val/acc",
+        normalise: Callable[[Tensor], Tensor] | None = None,
+        mix: Mix | None = None,
+        label_smoothing: float = 0.0,
+        channels_last: bool = False,
+        seed: int = 0,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.written_plan = self.plan = plan
+        self.make_optimizer = make_optimizer
+        self.monitor = monitor
+        self.normalise = normalise or partial(to_dtype, dtype=torch.float32, scale=True)
+        self.mix = mix
+        self.label_smoothing = label_smoothing
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.seed = seed
+        # plain values only: a checkpoint must load with weights_only=True
+        self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
+        self.means = Means()  # of training
+        self.shown_loss: float | None = None  # in the progress bar
+        self.val_scores = Scores(len(classes), "val")
+        self.test_scores = Scores(len(classes), "test")
+        self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def phase(self) -> Phase:
+        """Of the current epoch."""
+        return self.plan.phase_at(self.current_epoch)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training pictures are mixed now."""
+        return self.mix is not None and self.phase.settings.mix
+
+    @property
+    def views(self) -> int:
+        """Views of each photo that the head trains on now, as cached features; 0: on photos."""
+        return self.plan.views(self.phase, self.mix is not None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
+        if images.ndim == 2:
+            return self.classifier.head(images)
+        return self.classifier(self.prepare(images))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
+        if images.dtype == torch.uint8:
+            images = self.normalise(images).to(next(self.classifier.parameters()).dtype)
+        return images.contiguous(memory_format=self.memory_format)
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser with all groups from the first step on, and the plan as its scheduler.
+
+        Raises:
+            ConfigError: a scheduler that does not fit the length of its phase.
+        """
+        steps = steps_per_epoch(self.trainer)
+        self.plan.check_lengths(steps)
+        groups = self._parameter_groups()
+        optimizer = self.make_optimizer(groups)
+
+        def rate_of(group: str) -> Callable[[int], float]:
+            return lambda step: self.plan.rate(group, step, steps)
+
+        scheduler = LambdaLR(optimizer, [rate_of(group["layer_groups"][0]) for group in groups])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        """Makes this step's random numbers a function of (seed, step, rank): see seeds.py."""
+        step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        seed_generators(derive(self.seed, step, self.global_rank))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
+        images, labels = batch
+        targets = labels
+        if self.mix is not None and self.mixes:
+            images, targets = self.mix(self.prepare(images), labels)  # (N, K)
+        scores = self(images)
+        loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
+        means = {"train/loss": loss.detach()}
+        if not self.mixes:  # a mixed picture has no label to be right about
+            means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
+        self.means.add(means, len(labels))
+        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if (self.global_step + 1) % max(1, every) == 0:  # when loggers write: a GPU waits for it
+            self.shown_loss = loss.item()
+            self.log("train/loss_step", self.shown_loss, on_step=True)
+        return loss * self._share_of_step(batch_idx)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Logs the epoch's means of train/ after its last step."""
+        if self.trainer.is_last_batch:
+            means, weight = self.means.take()
+            self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+
+    def on_train_epoch_start(self) -> None:
+        """Counts from here."""
+        self.means.take()
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:  # fmt: skip
+        """Clips in bf16 too, see `device.clip_gradients`."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Counts for val/."""
+        self.val_scores.add(self(batch[0]), batch[1])
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Counts for test/."""
+        self.test_scores.add(self(batch[0]), batch[1])
+
+    def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
+        """Class probabilities (N, K)."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).float().softmax(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/."""
+        self.val_scores.log(self)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs test/."""
+        self.test_scores.log(self)
+
+    def on_train_epoch_end(self) -> None:
+        """Brings the plan up to date; what goes by validation finds the value of each epoch."""
+        if self.monitor in self.trainer.callback_metrics:
+            value = float(self.trainer.callback_metrics[self.monitor])
+            sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
+            self.plan = self.written_plan.after([*self.plan.values, sign * value])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The validation results that the plan has gone by."""
+        checkpoint["plan"] = {"monitor": self.monitor, "values": list(self.plan.values)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them up again.
+
+        Raises:
+            ConfigError: the plan needs them, and they are of another metric or not of every epoch;
+                or the optimiser state is of other groups.
+        """
+        names = [group["name"] for group in self._parameter_groups()]
+        for state in checkpoint.get("optimizer_states", []):
+            known = [group["name"] for group in state["param_groups"]]
+            if known != names:
+                raise ConfigError(
+                    "ckpt_path: its optimiser knows the parameter groups "
+                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the "
+                    "backbone, granularity and layer-wise rates that the run was started with"
+                )
+        saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
+        self.plan = self.written_plan.after(saved["values"])
+        whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
+        if self.plan.watches and not (whole and saved["monitor"] == self.monitor):
+            raise ConfigError(
+                f"{self.plan.watches}: goes by {self.monitor} of every epoch, and the checkpoint "
+                f"of epoch {checkpoint['epoch']} knows {len(saved['values'])} values of "
+                f"{saved['monitor']}; go on with the settings that the run was started with"
+            )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        phases = [phase.rates for phase in self.written_plan.phases]
+        return parameter_groups(self.classifier, phases)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """What the loss is to be multiplied by so that each optimiser step has a mean gradient.
+
+        Lightning divides by accumulate_grad_batches also where fewer batches are left at the end
+        of an epoch, and makes that step too small (2.6.6).
+        """
+        every = self.trainer.accumulate_grad_batches
+        left = int(self.trainer.num_training_batches) % every
+        is_last_step = batch_idx >= int(self.trainer.num_training_batches) - left
+        return every / left if left and is_last_step else 1.0
