@@ -182,8 +182,8 @@ def test_modes_that_cannot_work(mode: Any, arguments: dict[str, Any], words: str
         mode(GROUPS, 6, unfreeze_epoch=2, **BOTH, **arguments)
 
 
-@pytest.mark.parametrize("epoch", [0, 5, 9, -1])
-def test_unfreeze_epoch_outside_the_run(epoch: int) -> None:
+@pytest.mark.parametrize("epoch", [0, 5, 9, -1, 3.7])
+def test_unfreeze_epoch_outside_the_run(epoch: float) -> None:
     with pytest.raises(ConfigError) as error:
         freeze_unfreeze(GROUPS, 5, unfreeze_epoch=epoch, frozen=CONSTANT, unfrozen=CONSTANT)
     for word in (f"finetune.unfreeze_epoch={epoch}", "1 to 4", "trainer.max_epochs=5", "full"):

@@ -125,12 +125,15 @@ def test_folders_without_results_say_why(tmp_path: Path) -> None:
         return found.why
 
     killed = write_run(tmp_path / "killed")
-    assert re.search(r"^no results\.json: failed, killed or still running; last wrote 20\d\d-",
+    assert re.search(r"^no results\.json, no status\.json; last wrote 20\d\d-",
                      why(killed))  # fmt: skip
     assert "resume" not in why(killed)
     (killed / "checkpoints").mkdir()
     (killed / "checkpoints" / "last.ckpt").touch()
     assert f"python train.py resume={killed} goes on with it" in why(killed)
+    failed = write_run(tmp_path / "failed")
+    (failed / "status.json").write_text('{"state": "failed", "overrides": [], "error": "no room"}')
+    assert why(failed).startswith("no results.json, failed (no room); last wrote")
     half = write_run(tmp_path / "half", scores=SCORES)
     (half / "results.json").write_text('{"val/acc": 0.')
     assert why(half).startswith("cannot be read: JSONDecodeError")

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from thaw.compare.names import as_text
 from thaw.errors import ConfigError, near
+from thaw.jobs import status
 
 # Settings in which runs of one group may differ: seed and fold, where files lie, what is shown.
 NOT_COMPARED = (
@@ -239,11 +240,13 @@ def _typed(hydra: Path) -> list[str]:
 
 
 def _unfinished(folder: Path) -> str:
-    """What can be said of a run without results: it may have failed, been killed, or still run."""
+    """What can be said of a run without results."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     last = max((path.stat().st_mtime for path in files), default=folder.stat().st_mtime)
     when = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M:%S}"
-    text = f"no results.json: failed, killed or still running; last wrote {when}"
+    told = status.read(folder)
+    why = told.state + (f" ({told.error})" if told.error else "") if told else "no status.json"
+    text = f"no results.json, {why}; last wrote {when}"
     saved = [name for name in ("last.ckpt", "interrupted.ckpt")
              if (folder / "checkpoints" / name).is_file()]  # fmt: skip
     return f"{text}; python train.py resume={folder} goes on with it" if saved else text

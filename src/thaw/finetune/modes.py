@@ -22,7 +22,7 @@ from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
 from thaw.features.cache_choice import CacheChoice, When
 from thaw.finetune.plan import Phase, PhaseSettings, Plan, plan_of
-from thaw.finetune.plateau import NEVER, Plateau, check_patience
+from thaw.finetune.plateau import NEVER, Plateau, check_patience, check_plateau
 
 
 def freeze_unfreeze(
@@ -239,19 +239,10 @@ def _unfrozen(
 
 
 def _check_unfreeze(unfreeze_epoch: int, max_epochs: int, plateau: Plateau) -> None:
-    if not 1 <= unfreeze_epoch < max_epochs:
+    if not isinstance(unfreeze_epoch, int) or not 1 <= unfreeze_epoch < max_epochs:
         raise ConfigError(
-            f"finetune.unfreeze_epoch={unfreeze_epoch}: allowed is 1 to {max_epochs - 1}, below "
-            f"trainer.max_epochs={max_epochs}; else use finetune=feature_extraction (never "
-            "unfreeze) or finetune=full (from the start)"
+            f"finetune.unfreeze_epoch={unfreeze_epoch}: allowed is a whole number from "
+            f"1 to {max_epochs - 1}, below trainer.max_epochs={max_epochs}; else use "
+            "finetune=feature_extraction (never unfreeze) or finetune=full (from the start)"
         )
-    if plateau.patience is None and plateau.min_delta:
-        raise ConfigError(
-            f"finetune.unfreeze_on_plateau.min_delta={plateau.min_delta}: has no effect without "
-            "finetune.unfreeze_on_plateau.patience=EPOCHS"
-        )
-    if plateau.patience is not None:
-        check_patience(
-            "finetune.unfreeze_on_plateau.patience", plateau.patience, unfreeze_epoch,
-            "; unfreeze_epoch is the latest that the body is unfrozen: raise it",
-        )  # fmt: skip
+    check_plateau(plateau, unfreeze_epoch)
