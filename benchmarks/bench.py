@@ -188,6 +188,8 @@ def fmt(seconds: list[float]) -> str:
 def save(results: dict[str, Any], folder: Path) -> None:
     """bench.json, bench.md and bench.png, as far as it was measured."""
     folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "bench.json"
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")  # before any judging
     targets = judge(results)
     text = bench_page.page(results, targets)
     record = {**results, "targets": [dataclasses.asdict(target) for target in targets]}
@@ -198,7 +200,7 @@ def save(results: dict[str, Any], folder: Path) -> None:
             for name, runs in whole(results).items()
         ]
         bench_page.draw(results, folder / "bench.png")
-    (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
