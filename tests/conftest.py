@@ -1,6 +1,7 @@
 """Shared by all tests: where the real photos are, and a straight way to local servers."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 # Networks here are so small that a second thread costs more than it brings, and waits for its
 # core when anything else runs on the machine.
 torch.set_num_threads(1)
+# A shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

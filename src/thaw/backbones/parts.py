@@ -75,8 +75,10 @@ def _take_apart(body: nn.Module, seen: Trace) -> list[str]:
 def _descend(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
     """The units taken apart further, in order of execution: into blocks, or into single layers.
 
-    Never below a module with parameters of its own, which would then be in no part. A container is
-    a block when it holds nothing but single layers (convolution, norm, activation).
+    Never below a module with parameters of its own, which would then be in no part, nor below one
+    that reads a child's parameters without calling it (timm's relative positions): when that runs
+    cannot be seen. A container is a block when it holds nothing but single layers (convolution,
+    norm, activation).
     """
     found: list[str] = []
     open_units = _take_apart(body, seen)
@@ -88,7 +90,8 @@ def _descend(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
             True for child in module.children() for _ in child.children()
         )
         own = any(True for _ in module.parameters(recurse=False))
-        if inside and not own and (into_blocks or is_container):
+        all_run = all(seen.first_run(child) < len(seen.order) for child in inside)
+        if inside and not own and all_run and (into_blocks or is_container):
             open_units += inside
         else:
             found.append(name)
