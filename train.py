@@ -69,6 +69,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 2. Backbone: it owns the input spec, so it comes before the data
     backbone = config.build(cfg.backbone, "backbone")
     if cfg.finetune.get("features_from") is not None:
+        if cfg.save_backbone:
+            raise ConfigError(
+                f"save_backbone={cfg.save_backbone}: finetune.features_from leaves no whole "
+                "body to save; leave one of the two out"
+            )
         backbone = cut(backbone, cfg.finetune.features_from)
 
     # 3. Data
@@ -92,12 +97,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
-    if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
-        plan = replace(plan, cache=plan.cache.on_some_batches())
     plan = plan_with_fit(
         plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
         validate_every=cfg.trainer.check_val_every_n_epoch, balanced=bool(cfg.data.get("balanced")),
     )  # fmt: skip
+    if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
+        plan = replace(plan, cache=plan.cache.on_some_batches())
     plan.check(
         monitor=cfg.monitor, validates=validates, mixes=mix is not None,
         validate_every=cfg.trainer.check_val_every_n_epoch,

@@ -54,6 +54,7 @@ def test_the_share_of_errors_that_the_last_group_removes() -> None:
     assert removed(depths(0.8)) == pytest.approx(0.0)
     assert removed(depths(0.9)) == pytest.approx(-1.0)  # it doubles them
     assert removed([Depth("stem", 1.0), Depth("layer4", 1.0)]) == 1
+    assert removed([Depth("stem", 1.0), Depth("layer4", 0.9)]) == 0
 
 
 def test_a_single_group_has_nothing_earlier() -> None:

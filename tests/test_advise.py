@@ -9,6 +9,7 @@ import pytest
 from runs import configuration, draw_photos
 
 from thaw import cli
+from thaw.advice import Advice
 
 
 @pytest.fixture
@@ -33,7 +34,30 @@ def test_figures_and_a_command(words: list[str], tmp_path: Path, capsys: Any) ->
     assert cfg.finetune._target_.endswith("feature_extraction")
 
 
-def test_what_it_chooses_is_not_to_be_given(words: list[str], capsys: Any) -> None:
+def test_the_command_fits_a_short_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The default unfreezes at epoch 5, which 4 epochs never reach."""
+    everything = Advice("all", ("so",), ("finetune=freeze_unfreeze",))
+    monkeypatch.setattr("thaw.verbs.advise.advise", lambda *_: everything)
+    cli.main(["advise", *words, "trainer.max_epochs=4"])
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[-2:] == ["finetune=freeze_unfreeze", "finetune.unfreeze_epoch=2"]
+    assert configuration(tmp_path / "run", *command[2:]).finetune.unfreeze_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("finetune=full", "finetune=full: is, or holds, what advise chooses"),
+        ("experiment=demo_few_shot", "experiment=demo_few_shot: is, or holds, what advise chooses"),
+        ("head.fit=ridge", "head.fit=ridge: is, or holds, what advise chooses"),
+        ("trainer.max_epochs=1", "trainer.max_epochs=1: advise weighs ways of 2 or more epochs"),
+    ],
+)
+def test_what_it_chooses_is_not_to_be_given(
+    words: list[str], word: str, message: str, capsys: Any
+) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["advise", *words, "finetune=full"])
-    assert "error: finetune=full: is what advise chooses" in capsys.readouterr().err
+        cli.main(["advise", *words, word])
+    assert f"error: {message}" in capsys.readouterr().err

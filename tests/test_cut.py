@@ -203,6 +203,14 @@ def test_unknown_groups_stop_the_run(photos: Path, tmp_path: Path) -> None:
         ))  # fmt: skip
 
 
+def test_there_is_no_body_to_save(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"save_backbone=.*features_from leaves no whole body"):
+        train.run(configuration(
+            tmp_path, *SMALL, f"data.root={photos}", "finetune=feature_extraction",
+            "finetune.features_from=layer2", f"save_backbone={tmp_path}/body.safetensors",
+        ))  # fmt: skip
+
+
 def test_it_can_be_compiled_and_exported() -> None:
     """The exception leaves no trace in a graph: one whole graph, nothing falls back to Python."""
     body = cut(small_backbone(), "middle").body.eval()

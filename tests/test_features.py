@@ -60,8 +60,11 @@ def test_the_fingerprint_names_everything_it_depends_on(tmp_path: Path) -> None:
         next(other.parameters()).view(-1)[0] += 1e-6
     statistics = small_classifier().body
     statistics.get_buffer("norm.running_mean").add_(1e-6)
+    flagged = small_classifier().body
+    flagged.transform_input = True  # pyright: ignore[reportArgumentType]  in no repr
     changed = [
         what(tmp_path, other),
+        what(tmp_path, flagged),
         what(tmp_path, statistics),
         what(tmp_path, views=3),
         what(tmp_path, normalise=nn.ReLU()),

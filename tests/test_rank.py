@@ -20,7 +20,7 @@ from thaw.errors import ConfigError
 from thaw.features.scores import Probe
 from thaw.verbs.rank import Wish, read
 from thaw.verbs.ranking import Scored, draw, front, report
-from thaw.verbs.subject import word
+from thaw.verbs.subject import backbone_of, word
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +130,26 @@ def test_rank_from_end_to_end(
     trained = capsys.readouterr().out
     assert "features from cache: train, 24 photos, 1 view each" in trained
     assert "features from cache: val, 12 photos, 1 view each" in trained
+
+
+def test_one_that_does_not_fit_costs_the_others_nothing(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def measure(name: str, *_: Any) -> tuple[Scored, Probe]:
+        if name == "cnn":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return replace(ONE, name=name), probed(8)
+
+    monkeypatch.setattr("thaw.verbs.rank.measure", measure)
+    cli.main(["rank", *words, "backbones=cnn,tiny"])
+    printed = capsys.readouterr().out
+    assert "cnn: left out, does not fit at data.batch_size=64 (CUDA out of memory.)" in printed
+    assert "backbone=tiny" in printed.splitlines()[-2]
+
+
+def test_the_backbone_is_cut_as_in_the_run(words: list[str]) -> None:
+    cut = ["finetune=feature_extraction", "finetune.features_from=layer2", "backbone=tiny"]
+    assert backbone_of(launch.compose_run([*words, *cut])).out_features == 40
 
 
 def test_none_can_be_built(words: list[str], tmp_path: Path, capsys: Any) -> None:

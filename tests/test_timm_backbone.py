@@ -287,6 +287,7 @@ def test_licences_are_those_of_timms_records(timm: Any) -> None:
 
     assert "apache-2.0" in line("convnext_nano.in12k")
     assert licences.of_timm({"tag": "own"}).line == "weights: no licence declared by timm"
+    assert licences.of_timm({"tag": "dinov3_lvd1689m"}).imagenet
     for name in ("resnet18.a1_in1k", "convnext_nano.in12k", "convnextv2_atto.fcmae"):
         assert "non-commercial research" in line(name), name
     assert "ImageNet" not in line("vit_base_patch16_clip_224.laion2b")

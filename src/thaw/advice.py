@@ -95,8 +95,13 @@ def advise(per_class: float, depths: Sequence[Depth]) -> Advice:
 def removed(depths: Sequence[Depth]) -> float:
     """Share of the best earlier group's errors that the last group removes; below 0: it adds some.
 
-    1 where there is no earlier group, or none with errors.
+    1 where there is no earlier group; where the best one makes none, 1 if the last makes none
+    either, else 0.
     """
     *earlier, last = depths
     best = max(earlier, key=lambda depth: depth.accuracy, default=last)
-    return 1 - (1 - last.accuracy) / (1 - best.accuracy) if best.accuracy < 1 and earlier else 1.0
+    if not earlier:
+        return 1.0
+    if best.accuracy == 1:
+        return float(last.accuracy == 1)
+    return 1 - (1 - last.accuracy) / (1 - best.accuracy)

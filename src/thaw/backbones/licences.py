@@ -25,8 +25,9 @@ RANDOM = "weights: random"
 
 # timm's tags, in its names: resnet50.a1_in1k, convnext_nano.in12k. Those after the bar learned
 # without labels, on ImageNet-1k (arXiv:2111.06377, 2301.00808, 2104.14294) or on what ImageNet-22k
-# is part of (LVD-142M: DINOv2, arXiv:2304.07193, appendix A)
-_IMAGENET_TAG = re.compile(r"in(1|12|21|22)k|^(mae|fcmae|dino|lvd142m)$")
+# is part of (LVD-142M: DINOv2, arXiv:2304.07193, appendix A; Merged-38M: EVA-02, arXiv:2303.11331;
+# LVD-1689M goes with batches of ImageNet-1k: DINOv3, arXiv:2508.10104)
+_IMAGENET_TAG = re.compile(r"in(1|12|21|22)k|lvd(142|1689)m|m38m|^(mae|fcmae|dino)$")
 _IMAGENET_CLASSES = (1000, 11221, 11821, 21841, 21842, 21843)  # of ImageNet-1k, -12k and -21k
 
 

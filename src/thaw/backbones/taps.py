@@ -6,6 +6,7 @@ from torch.utils.hooks import RemovableHandle
 
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
+from thaw.errors import ConfigError
 
 
 class Taps(nn.Module):
@@ -51,6 +52,11 @@ class Taps(nn.Module):
             for handle in handles:
                 handle.remove()
         found[len(self.names) - 1] = last
+        if silent := [name for place, name in enumerate(self.names) if place not in found]:
+            raise ConfigError(
+                f"layer groups {', '.join(silent)} give no tensor that could be features; use "
+                "backbone.granularity=stage or block"
+            )
         parts = [found[place] for place in range(len(self.names))]
         self.widths = tuple(part.shape[1] for part in parts)
         return torch.cat(parts, 1)

@@ -7,6 +7,7 @@ trains the head alone need not decode a photo or run the body.
 import hashlib
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def fingerprint(body: nn.Module, dataset: PhotoDataset, normalise: Any, *, views
         weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return {
         "weights": weights.hexdigest(),
-        "body": hashlib.sha256(repr(body).encode()).hexdigest(),
+        "body": hashlib.sha256(f"{body!r} {_plain_attributes(body)}".encode()).hexdigest(),
         "photos": dataset.photos.fingerprint(),
         "number": len(dataset),
         "views": views,
@@ -95,8 +96,27 @@ def fingerprint(body: nn.Module, dataset: PhotoDataset, normalise: Any, *, views
             torch.backends.cudnn.allow_tf32,
             torch.get_float32_matmul_precision(),
         ],
-        "versions": [thaw.__version__, torch.__version__, torchvision.__version__],
-    }
+        "versions": [
+            thaw.__version__, torch.__version__, torchvision.__version__, *_other_versions(body)
+        ],
+    }  # fmt: skip
+
+
+def _plain_attributes(body: nn.Module) -> list[tuple[str, str, object]]:
+    """Flags and numbers that a forward pass may look at, which need not stand in the repr."""
+    return [
+        (name, key, value)
+        for name, module in body.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, bool | int | float | str) and key != "training"
+    ]
+
+
+def _other_versions(body: nn.Module) -> list[str]:
+    """Of packages that code of the body comes from, as timm."""
+    packages = {type(module).__module__.partition(".")[0] for module in body.modules()}
+    versions = {name: getattr(sys.modules[name], "__version__", None) for name in packages}
+    return [f"{name} {version}" for name, version in sorted(versions.items()) if version]
 
 
 def open_table(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -35,10 +35,13 @@ def run(given: argparse.Namespace) -> None:
         ConfigError: a word that cannot be understood, or that the advice is about.
     """
     for text in given.words:
-        if text.startswith("finetune"):
-            raise ConfigError(f"{text}: is what advise chooses; leave it out")
+        if text.lstrip("+").startswith(("finetune", "experiment=", "head.fit=")):
+            raise ConfigError(f"{text}: is, or holds, what advise chooses; leave it out")
     cfg = launch.compose_run(given.words)
     check(cfg)
+    epochs = cfg.trainer.max_epochs
+    if epochs < 2:
+        raise ConfigError(f"trainer.max_epochs={epochs}: advise weighs ways of 2 or more epochs")
     subject = subject_of(cfg, backbone_of(cfg))
     taps = Taps(subject.backbone)
     features, labels = subject.features(subject.runner(taps))
@@ -50,7 +53,10 @@ def run(given: argparse.Namespace) -> None:
     counts = torch.tensor(subject.data.train.labels).bincount().tolist()
     print(f"\n{_facts(subject, counts)}\n\n{_table(taps, probes, depths)}\n")
     advice = advise(median(counts), depths)
-    command = shlex.join(["python", "train.py", *given.words, *advice.words])
+    words = [*given.words, *advice.words]
+    if advice.way in ("top", "all") and epochs <= cfg.finetune.unfreeze_epoch:
+        words.append(f"finetune.unfreeze_epoch={epochs // 2}")
+    command = shlex.join(["python", "train.py", *words])
     because = f"\n{' ' * 11}".join(advice.reasons)
     print(f"advice     {WAYS[advice.way]}\nbecause    {because}\n\nnext:\n  {command}")
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
 from thaw import launch
@@ -14,7 +15,7 @@ from thaw.backbones.pretrained import SUFFIXES
 from thaw.errors import ConfigError, ThawError, near
 from thaw.features.scores import Probe, logme, nearest, probe
 from thaw.features.speed import speed
-from thaw.report import write_json
+from thaw.store import write_json
 from thaw.verbs.ranking import Scored, draw, report
 from thaw.verbs.subject import backbone_of, check, subject_of, word
 
@@ -60,7 +61,12 @@ def run(given: argparse.Namespace) -> None:
             failed[name] = str(error)
             print(f"{name}: left out, {error}")
             continue
-        found.append(measure(name, cfg, backbone))
+        try:
+            found.append(measure(name, cfg, backbone))
+        except torch.OutOfMemoryError as error:  # the others' scores are still worth having
+            size = cfg.data.batch_size
+            failed[name] = f"does not fit at data.batch_size={size} ({str(error).splitlines()[0]})"
+            print(f"{name}: left out, {failed[name]}")
     if not found:
         raise ConfigError(f"backbones={','.join(failed)}: none of them can be built, see above")
     found.sort(key=lambda pair: -pair[0].probe)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thaw import config, transforms
 from thaw.backbones.backbone import Backbone
+from thaw.backbones.cut import cut
 from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
@@ -120,14 +121,17 @@ def check(cfg: DictConfig) -> None:
 
 
 def backbone_of(cfg: DictConfig) -> Backbone:
-    """The backbone of a run's configuration, random weights drawn as in the run.
+    """The backbone of a run's configuration as its head sees it, random weights drawn as there.
 
     Raises:
         ThawError: weights that cannot be had, a size that the model cannot take.
     """
     device.keep_freed_memory()
     torch.manual_seed(cfg.seed)
-    return config.build(cfg.backbone, "backbone")
+    backbone = config.build(cfg.backbone, "backbone")
+    if cfg.finetune.get("features_from") is not None:
+        return cut(backbone, cfg.finetune.features_from)
+    return backbone
 
 
 def word(key: str, value: object) -> str:
