@@ -21,7 +21,7 @@ from thaw.compare import pictures
 from thaw.compare.paired import Difference, spread
 from thaw.compare.run_groups import Section, group_runs
 from thaw.compare.runs import Run, find, read
-from thaw.compare.tables import difference_cell, spread_cell
+from thaw.compare.tables import difference_cell, scores_table, spread_cell
 from thaw.errors import ConfigError
 
 RATES = ("finetune.unfrozen.lr=0.01", "finetune.unfrozen.lr=0.001")
@@ -70,13 +70,18 @@ def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     # 2 frozen and 2 unfrozen epochs; each fold trains on 18 of 36 photos, validates on the others
     assert {row["images"] for row in rows} == {str(4 * 36)}
     assert "Nadeau" in printed
+    assert "The best run is one of the best group" in printed
     assert "Runs share cached features" in printed
     assert "runs differ in" not in printed
 
 
 def test_the_best_run_of_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(sweep, "--html", sweep.parent / "page.html")
-    best = max(result["val/acc"] for result in results_of(sweep))
+    values: dict[str, list[float]] = {}  # of each rate, over the folds
+    for file in sorted(sweep.glob("*/results.json")):
+        rate = file.parent.name.partition("fold")[0][2:]
+        values.setdefault(rate, []).append(json.loads(file.read_text())["val/acc"])
+    best = max(max(values.values(), key=sum))
     line = re.search(r"^Best run by val/acc: (\S+), .*, (\S+), checkpoint (.*)$",
                      capsys.readouterr().out, re.MULTILINE)  # fmt: skip
     assert line is not None
@@ -199,6 +204,29 @@ def test_folders_left_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert str(killed) in (out / "compare.md").read_text(encoding="utf-8")
     rows = rows_of(out / "compare.csv")
     assert [row["status"][:15] for row in rows] == ["finished"] * 4 + ["no results.json"]
+
+
+def test_runs_that_diverged_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nan = float("nan")
+    for seed, value in enumerate((0.5, 0.6, nan)):
+        write_run(tmp_path / "runs" / f"a{seed}", [HEAD], seed=seed, scores={"val/acc": value},
+                  history=history_of([0.3, value], 1))  # fmt: skip
+        write_run(tmp_path / "runs" / f"b{seed}", [FULL], seed=seed, scores={"val/acc": nan},
+                  history=history_of([nan, nan], 1))  # fmt: skip
+    compare(tmp_path / "runs", "--out", tmp_path / "out")
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if line.startswith(HEAD) and "±" in line)
+    assert "0.5500 ± 0.0707" in row
+    assert "no common seed" not in printed
+    folders = ", ".join(str(tmp_path / "runs" / name) for name in ("a2", "b0", "b1", "b2"))
+    assert f"val/acc is not finite, so in no mean: {folders}." in printed
+
+
+def test_a_metric_that_a_group_has_not(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [HEAD], scores={"val/acc": 0.5, "test/acc": 0.5})
+    write_run(tmp_path / "b", [FULL], scores={"val/acc": 0.4})
+    _, row = scores_table(section_of(tmp_path)).rows
+    assert row == (FULL, "1", "0.4000", "none", "-0.1000, 1 pair: no interval", "none")
 
 
 def test_other_versions_and_commits_are_told(

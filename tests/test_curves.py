@@ -70,6 +70,13 @@ def test_epochs_without_validation_are_gaps() -> None:
     assert len(axes.lines) == 1
 
 
+def test_a_run_that_diverged_is_in_no_mean() -> None:
+    histories = [[{"epoch": 0, "val/loss": value}] for value in (float("nan"), 1.0, float("inf"))]
+    assert by_epoch(histories, "val/loss") == {0: [1.0]}
+    assert by_epoch(histories[:1], "val/loss") == {0: []}
+    draw_mean(Figure().subplots(), histories, "val/loss", "o-", "tab:blue", "val")
+
+
 def test_where_phases_begin() -> None:
     assert phase_starts(HISTORY) == (2,)
     assert phase_starts(HISTORY[:2]) == ()

@@ -1,11 +1,13 @@
 """Groups: which runs are one, on which photos, in which order, against which baseline."""
 
+import math
 from pathlib import Path
 
 import pytest
 from made_runs import write_run
 from scipy import stats
 
+from thaw.compare.paired import spread
 from thaw.compare.run_groups import Section, group_runs, last_of_each, with_baseline
 from thaw.compare.runs import Run, Unit, read
 from thaw.errors import ConfigError
@@ -100,6 +102,45 @@ def test_folds_are_one_group_with_wider_intervals(tmp_path: Path) -> None:
     assert difference.low is not None
     wider = (difference.high - difference.low) / (expected.high - expected.low)
     assert wider == pytest.approx(((1 / 6 + 1 / 2) / (1 / 6)) ** 0.5)
+
+
+def test_seeds_of_one_fold_are_not_widened(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path, f"data.folds=5 data.fold=0 {words}", seed=seed, val=value)
+        for words, values in VALUES.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    section = only(group_runs(runs, "acc"))
+    difference = section.groups[1].minus(section.groups[0], "val/acc")
+    expected = stats.ttest_rel(VALUES[HEAD], VALUES[FULL]).confidence_interval()
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_over_folds_the_best_run_is_of_the_best_group(tmp_path: Path) -> None:
+    """HEAD has the best value of all, on the fold that is easy."""
+    values = {(FULL, 0): 0.9, (FULL, 1): 0.85, (HEAD, 1): 0.5, (HEAD, 0): 0.95}
+    runs = {
+        key: made(tmp_path, f"data.folds=2 data.fold={key[1]} {key[0]}", val=value)
+        for key, value in values.items()
+    }
+    section = only(group_runs(list(runs.values()), "acc"))
+    assert section.over_folds
+    assert section.best == (section.groups[0], runs[FULL, 0])
+    alone = only(group_runs([runs[FULL, 0], runs[HEAD, 0]], "acc"))
+    assert not alone.over_folds
+    assert alone.best == (alone.groups[0], runs[HEAD, 0])
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_run_that_diverged_is_neither_the_best_nor_in_a_mean(
+    tmp_path: Path, wrong: float
+) -> None:
+    runs = [made(tmp_path, FULL, seed=seed, val=val) for seed, val in enumerate((wrong, 0.7, 0.8))]
+    runs.append(made(tmp_path, HEAD, val=wrong))
+    section = only(group_runs(runs, "acc"))
+    assert section.best == (section.groups[0], runs[2])
+    assert section.groups[0].spread("val/acc") == spread([0.7, 0.8])
+    assert section.groups[0].diverged("val/acc") == runs[:1]
+    assert section.groups[1].minus(section.groups[0], "val/acc").mean is None
 
 
 def test_other_photos_make_another_section(tmp_path: Path) -> None:

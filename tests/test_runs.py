@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from made_runs import history_of, write_run
 
-from thaw.compare.runs import Run, Unfinished, Unit, find, flat, ignore, read
+from thaw.compare.names import flat
+from thaw.compare.runs import Run, Unfinished, Unit, find, ignore, read
 from thaw.errors import ConfigError
 
 SCORES = {"val/acc": 0.75, "test/acc": 0.5}
@@ -143,6 +144,24 @@ def test_folders_without_results_say_why(tmp_path: Path) -> None:
     odd = write_run(tmp_path / "odd", scores=SCORES)
     (odd / ".hydra" / "config.yaml").write_text("seed: 1\n")
     assert why(odd) == "cannot be read: ValueError: no monitor, data; these are no files of thaw's"
+    (killed / "status.json").write_text("{}")
+    assert "status.json: is no status of a run ('state')" in why(killed)
+
+
+def test_settings_of_another_kind_are_told(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", scores=SCORES)
+    for seed, data in (("null", "{}"), ("1", "null"), ("1", "3")):
+        text = f"seed: {seed}\ndata: {data}\nmonitor: val/acc\n"
+        (folder / ".hydra" / "config.yaml").write_text(text)
+        found = read(folder)
+        assert isinstance(found, Unfinished)
+        assert found.why.startswith("cannot be read: ")
+
+
+def test_pruned_runs_are_not_compared(tmp_path: Path) -> None:
+    found = read(write_run(tmp_path / "run", scores=SCORES, pruned="epoch 3: behind"))
+    assert isinstance(found, Unfinished)
+    assert found.why == "pruned (epoch 3: behind)"
 
 
 def test_flat_names() -> None:

@@ -33,6 +33,10 @@ FOLDS = (
     "Folds share training photos, so their differences vary less than independent ones would; the "
     "intervals are widened for that (Nadeau and Bengio, 2003)."
 )
+BEST_OF_FOLDS = (
+    "The best run is one of the best group, since each fold has validation photos of its own: the "
+    "best value of all would rather tell which fold is easy."
+)
 CACHED = (
     "Runs share cached features: the one that computes them takes seconds that the others save. "
     "To compare seconds, give each its own paths.cache_dir."
@@ -79,6 +83,12 @@ def compare(
         f"{each.by.unit}, and ended later."
         for each in repeated
     ]  # fmt: skip
+    for name in (f"{split}/{metric}" for split in SPLITS):
+        lost = [run for section in sections for group in section.groups
+                for run in group.diverged(name)]  # fmt: skip
+        if lost:
+            folders = ", ".join(str(run.folder) for run in lost)
+            notes.append(f"{name} is not finite, so in no mean: {folders}.")
     missing = [run for run in runs if not run.history]
     if missing:
         notes.append(
@@ -106,7 +116,8 @@ def reading_notes(sections: Sequence[Section], metric: str) -> list[str]:
         (any(len(group.runs) < 2 for group in groups), ALONE),
         (bool(pairs), INTERVALS),
         (min(pairs, default=3) < 3, TWO_PAIRS),
-        (bool(pairs) and any(run.folds for run in runs), FOLDS),
+        (bool(pairs) and any(section.over_folds for section in sections), FOLDS),
+        (any(section.over_folds and section.best for section in sections), BEST_OF_FOLDS),
         (any(run.settings.get("finetune.cache_features") for run in runs), CACHED),
     )
     return [text for applies, text in notes if applies]

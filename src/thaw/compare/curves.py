@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from statistics import fmean, stdev
 from typing import Any
 
@@ -65,11 +66,12 @@ def mark_unfreeze(axes: Axes, unfreeze_epochs: Sequence[int]) -> None:
 
 
 def by_epoch(histories: Sequence[History], name: str) -> dict[int, list[float]]:
-    """Epoch, from 0 -> the values of all runs that have one there."""
+    """Epoch, from 0 -> the values of all runs that have one there; not those that diverged, of
+    which there is no mean."""
     values: dict[int, list[float]] = {}
     for row in (row for history in histories for row in history):
         found = values.setdefault(row["epoch"], [])
-        if row.get(name) is not None:
+        if row.get(name) is not None and isfinite(row[name]):
             found.append(row[name])
     return dict(sorted(values.items()))
 

@@ -1,7 +1,7 @@
 """Names that tell settings apart, in as few words as say it."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -49,6 +49,15 @@ def words_of(name: str) -> set[str]:
 def as_text(value: Any) -> str:
     """One text for equal values, without blanks."""
     return json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+
+
+def flat(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of nested mappings under its name with dots; an empty mapping is a value."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, node
 
 
 def _rank(key: str) -> tuple[int, bool]:

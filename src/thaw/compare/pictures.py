@@ -1,6 +1,7 @@
 """Groups of runs as pictures: curves, accuracy before and after the unfreeze and by seconds."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -115,9 +116,10 @@ def cost(section: Section) -> Figure | None:
     axes = figure.subplots()
     every = []
     for place, group in enumerate(groups):
-        runs = [run for run in group.runs if metric in run.results]
+        found = group.values(metric)
+        runs = [run for run in group.runs if run.unit in found]
         seconds = [run.train_seconds for run in runs]
-        values = [run.results[metric] for run in runs]
+        values = list(found.values())
         every += seconds
         look: dict[str, Any] = {
             "color": COLOURS[place],
@@ -157,7 +159,7 @@ def phase_values(group: Group, metric: str) -> tuple[list[float], list[float]]:
 
 
 def _best(rows: Sequence[Mapping[str, Any]], name: str, mode: str) -> list[float]:
-    values = [row[name] for row in rows if row.get(name) is not None]
+    values = [row[name] for row in rows if row.get(name) is not None and isfinite(row[name])]
     return [max(values) if mode == "max" else min(values)] if values else []
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from thaw.compare.curves import phase_starts
@@ -32,8 +33,18 @@ class Group:
     runs: tuple[Run, ...]
 
     def values(self, metric: str) -> dict[Unit, float]:
-        """Seed and fold -> metric, under its logged name, of the runs that have it."""
-        return {run.unit: run.results[metric] for run in self.runs if metric in run.results}
+        """Seed and fold -> metric, under its logged name, of the runs that have a finite one."""
+        found = {run.unit: run.results.get(metric) for run in self.runs}
+        return {
+            unit: value for unit, value in found.items() if value is not None and isfinite(value)
+        }
+
+    def diverged(self, metric: str) -> list[Run]:
+        """Runs whose value is nan or infinite: no mean holds them."""
+        return [
+            run for run in self.runs
+            if metric in run.results and run.unit not in self.values(metric)
+        ]  # fmt: skip
 
     def spread(self, metric: str) -> Spread:
         """Mean and standard deviation over seeds and folds."""
@@ -41,8 +52,10 @@ class Group:
 
     def minus(self, other: "Group", metric: str) -> Difference:
         """Paired differences to another group."""
-        folds = self.runs[0].folds
-        return paired(self.values(metric), other.values(metric), folds=folds)
+        mine, others = self.values(metric), other.values(metric)
+        # seeds of one fold are no k-fold: they train on the same photos, and nothing is widened
+        several = len({unit.fold for unit in mine if unit in others}) > 1
+        return paired(mine, others, folds=self.runs[0].folds if several else None)
 
     @property
     def unfreeze_epochs(self) -> tuple[int, ...]:
@@ -68,11 +81,25 @@ class Section:
 
     @property
     def best(self) -> tuple[Group, Run] | None:
-        """The run with the best validation value; None without validation."""
+        """The run with the best validation value; None without validation.
+
+        Over folds it is one of the best group: each fold has validation photos of its own, and the
+        best value of all would rather tell which fold is easy.
+        """
         key = f"val/{self.metric}"
-        runs = [(group, run) for group in self.groups for run in group.runs if key in run.results]
+        groups = self.groups[:1] if self.over_folds else self.groups
+        runs = [
+            (values[run.unit], group, run)
+            for group in groups for values in (group.values(key),)
+            for run in group.runs if run.unit in values
+        ]  # fmt: skip
         pick = max if MODES[self.metric] == "max" else min
-        return pick(runs, key=lambda pair: pair[1].results[key]) if runs else None
+        return pick(runs, key=lambda each: each[0])[1:] if runs else None
+
+    @property
+    def over_folds(self) -> bool:
+        """Whether its runs were measured on more than one fold."""
+        return len({run.unit.fold for group in self.groups for run in group.runs}) > 1
 
     def measured_by_all(self, split: str) -> bool:
         """Whether each group has the metric on a split."""

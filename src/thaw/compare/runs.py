@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thaw.compare.names import as_text
+from thaw.compare.names import as_text, flat
 from thaw.errors import ConfigError, near
 from thaw.jobs import status
 
@@ -57,7 +57,7 @@ class Unfinished:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that ended.
+    """A run that ended, and was not pruned.
 
     Attributes:
         folder: where it left its files.
@@ -155,9 +155,12 @@ def read(folder: Path) -> Run | Unfinished:
     if not (folder / ".hydra" / "config.yaml").is_file():
         return Unfinished(folder, "no .hydra/config.yaml, so its settings are not known")
     try:
-        return _read(folder, set(NOT_COMPARED))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        run = _read(folder, set(NOT_COMPARED))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError,
+            OmegaConfBaseException) as error:  # fmt: skip
         return Unfinished(folder, f"cannot be read: {type(error).__name__}: {error}".rstrip())
+    pruned = run.results.get("pruned")  # ended early for being worse: its value is no sample
+    return Unfinished(folder, f"pruned ({pruned})") if pruned else run
 
 
 def ignore(runs: Sequence[Run], names: Iterable[str]) -> list[Run]:
@@ -207,15 +210,6 @@ def _read(folder: Path, ignored: set[str]) -> Run:
     )
 
 
-def flat(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings under its name with dots; an empty mapping is a value."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flat(value, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, node
-
-
 def _within(name: str, ignored: set[str]) -> bool:
     """Whether a name, or a mapping that it stands in, is ignored."""
     parts = name.replace("/", ".").split(".")
@@ -244,8 +238,11 @@ def _unfinished(folder: Path) -> str:
     files = [path for path in folder.rglob("*") if path.is_file()]
     last = max((path.stat().st_mtime for path in files), default=folder.stat().st_mtime)
     when = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M:%S}"
-    told = status.read(folder)
-    why = told.state + (f" ({told.error})" if told.error else "") if told else "no status.json"
+    try:
+        told = status.read(folder)
+        why = told.state + (f" ({told.error})" if told.error else "") if told else "no status.json"
+    except (ConfigError, OSError) as error:  # one folder does not end the comparison of all others
+        why = str(error)
     text = f"no results.json, {why}; last wrote {when}"
     saved = [name for name in ("last.ckpt", "interrupted.ckpt")
              if (folder / "checkpoints" / name).is_file()]  # fmt: skip

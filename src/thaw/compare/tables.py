@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from thaw.compare.names import flat
 from thaw.compare.paired import Difference, Spread
 from thaw.compare.run_groups import Group, Section
-from thaw.compare.runs import Run, Unfinished, flat
+from thaw.compare.runs import Run, Unfinished
 
 SPLITS = ("val", "test")
 
@@ -38,11 +39,7 @@ def scores_table(section: Section) -> Table:
         row = [group.name, str(len(group.runs))]
         row += [spread_cell(group.spread(metric)) for metric in metrics]
         if section.baseline:
-            row += [
-                difference_cell(group.minus(section.baseline, metric))
-                if group is not section.baseline else "baseline"
-                for metric in metrics
-            ]  # fmt: skip
+            row += [_against(group, section.baseline, metric) for metric in metrics]
         rows.append(tuple(row))
     return Table(tuple(head), tuple(rows))
 
@@ -149,6 +146,14 @@ def _run_row(run: Run, group: Group, section: Section) -> dict[str, Any]:
         **dict(flat({**other, "seed": run.unit.seed})),
         **{name: value for name, value in sorted(run.settings.items()) if value is not None},
     }  # fmt: skip
+
+
+def _against(group: Group, baseline: Group, metric: str) -> str:
+    if group is baseline:
+        return "baseline"
+    if not group.values(metric) or not baseline.values(metric):
+        return "none"
+    return difference_cell(group.minus(baseline, metric))
 
 
 def _mean_cell(values: Sequence[float], form: str) -> str:
