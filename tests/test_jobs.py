@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import re
 import signal
@@ -10,9 +11,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from runs import PLUGINS
 from sweeps import Place, number, states
+
+from thaw.jobs import job, own_process, status
+from thaw.jobs.status import Status
 
 
 def needs(choice: str) -> pytest.MarkDecorator:
@@ -184,6 +189,81 @@ def test_a_run_of_its_own_ends_as_ever(place: Place) -> None:
     assert "stopped; go on with: python train.py resume=" in stopped.stderr
     assert failed.returncode == 1
     assert "MemoryError: no room" in failed.stderr
+
+
+def test_the_command_of_a_job_in_its_own_process() -> None:
+    """It has the weights that the sweep was given; a job that goes on has its own."""
+    words = {"hydra": ["hydra.mode=MULTIRUN", "hydra.verbose=true"],
+             "task": ["ckpt_path=a.ckpt", "seed=1", "resume=null"]}  # fmt: skip
+    hydra, folder = OmegaConf.create({"overrides": words}), Path("a job")
+    started = own_process.arguments(hydra, folder, 3, resumes=False)
+    assert started == ["hydra.verbose=true", "ckpt_path=a.ckpt", "seed=1",
+                       "hydra.run.dir='a job'", "hydra.mode=RUN", "hydra.job.num=3"]  # fmt: skip
+    resumed = own_process.arguments(hydra, folder, 3, resumes=True)
+    assert resumed == ["hydra.verbose=true", "resume=a job", "hydra.job.num=3"]
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DictConfig:
+    """A job whose process ends with code 1 at once."""
+    node = {"runtime": {"cwd": "."}, "overrides": {"hydra": [], "task": []}}
+    monkeypatch.setattr(own_process.HydraConfig, "get", lambda: OmegaConf.create(node))
+    monkeypatch.setattr(own_process.subprocess, "Popen", lambda *_, **__: None)
+    monkeypatch.setattr(own_process, "_wait", lambda process: 1)
+    return OmegaConf.create({"resume": None, "paths": {"output_dir": str(tmp_path)}})
+
+
+def test_a_job_whose_process_told_nothing_has_failed(own: DictConfig, tmp_path: Path) -> None:
+    with pytest.raises(own_process.JobError, match="ended with code 1"):
+        own_process.perform("train.py", own, Status(job=0))
+    after = status.read(tmp_path)
+    assert after is not None
+    assert after.state == "failed"
+
+
+def test_a_job_that_is_refused_leaves_the_living_one_its_status(
+    own: DictConfig, tmp_path: Path
+) -> None:
+    with status.hold(tmp_path):
+        status.write(tmp_path, Status(job=0))
+        with pytest.raises(own_process.JobError, match="ended with code 1"):
+            own_process.perform("train.py", own, Status(job=0))
+        after = status.read(tmp_path)
+    assert after is not None
+    assert after.state == "running"
+
+
+def test_a_sweep_from_given_weights_is_resumed(place: Place) -> None:
+    """Also after one of its jobs was resumed by itself, which leaves ckpt_path out."""
+    place.scenario(seed1="kill")
+    place.run("-m", "seed=1,2", "ckpt_path=a.ckpt")
+    place.scenario()
+    assert place.run(f"resume={place.sweep() / '0_seed-1'}").returncode == 0
+    ended = place.thaw("sweep", "resume", str(place.sweep()))
+    assert ended.returncode == 0, ended.stderr
+    assert set(states(place.sweep()).values()) == {"finished"}
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_value_that_is_not_finite_is_none_for_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: bool
+) -> None:
+    """The first time, of its own process too, and when the job is done already."""
+    node = {"mode": RunMode.MULTIRUN, "job": {"num": 0}, "overrides": {"task": []}}
+    monkeypatch.setattr(job.HydraConfig, "get", lambda: OmegaConf.create(node))
+    monkeypatch.setattr(own_process, "is_needed", lambda trainer: processes)
+
+    def perform(script: str, cfg: DictConfig, about: Status) -> float | None:
+        return status.keep(tmp_path, about, lambda: {"val/acc": math.nan}, "val/acc")
+
+    monkeypatch.setattr(own_process, "perform", perform)
+    cfg = OmegaConf.create({"resume": None, "monitor": "val/acc", "trainer": {},
+                            "paths": {"output_dir": str(tmp_path)}})  # fmt: skip
+    for _ in range(2):
+        assert job.perform(lambda cfg: {"val/acc": math.nan}, cfg) is None
+    after = status.read(tmp_path)
+    assert after is not None
+    assert after.state == "finished"
 
 
 def test_a_folder_of_another_sweep_is_refused(place: Place) -> None:

@@ -119,7 +119,27 @@ def test_two_processes_do_not_work_in_one_folder(
 
 def test_no_run_and_no_status_of_ours(tmp_path: Path) -> None:
     assert status.read(tmp_path) is None
-    for text in ("{", "{}", '{"overrides": [], "else": 1}'):
+    for text in ("{", "{}", "[]", '{"overrides": [], "else": 1}'):
         (tmp_path / "status.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"status\.json: is no status of a run"):
+        with pytest.raises(ConfigError, match=r"status\.json: is no status of a run.*move it away"):
             status.read(tmp_path)
+
+
+def test_a_status_of_a_version_that_writes_more(tmp_path: Path) -> None:
+    text = '{"state": "finished", "overrides": ["seed=1"], "else": 1}'
+    (tmp_path / "status.json").write_text(text)
+    assert status.read(tmp_path) == Status(state="finished", overrides=("seed=1",))
+
+
+def test_a_folder_that_is_read_only_is_taken_at_its_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError("status.lock")
+
+    (tmp_path / "status.json").write_text('{"state": "running", "overrides": []}')
+    (tmp_path / "status.lock").touch()
+    monkeypatch.setattr(status.FileLock, "acquire", refused)
+    found = status.read(tmp_path)
+    assert found is not None
+    assert found.state == "running"

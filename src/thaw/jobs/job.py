@@ -37,7 +37,7 @@ def perform(run: Run, cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     folder = Path(cfg.paths.output_dir)
-    about = _about(hydra, folder)
+    about = _about(hydra, folder, resumes=bool(cfg.resume))
     if hydra.mode is RunMode.MULTIRUN and own_process.is_first():
         return _perform_in_sweep(run, cfg, folder, about)
     with launch.explained():
@@ -52,7 +52,7 @@ def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) ->
         before = _before(folder, about)
     if before and before.state in DONE:
         print(f"job {about.job} is done, and is not run again: {folder}")
-        return before.value
+        return _finite(before.value)
     if before and before.state == "failed" and sweep.is_search(hydra):
         # the search went on from this failure; another outcome would make it draw other jobs
         print(f"job {about.job} failed, and is not run again in a search: {folder}")
@@ -63,9 +63,8 @@ def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) ->
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     try:
         if own_process.is_needed(cfg.trainer):
-            return own_process.perform(run.__code__.co_filename, cfg, about)
-        value = status.keep(folder, about, lambda: run(cfg), cfg.monitor)
-        return value if value is not None and math.isfinite(value) else None
+            return _finite(own_process.perform(run.__code__.co_filename, cfg, about))
+        return _finite(status.keep(folder, about, lambda: run(cfg), cfg.monitor))
     except (Interrupted, SystemExit) as stop:
         print(f"\nstopped; go on with: thaw sweep resume {folder.parent}", file=sys.stderr)
         raise SystemExit(130) from stop
@@ -78,10 +77,16 @@ def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) ->
         _clean_up()
 
 
-def _about(hydra: Any, folder: Path) -> Status:
+def _finite(value: float | None) -> float | None:
+    """None for nan too: a search bears the one as a failure, and ends at the other."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _about(hydra: Any, folder: Path, *, resumes: bool) -> Status:
     """Number and overrides; a job that is resumed by itself stays one of its sweep."""
     words = sweep.plain_list(hydra.overrides.task)
-    overrides = tuple(word for word in words if key_of(word) not in ("resume", "ckpt_path"))
+    left_out = ("resume", "ckpt_path") if resumes else ("resume",)
+    overrides = tuple(word for word in words if key_of(word) not in left_out)
     if not OmegaConf.is_missing(hydra.job, "num"):
         return Status(job=hydra.job.num, overrides=overrides)
     before = status.read(folder)
@@ -95,7 +100,10 @@ def _before(folder: Path, about: Status) -> Status | None:
         ConfigError: it is of another job.
     """
     before = status.read(folder)
-    if before and before.overrides != about.overrides:
+    # a run that was resumed has gone on from its own checkpoint, and has no ckpt_path any more
+    given, had = ([word for word in each.overrides if key_of(word) != "ckpt_path"]
+                  for each in (about, before or about))  # fmt: skip
+    if before and given != had:
         raise ConfigError(
             f"{folder}: holds a run with other settings ({' '.join(before.overrides)}) than job "
             f"{about.job} ({' '.join(about.overrides)}); delete the folder, or leave "

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -64,16 +65,7 @@ def perform(script: str, cfg: DictConfig, about: Status) -> float | None:
     """
     hydra = HydraConfig.get()
     folder = Path(cfg.paths.output_dir)
-    words = [
-        word
-        for word in sweep.plain_list(hydra.overrides.hydra)
-        if key_of(word) not in ("hydra.mode", "hydra.run.dir")
-    ]
-    if cfg.resume:
-        words.append(f"resume={folder}")  # brings the rest
-    else:
-        words += [*about.overrides, f"hydra.run.dir={launch.quoted(folder)}", "hydra.mode=RUN"]
-    words.append(f"hydra.job.num={about.job}")
+    words = arguments(hydra, folder, about.job, resumes=bool(cfg.resume))
     command = [sys.executable, str(Path(hydra.runtime.cwd) / script), *words]
     code = _wait(subprocess.Popen(command, cwd=hydra.runtime.cwd))
     after = status.read(folder)
@@ -83,10 +75,33 @@ def perform(script: str, cfg: DictConfig, about: Status) -> float | None:
         error = after.error if after else None
         if error is None:
             error = f"its process ended with code {code}"
-            failed = replace(after or about, state="failed", error=error, ended=status.now())
-            status.write(folder, failed)
+            if after is None or after.state != "running":  # else ours was refused beside it
+                failed = replace(after or about, state="failed", error=error, ended=status.now())
+                status.write(folder, failed)
         raise JobError(error)
     return after.value
+
+
+def arguments(hydra: Any, folder: Path, job: int | None, *, resumes: bool) -> list[str]:
+    """The command line of a job as a run of its own.
+
+    Args:
+        hydra: Hydra's own configuration, of the job.
+        folder: of the job.
+        job: its number.
+        resumes: whether it goes on from what is in the folder.
+    """
+    words = [
+        word
+        for word in sweep.plain_list(hydra.overrides.hydra)
+        if key_of(word) not in ("hydra.mode", "hydra.run.dir")
+    ]
+    if resumes:
+        words.append(f"resume={folder}")  # brings the rest
+    else:
+        words += [w for w in sweep.plain_list(hydra.overrides.task) if key_of(w) != "resume"]
+        words += [f"hydra.run.dir={launch.quoted(folder)}", "hydra.mode=RUN"]
+    return [*words, f"hydra.job.num={job}"]
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

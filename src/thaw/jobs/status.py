@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -69,11 +69,14 @@ def read(folder: Path) -> Status | None:
     file = folder / "status.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        status = Status(**{**content, "overrides": tuple(content["overrides"])})
+        names = [field.name for field in fields(Status)]  # another version may write more
+        known = {name: content[name] for name in names if name in content}
+        state, overrides = content["state"], tuple(content["overrides"])
+        status = Status(**{**known, "state": state, "overrides": overrides})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: is no status of a run ({error}); delete the folder") from error
+        raise ConfigError(f"{file}: is no status of a run ({error}); move it away") from error
     if status.state == "running" and not is_held(folder):
         again = json.loads(file.read_text(encoding="utf-8"))["state"]  # it may have ended meanwhile
         return replace(status, state="killed") if again == "running" else read(folder)
@@ -81,14 +84,14 @@ def read(folder: Path) -> Status | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process has the lock."""
+    """Whether a living process has the lock; also where one may not ask, in another's folder."""
     file = folder / "status.lock"
     if not file.exists():
         return False
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except OSError:  # Timeout is one; in a folder that is read-only the status is taken at its word
         return True
     lock.release()
     return False
