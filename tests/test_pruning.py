@@ -141,6 +141,23 @@ def test_a_pruned_run_that_is_resumed_does_not_train_on(sweep: Path) -> None:
     assert pruning._record(trainer).pruned is not None
 
 
+def test_epochs_before_the_first_validation_are_not_judged(sweep: Path) -> None:
+    job(sweep, "other", history([0.0] * EPOCHS))
+    module = module_of(plans(settings())["freeze_unfreeze"])
+    prune = PruneByMedian(startup_jobs=1, warmup_epochs=0)
+    trainer = fit(module, sweep / "here", prune, check_val_every_n_epoch=5)
+    record = pruning._record(trainer)
+    assert [row["epoch"] for row in record.history if "val/loss" in row] == [4]
+    assert record.pruned is not None
+    assert record.pruned.startswith("epoch 4: ")
+
+
+def test_without_validation_there_is_nothing_to_go_by(sweep: Path) -> None:
+    module = module_of(plans(settings())["freeze_unfreeze"])
+    with pytest.raises(ConfigError, match=r"prune: .*; set data\.val_fraction=0\.2 and no"):
+        fit(module, sweep / "here", PruneByMedian(), limit_val_batches=0)
+
+
 @pytest.mark.parametrize("wrong", [{"startup_jobs": 0}, {"warmup_epochs": -1}])
 def test_numbers_that_cannot_be(wrong: dict[str, int]) -> None:
     (key,) = wrong

@@ -78,13 +78,19 @@ class PruneByMedian(pl.Callback):
         """Refuses to do nothing.
 
         Raises:
-            ConfigError: the run is of no sweep.
+            ConfigError: the run is of no sweep, or has no validation.
         """
         sweep = Path(trainer.default_root_dir).parent
         if stage == "fit" and not (sweep / "multirun.yaml").is_file():
             raise ConfigError(
                 "callbacks.prune: compares a job with the others of its sweep, and this run is of "
                 "none; start a sweep with -m, or choose callbacks=default"
+            )
+        if stage == "fit" and trainer.limit_val_batches == 0:  # so too without validation photos
+            raise ConfigError(
+                "callbacks.prune: goes by a validation metric, and nothing is validated; set "
+                "data.val_fraction=0.2 and no trainer.limit_val_batches=0, or choose "
+                "callbacks=default"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -111,10 +117,7 @@ class PruneByMedian(pl.Callback):
         if ended or epoch - pl_module.plan.phases[-1].start < self.warmup_epochs:
             return None
         if monitor not in history[-1]:
-            raise ConfigError(
-                f"callbacks.prune: goes by {monitor}, and there are no validation photos to "
-                "measure it on; set data.val_fraction=0.2, or choose callbacks=default"
-            )
+            return None  # not yet validated: trainer.check_val_every_n_epoch
         sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
         values = [sign * row[monitor] for row in history if monitor in row]
         found = [
