@@ -102,6 +102,12 @@ def test_the_table_of_proofs_is_the_measured_one() -> None:
         assert cells == verdicts, name
 
 
+def test_the_table_of_systems_is_the_measured_one() -> None:
+    """benchmarks/bench.json too."""
+    for row in json.loads((ROOT / "benchmarks" / "bench.json").read_text())["table"]:
+        assert f"| {' | '.join(row)} |" in README, row[0]
+
+
 def test_the_table_of_targets_is_the_measured_one() -> None:
     """benchmarks/bench.json, which `make bench` writes; what is missed is said too."""
     for target in json.loads((ROOT / "benchmarks" / "bench.json").read_text())["targets"]:
