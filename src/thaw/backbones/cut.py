@@ -7,7 +7,6 @@ arXiv:1411.1792).
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from thaw.backbones import tracing
@@ -100,7 +99,7 @@ def cut(backbone: Backbone, features_from: str) -> Backbone:
         for name in group.modules:
             parent, _, child = name.rpartition(".")
             setattr(body.get_submodule(parent), child, nn.Identity())
-    short = CutBody(body, last, _places(shape))
+    short = CutBody(body, last, tracing.places(shape))
     return replace(
         backbone,
         name=f"{backbone.name} up to {names[place]}",
@@ -108,13 +107,6 @@ def cut(backbone: Backbone, features_from: str) -> Backbone:
         out_features=tracing.run_without_data(short, size).shape[1],
         groups=tuple(_inside(group) for group in groups[: place + 1]),
     )
-
-
-def _places(shape: torch.Size) -> tuple[int, ...]:
-    """Dimensions of an output that are pixels or tokens; the input was square."""
-    if len(shape) == 4:
-        return (2, 3) if shape[2] == shape[3] else (1, 2)
-    return (1,) if len(shape) == 3 else ()
 
 
 def _inside(group: LayerGroup) -> LayerGroup:

@@ -67,10 +67,6 @@ class Taps(nn.Module):
 
 
 def pooled(output: Tensor) -> Tensor:
-    """Mean over places: (N, C, H, W) or (N, H, W, C) or (N, T, C) or (N, C) -> (N, C).
-
-    Of square images: (N, C, H, W) has equal last two, else it is (N, H, W, C) as in Swin.
-    """
-    if output.ndim == 4:
-        return output.mean((2, 3) if output.shape[2] == output.shape[3] else (1, 2))
-    return output.mean(1) if output.ndim == 3 else output
+    """Mean over places: (N, C, H, W) or (N, H, W, C) or (N, T, C) or (N, C) -> (N, C)."""
+    where = tracing.places(output.shape)
+    return output.mean(where) if where else output

@@ -53,6 +53,17 @@ def with_holders(module: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
+def places(shape: torch.Size) -> tuple[int, ...]:
+    """Dimensions of an output that are pixels or tokens; the input was square.
+
+    (N, C, H, W) has equal last two, else it is (N, H, W, C) as in Swin. Where all three are equal
+    that cannot be told; it is taken for (N, C, H, W).
+    """
+    if len(shape) == 4:
+        return (2, 3) if shape[2] == shape[3] else (1, 2)
+    return (1,) if len(shape) == 3 else ()
+
+
 def trace(model: nn.Module, size: int) -> Trace:
     """Runs `model` once in eval mode on two images of `size` pixels, without data: shapes only.
 

@@ -105,7 +105,10 @@ class PhotoDataModule(LightningDataModule):
         """Fetch what is missing; does nothing, and writes nothing, when all is there."""
 
     def find(self) -> Splits:
-        """Look at the files and name every photo of every split, in an order of its own."""
+        """Look at the files and name every photo of every split, in an order of its own.
+
+        Each source writes its own; there is none to fall back on.
+        """
         raise NotImplementedError
 
     def prepare_data(self) -> None:

@@ -81,7 +81,7 @@ def ending() -> Iterator[None]:
             yield
         except ThawError:
             raise
-        except Exception:
+        except Exception:  # shown whole, and the program ends: else the sweep would go on without
             traceback.print_exc()
             raise SystemExit(1) from None
 

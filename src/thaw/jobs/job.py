@@ -68,7 +68,7 @@ def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) ->
     except (Interrupted, SystemExit) as stop:
         print(f"\nstopped; go on with: thaw sweep resume {folder.parent}", file=sys.stderr)
         raise SystemExit(130) from stop
-    except Exception as error:
+    except Exception as error:  # said here and in status.json, listed at the end; the rest goes on
         if not isinstance(error, ThawError):
             traceback.print_exc()
         print(f"\nerror: job {about.job} failed: {reason(error)}", file=sys.stderr)

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from thaw import config, transforms
+from thaw import config, launch, transforms
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.cut import cut
 from thaw.data.base import PhotoDataModule
@@ -139,9 +139,7 @@ def word(key: str, value: object) -> str:
     text = str(value)
     if re.fullmatch(r"[\w./+-]+", text):
         return f"{key}={text}"
-    # backslashes count only in front of a quote
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), text)
-    return f"{key}='{escaped}'"
+    return f"{key}={launch.quoted(text)}"
 
 
 def table_of(rows: list[list[str]]) -> str:
