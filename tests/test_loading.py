@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from thaw.data.loading import PhotoSampler, make_loader
+from thaw.data.loading import PhotoSampler, collate, make_loader
 from thaw.seeds import derive
 
 
@@ -19,8 +19,9 @@ class Keys(Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
-        return key
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        index, view_seed = key
+        return torch.full((3, 1, 1), index), view_seed
 
 
 def loader(size: int = 10, batch_size: int = 4, **settings: object):
@@ -95,6 +96,15 @@ def test_a_resumed_epoch_goes_on_where_it_stood(workers: int) -> None:
     assert [batch[1].tolist() for batch in batches] == expected[1:]
     resumed.consumed = None
     assert [batch[1].tolist() for batch in resumed] == expected  # the next epoch is whole
+
+
+def test_a_batch_has_its_channels_last_however_its_pictures_lie() -> None:
+    upright = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
+    decoded = upright.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    images, labels = collate([(upright, 1), (decoded, 7)])
+    assert torch.equal(images, torch.stack([upright, upright]))
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.tolist() == [1, 7]
 
 
 def test_a_last_batch_of_one_photo_is_left_out_in_training() -> None:

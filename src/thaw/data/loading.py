@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from thaw.seeds import derive
 
@@ -52,7 +53,7 @@ class PhotoSampler(DistributedSampler[Key]):
         self.train = train
         self.augment = True
         self.skip = 0
-        self.weights: torch.Tensor | None = None
+        self.weights: Tensor | None = None
         if balanced and train:
             label = torch.as_tensor(labels)
             self.weights = 1.0 / torch.bincount(label)[label].double()  # (number of photos,)
@@ -87,7 +88,7 @@ class PhotoSampler(DistributedSampler[Key]):
 class HasBatch(Protocol):
     """A table of features."""
 
-    def batch(self, keys: Sequence[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """Features (N, D) and labels (N,) of N keys."""
         ...
 
@@ -125,6 +126,16 @@ class ResumableLoader(DataLoader):
         """Takes back what `state_dict` gave."""
 
 
+def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """N pictures (3, H, W) and labels -> (N, 3, H, W) and (N,).
+
+    In memory the channels lie last: so decoded and cropped pictures do already, and turning them
+    round, here and before the network, would cost more than copying them.
+    """
+    images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in views])
+    return images.permute(0, 3, 1, 2), labels
+
+
 def make_loader(
     dataset: Dataset,
     *,
@@ -156,6 +167,7 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        collate_fn=collate,
         drop_last=alone,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from thaw.data.dataset import PhotoDataset
+from thaw.data.loading import collate
 from thaw.errors import ConfigError, shown
 from thaw.features.table import Features, open_table, read_table, view_key
 from thaw.store import Store
@@ -38,6 +39,7 @@ def fill(
         sampler=[view_key(*divmod(row, views)) for row in rows],  # pyright: ignore[reportArgumentType]
         batch_size=batch_size,
         num_workers=num_workers,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
     )
     flat = table.view(photos * views, width)
