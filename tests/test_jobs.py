@@ -162,6 +162,17 @@ def test_a_sweep_that_is_at_work_is_not_started_twice(place: Place) -> None:
     assert "killed" in shown.stdout
 
 
+@pytest.mark.slow  # waits, as a loading process of a killed sweep may still hold the lock
+def test_a_sweep_is_not_run_by_two_at_once(place: Place) -> None:
+    """Between two jobs none of them is running, so their status does not tell."""
+    place.run("-m", "seed=1")
+    with status.hold(place.sweep() / "sweep.lock", ""):
+        refused = place.thaw("sweep", "resume", str(place.sweep()))
+    assert refused.returncode == 1
+    assert "another process is at work on this sweep; wait until it ends" in refused.stderr
+    assert place.ran() == {0: ["None"]}
+
+
 def test_starts_in_the_same_second_get_folders_of_their_own(place: Place) -> None:
     """The folders of this minute's seconds are there already."""
     names = [f"{datetime.now() + timedelta(seconds=n):%Y-%m-%d_%H-%M-%S}" for n in range(60)]
@@ -224,7 +235,7 @@ def test_a_job_whose_process_told_nothing_has_failed(own: DictConfig, tmp_path: 
 def test_a_job_that_is_refused_leaves_the_living_one_its_status(
     own: DictConfig, tmp_path: Path
 ) -> None:
-    with status.hold(tmp_path):
+    with status.hold(tmp_path / "status.lock", ""):
         status.write(tmp_path, Status(job=0))
         with pytest.raises(own_process.JobError, match="ended with code 1"):
             own_process.perform("train.py", own, Status(job=0))
@@ -264,6 +275,32 @@ def test_a_value_that_is_not_finite_is_none_for_a_search(
     after = status.read(tmp_path)
     assert after is not None
     assert after.state == "finished"
+
+
+def test_a_further_rank_decides_as_the_first_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM starts every rank of a job: one that went its own way would wait for the others."""
+    node = {"mode": RunMode.MULTIRUN, "job": {"num": 0}, "overrides": {"task": []}}
+    monkeypatch.setattr(job.HydraConfig, "get", lambda: OmegaConf.create(node))
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    cfg = OmegaConf.create({"resume": None, "monitor": "val/acc", "trainer": {},
+                            "paths": {"output_dir": str(tmp_path)}})  # fmt: skip
+    resumed: list[str | None] = []
+
+    def run(cfg: DictConfig) -> dict[str, float]:
+        resumed.append(cfg.resume)
+        return {"val/acc": 0.5}
+
+    assert job.perform(run, cfg) == 0.5
+    assert not list(tmp_path.iterdir())  # the status is the first rank's
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert job.perform(run, cfg) == 0.5
+    status.write(tmp_path, Status(state="finished", job=0, value=0.7))
+    assert job.perform(run, cfg) == 0.7
+    assert resumed == [None, str(tmp_path)]
 
 
 def test_a_folder_of_another_sweep_is_refused(place: Place) -> None:

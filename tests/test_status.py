@@ -112,7 +112,8 @@ def test_two_processes_do_not_work_in_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "WAIT", 0.1)
-    with status.hold(tmp_path), pytest.raises(ConfigError, match="another process is at work"):
+    lock = tmp_path / "status.lock"
+    with status.hold(lock, ""), pytest.raises(ConfigError, match="another process is at work"):
         status.keep(tmp_path, ABOUT, dict, "val/acc")
     assert status.read(tmp_path) is None
 

@@ -4,7 +4,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,9 @@ from thaw.errors import ConfigError, ThawError
 from thaw.jobs import own_process, status, sweep
 from thaw.jobs.job_folder import claim, folder_name, key_of
 from thaw.jobs.status import DONE
+
+# The sweep's lock; not the callback's, which launchers pickle. It ends with the process anyway.
+_held = ExitStack()
 
 
 class Folders(Callback):
@@ -44,6 +47,8 @@ class Folders(Callback):
         signal.signal(signal.SIGTERM, _stop)
         with ending():
             folder = _sweep_folder(config)
+            refusal = f"{folder}: another process is at work on this sweep"
+            _held.enter_context(status.hold(folder / "sweep.lock", refusal))
             _fit_direction(config)
             self._tell(config, folder)
         print(f"sweep     {folder}; stopped or failed: thaw sweep resume {folder}")
@@ -60,6 +65,7 @@ class Folders(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Lists the jobs that failed; then the program ends with 1."""
+        _held.close()
         folder = Path(config.hydra.sweep.dir)
         with ending():
             found = sweep.read(folder)

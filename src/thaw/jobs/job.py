@@ -38,15 +38,22 @@ def perform(run: Run, cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     folder = Path(cfg.paths.output_dir)
     about = _about(hydra, folder, resumes=bool(cfg.resume))
-    if hydra.mode is RunMode.MULTIRUN and own_process.is_first():
+    if hydra.mode is RunMode.MULTIRUN:
         return _perform_in_sweep(run, cfg, folder, about)
     with launch.explained():
-        if not own_process.is_first():
-            return run(cfg).get(cfg.monitor)
-        return status.keep(folder, about, lambda: run(cfg), cfg.monitor)
+        return _kept(run, cfg, folder, about)
+
+
+def _kept(run: Run, cfg: DictConfig, folder: Path, about: Status) -> float | None:
+    if not own_process.is_first():
+        return run(cfg).get(cfg.monitor)
+    return status.keep(folder, about, lambda: run(cfg), cfg.monitor)
 
 
 def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) -> float | None:
+    """Where SLURM starts every rank, each decides for itself, from the same files: the first writes
+    nothing that would change the others' minds before they have met it in the training.
+    """
     hydra = HydraConfig.get()
     with launch.explained():
         before = _before(folder, about)
@@ -59,12 +66,12 @@ def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) ->
         return None
     if launch.checkpoints(folder):
         cfg.resume = str(folder)
-    else:  # what a killed first epoch left
+    elif own_process.is_first():  # what a killed first epoch left
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     try:
         if own_process.is_needed(cfg.trainer):
             return _finite(own_process.perform(run.__code__.co_filename, cfg, about))
-        return _finite(status.keep(folder, about, lambda: run(cfg), cfg.monitor))
+        return _finite(_kept(run, cfg, folder, about))
     except (Interrupted, SystemExit) as stop:
         print(f"\nstopped; go on with: thaw sweep resume {folder.parent}", file=sys.stderr)
         raise SystemExit(130) from stop

@@ -120,7 +120,7 @@ def keep(
         ConfigError: another process is at work in the folder.
         BaseException: what the work raised.
     """
-    with hold(folder):
+    with hold(folder / "status.lock", f"{folder}: another process is at work on this run"):
         status = replace(
             status, state="running", started=now(), host=socket.gethostname(), pid=os.getpid()
         )
@@ -140,20 +140,22 @@ def keep(
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Has the folder's lock meanwhile.
+def hold(file: Path, refusal: str) -> Iterator[None]:
+    """Has a lock meanwhile.
+
+    Args:
+        file: of the lock; its folder is made.
+        refusal: what to say where another process has it.
 
     Raises:
         ConfigError: another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "status.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=WAIT)
     except Timeout:
-        raise ConfigError(
-            f"{folder}: another process is at work on this run; wait until it ends, or stop it"
-        ) from None
+        raise ConfigError(f"{refusal}; wait until it ends, or stop it") from None
     try:
         yield
     finally:
