@@ -1,6 +1,5 @@
 """A solved head is there before the first step, and training goes on from it."""
 
-import importlib.util
 import json
 import shutil
 from collections import namedtuple
@@ -44,8 +43,6 @@ def weights(output: Path, epoch: int) -> dict[str, torch.Tensor]:
 def test_the_head_is_solved_and_then_trained_on(
     photos: Path, tmp_path: Path, capsys: Any, fit: str
 ) -> None:
-    if fit == "svm":
-        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[svm]")
     results = run(
         photos, tmp_path / "run", f"head.fit={fit}", "finetune.views=2", "head.dropout=0.2"
     )
@@ -131,19 +128,6 @@ def test_two_names_of_one_fit(photos: Path, tmp_path: Path) -> None:
         run(photos, tmp_path / fit, f"head.fit={fit}")
     one, two = (weights(tmp_path / fit, 3) for fit in ("logistic", "lbfgs"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-def test_without_scikit_learn_its_command_is_named(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before any feature is computed."""
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
-    )
-    with pytest.raises(ConfigError, match=r"head\.fit=svm: needs .*pip install '\.\[svm\]'"):
-        run(photos, tmp_path / "run", "head.fit=svm")
-    assert not (tmp_path / "cache").exists()
 
 
 def test_no_room_for_features(

@@ -308,8 +308,6 @@ def run(drawn: Path, output: Path, name: str, *settings: str) -> dict[str, Any]:
     [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in RECIPES],
 )
 def test_it_runs(drawn: Path, tmp_path: Path, name: str) -> None:
-    if name == "dogs_vs_cats_vgg16_svm":
-        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install .[svm]")
     results = run(drawn, tmp_path, name, *SHORT.get(name, []))
     done = {phase["name"]: phase["epochs"] for phase in results["phases"]}
     assert done.keys() == RECIPES[name].phases.keys()

@@ -33,9 +33,9 @@ def linear(
         fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. The others
             are solved at once on cached features, the regularisation chosen on validation, and
             instead of the phase's epochs: "logistic" or, by its method, "lbfgs": logistic (softmax)
-            regression; "ridge": least squares; "svm": linear support vector machines, which need
-            scikit-learn. Scores of the last two are no logits: one number, which makes the
-            cross-entropy on validation smallest, scales them, and loss and ece are of that.
+            regression; "ridge": least squares; "svm": linear support vector machines. Scores of
+            the last two are no logits: one number, which makes the cross-entropy on validation
+            smallest, scales them, and loss and ece are of that.
 
     Raises:
         ConfigError: dropout out of range, or an unknown init or fit.

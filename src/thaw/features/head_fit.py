@@ -1,6 +1,5 @@
 """`head.fit`: the head is solved on cached features before the first step, not trained by steps."""
 
-import importlib.util
 import time
 from dataclasses import replace
 from typing import Any, cast
@@ -55,11 +54,6 @@ def plan_with_fit(
         mended = "works on cached features; set finetune.cache_features=auto"
     if mended:
         raise ConfigError(f"head.fit={fit}: {mended}, or head.fit=sgd")
-    if fit == "svm" and importlib.util.find_spec("sklearn") is None:
-        raise ConfigError(
-            "head.fit=svm: needs scikit-learn, which is not installed; pip install '.[svm]', or "
-            "head.fit=logistic, which needs nothing more"
-        )
     solved = replace(first, fit=fit, rates={HEAD: 0.0})
     cache = replace(plan.cache, features=True)
     return replace(plan, phases=(solved, *plan.phases[1:]), cache=cache)

@@ -1,6 +1,6 @@
 """A linear head solved at once on features, its regularisation chosen on validation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ LOGISTIC = np.arange(1.0, -6.01, -1.0)
 SVM = np.arange(2.0, -4.01, -1.0)  # cats and dogs, MobileNetV2: 100 to 10; its features.7-13: 0.001
 WORSE = 2  # strengths in a row after which the search for a better one ends
 TEMPERATURES = np.logspace(-1, 3, 81)
+Loss = Callable[[Tensor, Tensor, float], Tensor]  # head (K, D + 1), scores (N, K), strength -> ()
 ITERATIONS = 100  # of L-BFGS for each strength; the next one goes on from there
 
 
@@ -54,31 +55,13 @@ def logistic(
         label_smoothing: as in training.
         strengths: to try, strong first; None: 10 to the power of `LOGISTIC`.
     """
-    (features, labels), center, scale = train, *_scale(train[0])
-    x = (features.float() - center) / scale  # (N, D)
-    shape = (num_classes, x.shape[1] + 1)
-    flat = np.zeros(shape[0] * shape[1])
 
-    def loss_and_slope(flat: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
-        both = torch.from_numpy(flat).to(x).view(shape).requires_grad_()
-        scores = torch.addmm(both[:, -1], x, both[:, :-1].T)  # (N, K)
-        loss = functional.cross_entropy(scores, labels, label_smoothing=label_smoothing)
-        loss = loss + strength / 2 * both[:, :-1].square().sum()
-        (slope,) = torch.autograd.grad(loss, both)
-        return loss.item(), slope.double().reshape(-1).numpy()
+    def loss(both: Tensor, scores: Tensor, strength: float) -> Tensor:
+        entropy = functional.cross_entropy(scores, train[1], label_smoothing=label_smoothing)
+        return entropy + strength / 2 * both[:, :-1].square().sum()
 
-    found: list[tuple[Tensor, Tensor]] = []
-    tried: list[tuple[float, float, float]] = []
-    for strength in 10**LOGISTIC if strengths is None else strengths:
-        solved = minimize(loss_and_slope, flat, (strength,), "L-BFGS-B", jac=True,
-                          options={"maxiter": ITERATIONS})  # fmt: skip
-        flat = solved.x
-        both = torch.from_numpy(flat).float().view(shape)
-        found.append(_unscaled(both[:, :-1], both[:, -1], center, scale))
-        tried.append((float(strength), *_quality(*found[-1], *val)))
-        if _best(tried) < len(tried) - WORSE:
-            break
-    return _solution(found, tried)
+    chosen = (10**LOGISTIC).tolist() if strengths is None else strengths
+    return _best_along(chosen, loss, train, val, num_classes)
 
 
 def ridge(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: int) -> Solution:
@@ -117,32 +100,57 @@ def svm(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_classes: i
     """Linear support vector machines, each class against the rest.
 
     Each has the least mean of max(0, 1 - y f(x))^2, y = +1 or -1, + strength / 2 * (|w|^2 + b^2):
-    scikit-learn's LinearSVC by Newton's method, which draws nothing at random. From strong
-    regularisation to weak, as `logistic`. Its scores are no logits either, see `ridge`: multiplied
-    alike, which changes no decision.
+    scikit-learn's LinearSVC, but all at once by L-BFGS (benchmarks/LOG.md has the seconds). From
+    strong regularisation to weak, as `logistic`. Scores are no logits either, see `ridge`:
+    multiplied alike, which changes no decision.
 
     Args:
         train, val: features (N, D) and labels (N,).
         num_classes: K.
     """
-    from sklearn.svm import LinearSVC  # an extra, and takes a second
+    signs = 2.0 * functional.one_hot(train[1], num_classes) - 1  # (N, K)
 
-    (features, labels), center, scale = train, *_scale(train[0])
-    x = ((features.float() - center) / scale).double().numpy()  # (N, D)
+    def loss(both: Tensor, scores: Tensor, strength: float) -> Tensor:
+        gaps = functional.relu(1 - signs * scores)
+        return gaps.square().mean(0).sum() + strength / 2 * both.square().sum()
+
+    return _best_along((10**SVM).tolist(), loss, train, val, num_classes, as_logits=True)
+
+
+def _best_along(
+    strengths: Sequence[float], loss: Loss, train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor], num_classes: int, *, as_logits: bool = False,
+) -> Solution:  # fmt: skip
+    """The best on validation of the heads with the least loss, each found from the one before.
+
+    Args:
+        strengths: strong first; ends when two in a row are no better.
+        loss: of the head and its scores, and the strength.
+        train, val: features (N, D) and labels (N,).
+        num_classes: K.
+        as_logits: multiply the scores by what suits validation best.
+    """
+    features, (center, scale) = train[0], _scale(train[0])
+    x = (features.float() - center) / scale  # (N, D)
+    shape = (num_classes, x.shape[1] + 1)
+    flat = np.zeros(shape[0] * shape[1])
+
+    def loss_and_slope(flat: np.ndarray, strength: float) -> tuple[float, np.ndarray]:
+        both = torch.from_numpy(flat).to(x).view(shape).requires_grad_()
+        scores = torch.addmm(both[:, -1], x, both[:, :-1].T)  # (N, K)
+        value = loss(both, scores, strength)
+        (slope,) = torch.autograd.grad(value, both)
+        return value.item(), slope.double().reshape(-1).numpy()
+
     found: list[tuple[Tensor, Tensor]] = []
     tried: list[tuple[float, float, float]] = []
-    for strength in 10**SVM:
-        cost = 1 / (strength * len(x))
-        machines = LinearSVC(C=cost, dual=False)  # pyright: ignore[reportArgumentType]  it may be
-        machines.fit(x, labels.numpy())
-        rows, borders = machines.coef_, machines.intercept_
-        if len(machines.classes_) == 2:  # one machine for both, of the second class
-            rows, borders = np.concatenate([-rows, rows]), np.concatenate([-borders, borders])
-        weight, bias = torch.zeros(num_classes, x.shape[1]), -torch.ones(num_classes)
-        # a class without photos keeps these, which are the solution for "always the rest"
-        weight[machines.classes_] = torch.from_numpy(rows).float()
-        bias[machines.classes_] = torch.from_numpy(borders).float()
-        found.append(_as_logits(*_unscaled(weight, bias, center, scale), *val))
+    for strength in strengths:
+        solved = minimize(loss_and_slope, flat, (strength,), "L-BFGS-B", jac=True,
+                          options={"maxiter": ITERATIONS})  # fmt: skip
+        flat = solved.x
+        both = torch.from_numpy(flat).float().view(shape)
+        head = _unscaled(both[:, :-1], both[:, -1], center, scale)
+        found.append(_as_logits(*head, *val) if as_logits else head)
         tried.append((float(strength), *_quality(*found[-1], *val)))
         if _best(tried) < len(tried) - WORSE:
             break
