@@ -162,15 +162,30 @@ def test_a_sweep_that_is_at_work_is_not_started_twice(place: Place) -> None:
     assert "killed" in shown.stdout
 
 
-@pytest.mark.slow  # waits, as a loading process of a killed sweep may still hold the lock
 def test_a_sweep_is_not_run_by_two_at_once(place: Place) -> None:
     """Between two jobs none of them is running, so their status does not tell."""
-    place.run("-m", "seed=1")
+    place.scenario(seed1="bare_kill")
+    place.run("-m", "seed=1,2")
     with status.hold(place.sweep() / "sweep.lock", ""):
         refused = place.thaw("sweep", "resume", str(place.sweep()))
     assert refused.returncode == 1
     assert "another process is at work on this sweep; wait until it ends" in refused.stderr
     assert place.ran() == {0: ["None"]}
+
+
+def test_a_sweep_of_several_ranks_needs_a_folder(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    refused = place.run("-m", "seed=1")
+    assert refused.returncode == 1
+    assert "give hydra.sweep.dir=FOLDER; or start it once, with launcher=slurm" in refused.stderr
+    folder = place.root / "ours"
+    folder.mkdir()
+    with status.hold(folder / "sweep.lock", ""):  # the first rank's
+        ended = place.run("-m", "seed=1", f"hydra.sweep.dir='{folder}'")
+    assert ended.returncode == 0, ended.stderr
+    assert len(list(folder.glob("*/ran.txt"))) == 1
 
 
 def test_starts_in_the_same_second_get_folders_of_their_own(place: Place) -> None:
@@ -293,9 +308,11 @@ def test_a_further_rank_decides_as_the_first_does(
         resumed.append(cfg.resume)
         return {"val/acc": 0.5}
 
-    assert job.perform(run, cfg) == 0.5
-    assert not list(tmp_path.iterdir())  # the status is the first rank's
     (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "part").touch()
+    assert job.perform(run, cfg) == 0.5
+    # the status is the first rank's to write, and what a killed epoch left is its to delete
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "part"]
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert job.perform(run, cfg) == 0.5
     status.write(tmp_path, Status(state="finished", job=0, value=0.7))

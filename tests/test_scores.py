@@ -167,7 +167,8 @@ def test_the_best_number_of_neighbours_is_taken() -> None:
 
 def test_the_probe_is_a_cross_validated_logistic_regression() -> None:
     """scikit-learn's, at the strength that was chosen; it counts C = 1 / (N strength)."""
-    linear = pytest.importorskip("sklearn.linear_model")
+    from sklearn import linear_model as linear
+
     features, labels = blobs(200, 20, apart=0.5)
     found = probe(features, labels)
     fold = folds_of(labels, FOLDS)

@@ -42,7 +42,10 @@ def test_views_are_random_and_seeded() -> None:
     assert not torch.equal(views[0], views[1])
 
 
-@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+@pytest.mark.parametrize(
+    "interpolation",
+    [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC, InterpolationMode.NEAREST],
+)
 @pytest.mark.parametrize("size", [(60, 90), (33, 33), (400, 300), (20, 200), (200, 20)])
 def test_crops_and_flips_are_torchvisions(
     interpolation: InterpolationMode, size: tuple[int, int]

@@ -57,10 +57,11 @@ class Shrink(v2.Resize):
 
 
 class RandomResizedCrop(v2.RandomResizedCrop):
-    """torchvision's: the same pixels from the same random numbers, in half the time.
+    """torchvision's: the same crop from the same random numbers, in half to two thirds of the time.
 
     torch resizes fastest where the three bytes of a pixel lie together without gaps, and a crop has
-    gaps; and a call of torchvision's is made for boxes and videos too.
+    gaps; and a call of torchvision's is made for boxes and videos too. Places are computed in
+    double precision, torchvision's in single: one in some 100,000 is a pixel off.
     """
 
     def forward(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -69,7 +70,8 @@ class RandomResizedCrop(v2.RandomResizedCrop):
         crop = image[None, :, top : top + height, left : left + width]
         crop = crop.contiguous(memory_format=torch.channels_last)
         mode = InterpolationMode(self.interpolation).value
-        return interpolate(crop, self.size, mode=mode, antialias=True)[0]
+        antialias = bool(self.antialias) and not mode.startswith("nearest")
+        return interpolate(crop, self.size, mode=mode, antialias=antialias)[0]
 
     def _place(self, all_height: int, all_width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width: the first of ten draws that fits, else the centre."""

@@ -130,7 +130,7 @@ def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     """N pictures (3, H, W) and labels -> (N, 3, H, W) and (N,).
 
     In memory the channels lie last: so decoded and cropped pictures do already, and turning them
-    round, here and before the network, would cost more than copying them.
+    round, here and before convolutions, would cost more than copying them.
     """
     images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in views])
     return images.permute(0, 3, 1, 2), labels

@@ -78,8 +78,8 @@ class Runner:
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> what the body takes."""
-        ready = self.normalise(images.to(self.device))
-        return ready.contiguous(memory_format=self.memory_format)
+        ready = images.to(self.device).contiguous(memory_format=self.memory_format)
+        return self.normalise(ready)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -123,6 +123,8 @@ def _best_along(
 ) -> Solution:  # fmt: skip
     """The best on validation of the heads with the least loss, each found from the one before.
 
+    The weakest strengths may end at `ITERATIONS`, short of their least loss.
+
     Args:
         strengths: strong first; ends when two in a row are no better.
         loss: of the head and its scores, and the strength.

@@ -47,8 +47,10 @@ class Folders(Callback):
         signal.signal(signal.SIGTERM, _stop)
         with ending():
             folder = _sweep_folder(config)
-            refusal = f"{folder}: another process is at work on this sweep"
-            _held.enter_context(status.hold(folder / "sweep.lock", refusal))
+            if own_process.is_first():
+                refusal = f"{folder}: another process is at work on this sweep"
+                _held.enter_context(status.hold(folder / "sweep.lock", refusal))
+            _check_is_same(config, folder)
             _fit_direction(config)
             self._tell(config, folder)
         print(f"sweep     {folder}; stopped or failed: thaw sweep resume {folder}")
@@ -61,7 +63,8 @@ class Folders(Callback):
         _set(config, "hydra.job.config.override_dirname.exclude_keys", f"[{listed}]")
         config.hydra.sweep.dir = str(folder)
         config.hydra.job.config.override_dirname.exclude_keys = sorted(fixed)
-        OmegaConf.save(config, folder / "multirun.yaml")  # Hydra's sweeper does, others do not
+        if own_process.is_first():
+            OmegaConf.save(config, folder / "multirun.yaml")  # Hydra's sweeper does, others do not
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Lists the jobs that failed; then the program ends with 1."""
@@ -96,11 +99,26 @@ def _sweep_folder(config: DictConfig) -> Path:
     """A new one, or the one that the command line names.
 
     Raises:
-        ConfigError: another sweep has it.
+        ConfigError: several processes were started, and each would take one of its own.
     """
     folder = Path(config.hydra.sweep.dir)
-    if "hydra.sweep.dir" not in _keys(config):
-        return claim(folder).resolve()
+    if "hydra.sweep.dir" in _keys(config):
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder.resolve()
+    if not own_process.is_first():
+        raise ConfigError(
+            "a sweep that srun or torchrun starts in several processes needs one folder for them: "
+            "give hydra.sweep.dir=FOLDER; or start it once, with launcher=slurm"
+        )
+    return claim(folder).resolve()
+
+
+def _check_is_same(config: DictConfig, folder: Path) -> None:
+    """Whether the folder is new, or this sweep's.
+
+    Raises:
+        ConfigError: another sweep has it.
+    """
     if (folder / "multirun.yaml").is_file():
         before = sweep.plain_list(sweep.read_master(folder).hydra.overrides.task)
         if before != sweep.plain_list(config.hydra.overrides.task):
@@ -108,8 +126,6 @@ def _sweep_folder(config: DictConfig) -> Path:
                 f"hydra.sweep.dir={folder}: holds another sweep ({' '.join(before)}); leave it "
                 "out for a new folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder.resolve()
 
 
 def _fit_direction(config: DictConfig) -> None:

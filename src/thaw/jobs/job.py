@@ -52,7 +52,8 @@ def _kept(run: Run, cfg: DictConfig, folder: Path, about: Status) -> float | Non
 
 def _perform_in_sweep(run: Run, cfg: DictConfig, folder: Path, about: Status) -> float | None:
     """Where SLURM starts every rank, each decides for itself, from the same files: the first writes
-    nothing that would change the others' minds before they have met it in the training.
+    nothing that would change the others' minds before they have met it in the training. (Where a
+    process of an earlier go still lives, the first is refused and the others wait in vain.)
     """
     hydra = HydraConfig.get()
     with launch.explained():

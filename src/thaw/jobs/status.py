@@ -21,9 +21,7 @@ from thaw.store import write_json
 
 State = Literal["running", "finished", "pruned", "failed", "stopped", "killed"]
 DONE: tuple[State, ...] = ("finished", "pruned")  # not to be run again
-WAIT = (
-    10.0  # seconds; loading processes of a killed run end some seconds after it, and hold its lock
-)
+WAIT = 2.0  # seconds; `is_held` has the lock for an instant
 
 
 @dataclass(frozen=True)

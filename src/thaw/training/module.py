@@ -103,9 +103,10 @@ class TransferModule(pl.LightningModule):
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
+        images = images.contiguous(memory_format=self.memory_format)
         if images.dtype == torch.uint8:
-            images = self.normalise(images).to(next(self.classifier.parameters()).dtype)
-        return images.contiguous(memory_format=self.memory_format)
+            return self.normalise(images).to(next(self.classifier.parameters()).dtype)
+        return images
 
     def configure_optimizers(self) -> Any:
         """One optimiser with all groups from the first step on, and the plan as its scheduler.
