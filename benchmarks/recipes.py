@@ -83,6 +83,12 @@ CANDIDATES: dict[str, list[str]] = {
     "head_1e-3_ema": whole(HEAD, ema(0.99)),
     "head_1e-3_eval": whole(HEAD, "finetune.batchnorm=eval"),
     "default": changed(),
+    "default_lbfgs": changed(
+        "head.fit=lbfgs",
+        "finetune.unfreeze_epoch=1",
+        "trainer.max_epochs=6",
+        "trainer.check_val_every_n_epoch=1",
+    ),
     "default_head_2e-3": changed("finetune.frozen.lr=2e-3"),
     "default_decay_0.65": changed("finetune.lr_decay=0.65"),
     "default_warmup_0.5": changed("finetune.unfrozen.warmup_epochs=0.5"),
