@@ -8,8 +8,14 @@ from made_runs import write_run
 from scipy import stats
 
 from thaw.compare.paired import spread
-from thaw.compare.run_groups import Section, group_runs, last_of_each, with_baseline
-from thaw.compare.runs import Run, Unit, read
+from thaw.compare.run_groups import (
+    Section,
+    check_samples,
+    group_runs,
+    last_of_each,
+    with_baseline,
+)
+from thaw.compare.runs import Run, Unit, ignore, read
 from thaw.errors import ConfigError
 
 
@@ -189,6 +195,16 @@ def test_of_runs_that_repeat_each_other_the_last_counts(tmp_path: Path) -> None:
     assert len(last) == 6
     assert timed[0] in last
     assert [(each.run.results["val/acc"], each.by) for each in repeated] == [(0.84, timed[0])]
+
+
+def test_ignoring_makes_no_two_runs_one_sample(tmp_path: Path) -> None:
+    """They are no repeats of each other: which one counted would be a matter of chance."""
+    runs = [made(tmp_path, f"finetune.unfrozen.lr={rate}", seed=seed, val=0.5)
+            for rate, seed in ((0.1, 0), (0.2, 1), (0.2, 0))]  # fmt: skip
+    check_samples(runs)
+    check_samples(ignore(runs[:2], ["finetune.unfrozen.lr"]))
+    with pytest.raises(ConfigError, match=r"--ignore: .*/0 and .*/2 have the same seed and fold"):
+        check_samples(ignore(runs, ["finetune.unfrozen.lr"]))
 
 
 def test_a_baseline_is_named_by_its_settings(tmp_path: Path) -> None:

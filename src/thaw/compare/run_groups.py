@@ -128,6 +128,23 @@ def last_of_each(runs: Sequence[Run]) -> tuple[list[Run], list[Repeated]]:
     ]  # fmt: skip
 
 
+def check_samples(runs: Sequence[Run]) -> None:
+    """Refuses runs that differ in ignored settings only, and would count as one sample.
+
+    Raises:
+        ConfigError: names two of them.
+    """
+    first: dict[tuple[str, Unit], Run] = {}
+    for run in runs:
+        other = first.setdefault((run.identity, run.unit), run)
+        if other is not run:
+            raise ConfigError(
+                f"--ignore: {other.folder} and {run.folder} have the same seed and fold and differ "
+                "in nothing else, so one group would have two values of one sample; ignore less, "
+                "or leave one of them out"
+            )
+
+
 def group_runs(runs: Sequence[Run], metric: str) -> tuple[Section, ...]:
     """Sections of groups; in each, the best group by validation is the baseline.
 

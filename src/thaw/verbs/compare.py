@@ -17,7 +17,13 @@ from matplotlib.figure import Figure
 from thaw.compare import pictures
 from thaw.compare.comparison import Comparison, compare, in_markdown, in_words
 from thaw.compare.page import page
-from thaw.compare.run_groups import Section, group_runs, last_of_each, with_baseline
+from thaw.compare.run_groups import (
+    Section,
+    check_samples,
+    group_runs,
+    last_of_each,
+    with_baseline,
+)
 from thaw.compare.runs import Run, Unfinished, find, ignore, read
 from thaw.compare.tables import SPLITS, as_csv
 from thaw.errors import ConfigError
@@ -71,8 +77,10 @@ def run(given: argparse.Namespace) -> None:
             + "\n".join(f"  {each.folder}: {each.why}" for each in left_out)
         )
     metric = choose_metric(runs, given.metric)
-    last, repeated = last_of_each(ignore(runs, filter(None, given.ignore.split(","))))
-    sections = group_runs(last, metric)
+    last, repeated = last_of_each(runs)
+    samples = ignore(last, filter(None, given.ignore.split(",")))
+    check_samples(samples)
+    sections = group_runs(samples, metric)
     if given.baseline is not None:
         sections = with_baseline(sections, given.baseline)
     comparison = compare(sections, metric, left_out, repeated)
