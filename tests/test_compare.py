@@ -250,6 +250,7 @@ def test_other_versions_and_commits_are_told(
         (["--metric", "test/acc"], r"both splits are shown, give the name alone"),
         (["--metric", "f1"], r"--metric f1: no run has it"),
         (["--baseline", "nothing"], r"--baseline nothing: no group"),
+        (["--ignore", HEAD.partition("=")[0]], r"--ignore: .*/a1 and .*/b have the same seed"),
     ],
 )
 def test_options_that_fit_nothing(
