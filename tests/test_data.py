@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from thaw.data import base
-from thaw.data.base import PhotoDataModule, choose_workers
+from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, PhotoError
@@ -296,25 +295,3 @@ def test_lightning_takes_the_loaders_and_their_absence(
     model = Mean()
     trainer.fit(model, datamodule=module)
     assert (model.trained, model.validated) == (12, 18 if validated else 0)  # 6 in the sanity check
-
-
-def test_workers_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "usable_cpus", lambda: 6)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert choose_workers(photos=10_000, devices=1) == 3  # the network needs the others
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose_workers(photos=100, devices=1) == 0  # not worth a process
-    assert choose_workers(photos=10_000, devices=1) == 6
-    assert choose_workers(photos=10_000, devices=4) == 1
-    assert choose_workers(photos=10_000, devices=16) == 1
-    monkeypatch.setattr(base, "usable_cpus", lambda: 64)
-    assert choose_workers(photos=10_000, devices=1) == 8
-
-
-def test_usable_cpus_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert base.usable_cpus() == 3
-    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
-    monkeypatch.setattr("os.cpu_count", lambda: 7)
-    assert base.usable_cpus() == 7

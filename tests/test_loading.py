@@ -1,5 +1,7 @@
 """The order of the photos is a function of (seed, epoch), however it is divided or resumed."""
 
+import threading
+import time
 from collections import Counter
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from thaw.data.loading import PhotoSampler, collate, make_loader
+from thaw.errors import PhotoError
 from thaw.seeds import derive
 
 
@@ -83,12 +86,12 @@ def test_balanced_draws_every_class_as_often() -> None:
     assert abs(drawn[1] - 500) < 4 * 250**0.5  # four standard deviations of a binomial
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_epoch_goes_on_where_it_stood(workers: int) -> None:
-    whole = loader(num_workers=workers)
+@pytest.mark.parametrize(("workers", "threaded"), [(0, False), (2, False), (2, True)])
+def test_a_resumed_epoch_goes_on_where_it_stood(workers: int, threaded: bool) -> None:
+    whole = loader(num_workers=workers, threaded=threaded)
     whole.sampler.set_epoch(3)  # pyright: ignore[reportAttributeAccessIssue]
     expected = [batch[1].tolist() for batch in whole]
-    resumed = loader(num_workers=workers)
+    resumed = loader(num_workers=workers, threaded=threaded)
     consumed = [1]
     resumed.consumed = lambda: consumed.pop()
     batches = iter(resumed)  # Lightning asks for it before it sets the epoch
@@ -96,6 +99,48 @@ def test_a_resumed_epoch_goes_on_where_it_stood(workers: int) -> None:
     assert [batch[1].tolist() for batch in batches] == expected[1:]
     resumed.consumed = None
     assert [batch[1].tolist() for batch in resumed] == expected  # the next epoch is whole
+
+
+class Photos(Keys):
+    """Keys of which one cannot be read, and which take longer the earlier they come."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        index, view_seed = key
+        if index == 90:
+            raise PhotoError("photo 90")
+        time.sleep(0.002 * (index % 8 == 0))
+        self.seen.append(threading.current_thread().name)
+        return torch.full((3, 1, 1), index), view_seed
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.seen: list[str] = []
+
+
+def test_threads_keep_the_order_and_end_with_the_loop() -> None:
+    photos = Photos(80)
+    threads = make_loader(
+        photos, labels=[0] * 80, batch_size=8, num_workers=2, train=False, seed=0, threaded=True
+    )
+    found = [index for images, _ in threads for index in images[:, 0, 0, 0].tolist()]
+    assert found == list(range(80))
+    assert len(set(photos.seen)) == 2
+    assert threading.current_thread().name not in photos.seen
+    batches = iter(threads)
+    next(batches)
+    del batches  # as after limit_train_batches
+    deadline = time.monotonic() + 10
+    while any(thread.name.startswith("views") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_goes_wrong_in_a_thread_is_raised_where_it_is_asked_for() -> None:
+    threads = make_loader(
+        Photos(91), labels=[0] * 91, batch_size=8, num_workers=2, train=False, seed=0, threaded=True
+    )
+    with pytest.raises(PhotoError, match="photo 90"):
+        list(threads)
 
 
 def test_a_batch_has_its_channels_last_however_its_pictures_lie() -> None:

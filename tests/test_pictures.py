@@ -13,10 +13,12 @@ from thaw.backbones.backbone import InputSpec
 from thaw.data import dataset, pictures
 from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import decode
+from thaw.data.folder import Folder
+from thaw.data.loading import ResumableLoader
 from thaw.data.photos import Photos
 from thaw.data.pictures import keep
 from thaw.errors import ConfigError
-from thaw.transforms import Shrink, eval_transform
+from thaw.transforms import Shrink, eval_transform, train_transform
 
 SPEC = InputSpec(16, 18, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SHRINK = Shrink(SPEC)
@@ -102,6 +104,32 @@ def test_a_run_decodes_each_photo_once(
              f"data.cache={where}"]  # fmt: skip
     train.run(configuration(tmp_path / "run", *every))
     assert seen == {"train": 24 + 2, "val": 12 + 2, "test": 12}
+
+
+@pytest.mark.parametrize(("strength", "threaded"), [(0.0, True), (0.5, False)])
+def test_kept_pictures_are_cut_by_threads_where_that_gives_the_same_views(
+    folder: Path, tmp_path: Path, strength: float, threaded: bool
+) -> None:
+    """Colours are jittered by torchvision, from the global generator."""
+
+    def loader(workers: int) -> ResumableLoader:
+        data = Folder(
+            data_dir=tmp_path, cache_dir=tmp_path, root=folder, batch_size=8, num_workers=workers,
+            cache="ram", train_transform=train_transform(SPEC, color_jitter=strength),
+            eval_transform=eval_transform(SPEC), shrink=SHRINK,
+        )  # fmt: skip
+        found = data.train_dataloader()
+        assert isinstance(found, ResumableLoader)
+        return found
+
+    two = loader(2)
+    assert two.threaded == threaded
+    expected = list(loader(0))
+    state = torch.get_rng_state()
+    for batches in zip(two, expected, strict=True):
+        assert all(torch.equal(*both) for both in zip(*batches, strict=True))
+    if threaded:  # the start of worker processes draws
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_unknown_place(folder: Path, tmp_path: Path) -> None:

@@ -65,6 +65,22 @@ def test_crops_and_flips_are_torchvisions(
         assert torch.equal(ours(decoded), expected), seed
 
 
+def test_a_generator_decides_views_where_it_can() -> None:
+    """Then nothing is drawn from the global one, which a network may be drawing from."""
+    transform = train_transform(SPEC)
+    assert transform.seedable
+    torch.manual_seed(5)
+    expected, state = transform(picture()), torch.get_rng_state()
+    found = transform(picture(), torch.Generator().manual_seed(5))
+    assert torch.equal(found, expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert eval_transform(SPEC).seedable
+    for setting in ("rotation", "shear", "color_jitter", "erasing"):
+        assert not train_transform(SPEC, **{setting: 0.5}).seedable
+    for policy in ("trivial", "rand"):
+        assert not train_transform(SPEC, policy=policy).seedable
+
+
 def test_no_augmentation_is_the_evaluation_view() -> None:
     plain = train_transform(SPEC, crop_scale=None, horizontal_flip=0)
     assert torch.equal(plain(picture()), eval_transform(SPEC)(picture()))

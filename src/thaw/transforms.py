@@ -6,7 +6,7 @@ the device. `normalise` makes float32 of a whole batch there.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -19,16 +19,6 @@ from thaw.errors import ConfigError
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
-
-
-def eval_transform(spec: InputSpec) -> v2.Compose:
-    """Resize the short side, crop the centre: what the weights were evaluated with."""
-    return v2.Compose(
-        [
-            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
-            v2.CenterCrop(spec.size),
-        ]
-    )
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
@@ -64,26 +54,30 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     double precision, torchvision's in single: one in some 100,000 is a pixel off.
     """
 
-    def forward(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size)."""
-        top, left, height, width = self._place(*image.shape[-2:])
+        top, left, height, width = self._place(*image.shape[-2:], generator=generator)
         crop = image[None, :, top : top + height, left : left + width]
         crop = crop.contiguous(memory_format=torch.channels_last)
         mode = InterpolationMode(self.interpolation).value
         antialias = bool(self.antialias) and not mode.startswith("nearest")
         return interpolate(crop, self.size, mode=mode, antialias=antialias)[0]
 
-    def _place(self, all_height: int, all_width: int) -> tuple[int, int, int, int]:
+    def _place(
+        self, all_height: int, all_width: int, *, generator: torch.Generator | None
+    ) -> tuple[int, int, int, int]:
         """Top, left, height and width: the first of ten draws that fits, else the centre."""
         (least, most), (slim, wide) = self.scale, self.ratio
         for _ in range(10):
-            share, lean = torch.rand(2).tolist()
+            share, lean = torch.rand(2, generator=generator).tolist()
             area = (least + share * (most - least)) * all_height * all_width
             ratio = slim * (wide / slim) ** lean  # evenly in its logarithm
             height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
             if 0 < height <= all_height and 0 < width <= all_width:
-                top = int(torch.randint(all_height - height + 1, (1,)))
-                left = int(torch.randint(all_width - width + 1, (1,)))
+                top = int(torch.randint(all_height - height + 1, (1,), generator=generator))
+                left = int(torch.randint(all_width - width + 1, (1,), generator=generator))
                 return top, left, height, width
         height, width = (
             min(all_height, round(all_width / slim)),
@@ -95,9 +89,46 @@ class RandomResizedCrop(v2.RandomResizedCrop):
 class RandomHorizontalFlip(v2.RandomHorizontalFlip):
     """torchvision's, for one picture."""
 
-    def forward(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H, W)."""
-        return image.flip(-1) if float(torch.rand(1)) < self.p else image
+        return image.flip(-1) if float(torch.rand(1, generator=generator)) < self.p else image
+
+
+SEEDABLE = (RandomResizedCrop, RandomHorizontalFlip)  # take a generator
+CONSTANT = (v2.Resize, v2.CenterCrop)  # draw nothing
+
+
+class View(v2.Compose):
+    """Steps one after the other, from a decoded picture to what the network sees.
+
+    Attributes:
+        seedable: whether a generator that is given decides everything: no step is one of
+            torchvision's that draw, for those know torch's global generator only.
+    """
+
+    def __init__(self, steps: Sequence[torch.nn.Module]) -> None:
+        super().__init__(steps)
+        self.seedable = all(isinstance(step, (*SEEDABLE, *CONSTANT)) for step in steps)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, image: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """uint8 (3, H, W) -> uint8 (3, size, size); without a generator, from the global one."""
+        for step in self.transforms:
+            image = step(image, generator) if isinstance(step, SEEDABLE) else step(image)
+        return image
+
+
+def eval_transform(spec: InputSpec) -> View:
+    """Resize the short side, crop the centre: what the weights were evaluated with."""
+    return View(
+        [
+            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
+            v2.CenterCrop(spec.size),
+        ]
+    )
 
 
 def train_transform(
@@ -110,7 +141,7 @@ def train_transform(
     color_jitter: float = 0.0,
     policy: Policy = "none",
     erasing: float = 0.0,
-) -> v2.Compose:
+) -> View:
     """Random views for training.
 
     Args:
@@ -177,7 +208,7 @@ def train_transform(
         steps.append(v2.RandAugment())
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
-    return v2.Compose(steps)
+    return View(steps)
 
 
 def mixing(

@@ -4,12 +4,10 @@ A source says where its photos are (`find`) and, when they can be downloaded, ho
 Everything else - drawing validation photos, few-shot, loaders - is here, once.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, get_args
 
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -19,20 +17,12 @@ from thaw.data.draw import draw, draw_fold, draw_per_class
 from thaw.data.loading import make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.data.pictures import Pictures, Where, keep
+from thaw.data.workers import choose_workers, computes_on_cpu
 from thaw.errors import ConfigError
 
 # Held out when the source has no validation photos and data.val_fraction is not given.
 # 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
 DEFAULT_VAL_FRACTION = 0.2
-
-# 8 workers decode and crop some 4,000 photos of 500 x 375 a second (500 each, measured here), more
-# than one GPU trains on (assumption). Each holds a few hundred MB; and a container on a machine of
-# 64 cores is often allowed fewer than it sees.
-MAX_WORKERS = 8
-
-# Below this many photos an epoch decodes in about a second: starting processes costs more,
-# most of all where they are spawned and import torch anew (macOS, Windows: seconds each).
-FEW_PHOTOS = 512
 
 
 # A dataclass, so that a source lists its own arguments only and still has one flat signature:
@@ -44,7 +34,8 @@ class PhotoDataModule(LightningDataModule):
     data_dir:         folder of downloaded photos; only downloads write there
     cache_dir:        folder for everything generated
     batch_size:       images per device and step
-    num_workers:      decoding processes per device; None: chosen for the machine
+    num_workers:      per device: processes that decode, or threads that cut cached pictures where
+                      the network is on the CPU too; None: chosen for the machine
     val_fraction:     fraction (0-1) of the training photos held out for validation, class by
                       class; 0: none; None: the source's own validation photos, else 0.2
     folds:            number of parts that the training photos, with the source's own validation
@@ -196,21 +187,23 @@ class PhotoDataModule(LightningDataModule):
         if transform is None:
             key = "train_transform" if train else "eval_transform"
             raise ConfigError(f"{self.name}: {key} is None; give it before asking for a loader.")
-        devices = self.trainer.num_devices if self.trainer else 1
+        trainer = self.trainer
+        on_cpu = computes_on_cpu(trainer)
         workers = self.num_workers
         if workers is None:
-            workers = choose_workers(len(photos), devices)
-        trainer = self.trainer
+            devices = trainer.num_devices if trainer else 1
+            workers = choose_workers(len(photos), devices, on_cpu=on_cpu)
+        pictures = self._pictures(photos, split, workers)
+        dataset = PhotoDataset(photos, transform, self.eval_transform, pictures)
         loader = make_loader(
-            PhotoDataset(
-                photos, transform, self.eval_transform, self._pictures(photos, split, workers)
-            ),
+            dataset,
             labels=photos.labels,
             batch_size=self.batch_size,
             num_workers=workers,
             train=train,
             seed=self.seed,
             balanced=self.balanced and train,
+            threaded=dataset.suits_threads and on_cpu,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -218,26 +211,3 @@ class PhotoDataModule(LightningDataModule):
             progress = trainer.fit_loop.epoch_loop.batch_progress
             loader.consumed = lambda: progress.current.ready
         return loader
-
-
-def usable_cpus() -> int:
-    """CPUs this process may run on: affinity where the system knows it (not on macOS)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def choose_workers(photos: int, devices: int) -> int:
-    """Decoding processes for each of `devices` training processes on this machine.
-
-    One per usable CPU where a GPU computes. Without one, half of them: decoding takes about a
-    tenth of a step then, and more workers take the cores from the network's own threads
-    (MobileNetV2 at 128 pixels, 2 cores, frozen: 73 images/s with two workers, 91 with one; one run
-    each on a noisy machine).
-    """
-    if photos < FEW_PHOTOS:
-        return 0
-    cpus = usable_cpus() // max(1, devices)
-    if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        cpus //= 2
-    return max(1, min(MAX_WORKERS, cpus))

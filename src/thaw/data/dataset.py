@@ -10,6 +10,7 @@ from thaw.data.decode import decode
 from thaw.data.loading import Key
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
+from thaw.transforms import View
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -34,6 +35,16 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         self.transform = transform
         self.plain = plain or transform
         self.pictures = pictures
+        self.seedable = transform if isinstance(transform, View) and transform.seedable else None
+
+    @property
+    def suits_threads(self) -> bool:
+        """Whether threads of one process can do the work, beside a network that computes.
+
+        Not where photos are decoded, much of which is Python; and torch's global generator, which
+        some views are drawn from, belongs to the network then.
+        """
+        return self.pictures is not None and self.seedable is not None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -45,14 +56,17 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         any number of workers and after a resume.
         """
         index, view_seed = key if isinstance(key, tuple) else (key, 0)
+        label = self.photos.labels[index]
         if self.pictures is not None:
             image = self.pictures[index]
         else:
             image = decode(self.photos.paths[index])
         if view_seed is None:
-            return self.plain(image), self.photos.labels[index]
+            return self.plain(image), label
+        if self.seedable is not None:
+            return self.seedable(image, torch.Generator().manual_seed(view_seed)), label
         # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
         # and with num_workers=0 that would repeat the dropout masks of the training step.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(view_seed)
-            return self.transform(image), self.photos.labels[index]
+            return self.transform(image), label

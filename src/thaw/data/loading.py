@@ -1,6 +1,8 @@
 """The order in which photos are read: a function of (seed, epoch), resumable inside an epoch."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
@@ -99,10 +101,13 @@ class ResumableLoader(DataLoader):
     `consumed` says how many batches of the current epoch were already trained on (0 unless a run
     was resumed). Since the order is a pure function of the epoch, skipping is all it takes.
     `features`, where set, are given instead of photos, for the same keys in the same order.
+    `threaded`, where set, has threads of this process do the workers' part: batches need not go
+    through shared memory then, for each of which the kernel clears pages anew.
     """
 
     consumed: Callable[[], int] | None = None
     features: "HasBatch | None" = None
+    threaded: bool = False
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yields batches.
@@ -112,11 +117,34 @@ class ResumableLoader(DataLoader):
         """
         if self.consumed is not None and isinstance(self.sampler, PhotoSampler):
             self.sampler.skip = self.consumed() * (self.batch_size or 1)
-        if self.features is None:
+        if self.features is not None:
+            yield from map(self.features.batch, self._keys())
+        elif self.threaded and self.num_workers:
+            yield from self._from_threads()
+        else:
             yield from super().__iter__()
-            return
-        for keys in self.batch_sampler:  # pyright: ignore[reportOptionalIterable]
-            yield self.features.batch(keys)  # pyright: ignore[reportArgumentType]
+
+    def _keys(self) -> Iterator[list[Key]]:
+        """Of each batch."""
+        yield from self.batch_sampler  # pyright: ignore[reportOptionalIterable, reportReturnType]
+
+    def _from_threads(self) -> Iterator[Any]:
+        """Batches, in order; as many are begun ahead as worker processes would have begun."""
+        # One thread each for tensors, as in worker processes: torch keeps that number by thread.
+        pool = ThreadPoolExecutor(self.num_workers, "views", lambda: torch.set_num_threads(1))
+        begun: deque[Future[Any]] = deque()
+        try:
+            for keys in self._keys():
+                begun.append(pool.submit(self._batch, keys))
+                if len(begun) > self.num_workers * (self.prefetch_factor or 1):
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:  # also where the consumer stops early
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batch(self, keys: Sequence[Key]) -> Any:
+        return self.collate_fn([self.dataset[key] for key in keys])
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: there is nothing to save. Lightning asks for it before it resumes mid-epoch."""
@@ -145,6 +173,7 @@ def make_loader(
     train: bool,
     seed: int,
     balanced: bool = False,
+    threaded: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> ResumableLoader:
@@ -155,6 +184,7 @@ def make_loader(
         labels: of the dataset's photos, in order.
         batch_size: images per device.
         num_workers: processes that decode; 0 decodes in this one.
+        threaded: threads instead of processes; for a dataset that takes them.
         train, seed, balanced, rank, world_size: see `PhotoSampler`.
     """
     sampler = PhotoSampler(
@@ -162,7 +192,7 @@ def make_loader(
     )
     # A last batch of one image would stop BatchNorm (it needs two values per channel).
     alone = train and len(sampler) > batch_size and len(sampler) % batch_size == 1
-    return ResumableLoader(
+    loader = ResumableLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -173,3 +203,5 @@ def make_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,
     )
+    loader.threaded = threaded
+    return loader
