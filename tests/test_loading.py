@@ -3,12 +3,13 @@
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from thaw.data.loading import PhotoSampler, collate, make_loader
+from thaw.data.loading import Key, PhotoSampler, ResumableLoader, collate, make_loader
 from thaw.errors import PhotoError
 from thaw.seeds import derive
 
@@ -27,9 +28,17 @@ class Keys(Dataset):
         return torch.full((3, 1, 1), index), view_seed
 
 
-def loader(size: int = 10, batch_size: int = 4, **settings: object):
+def loader(size: int = 10, batch_size: int = 4, threaded: bool = False, **settings: object):
     arguments = {"train": True, "seed": 0, "num_workers": 0, **settings}
-    return make_loader(Keys(size), labels=[0] * size, batch_size=batch_size, **arguments)  # pyright: ignore[reportArgumentType]
+    return in_batches(Keys(size), batch_size, threaded, **arguments)
+
+
+def in_batches(keys: Keys, batch_size: int, threaded: bool, **settings: Any) -> ResumableLoader:
+    def fetch(batch: list[Key]) -> Any:
+        return collate([keys[key] for key in batch])  # pyright: ignore[reportArgumentType]
+
+    settings["fetch"] = fetch if threaded else None
+    return make_loader(keys, labels=[0] * len(keys), batch_size=batch_size, **settings)
 
 
 def epoch(sampler: PhotoSampler, number: int) -> list[tuple[int, int]]:
@@ -119,9 +128,7 @@ class Photos(Keys):
 
 def test_threads_keep_the_order_and_end_with_the_loop() -> None:
     photos = Photos(80)
-    threads = make_loader(
-        photos, labels=[0] * 80, batch_size=8, num_workers=2, train=False, seed=0, threaded=True
-    )
+    threads = in_batches(photos, 8, True, num_workers=2, train=False, seed=0)
     found = [index for images, _ in threads for index in images[:, 0, 0, 0].tolist()]
     assert found == list(range(80))
     assert len(set(photos.seen)) == 2
@@ -136,9 +143,7 @@ def test_threads_keep_the_order_and_end_with_the_loop() -> None:
 
 
 def test_what_goes_wrong_in_a_thread_is_raised_where_it_is_asked_for() -> None:
-    threads = make_loader(
-        Photos(91), labels=[0] * 91, batch_size=8, num_workers=2, train=False, seed=0, threaded=True
-    )
+    threads = in_batches(Photos(91), 8, True, num_workers=2, train=False, seed=0)
     with pytest.raises(PhotoError, match="photo 90"):
         list(threads)
 

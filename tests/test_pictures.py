@@ -11,10 +11,11 @@ from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 import train
 from thaw.backbones.backbone import InputSpec
 from thaw.data import dataset, pictures
+from thaw.data.crops import Crops
 from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import decode
 from thaw.data.folder import Folder
-from thaw.data.loading import ResumableLoader
+from thaw.data.loading import PhotoSampler, ResumableLoader
 from thaw.data.photos import Photos
 from thaw.data.pictures import keep
 from thaw.errors import ConfigError
@@ -106,30 +107,78 @@ def test_a_run_decodes_each_photo_once(
     assert seen == {"train": 24 + 2, "val": 12 + 2, "test": 12}
 
 
+def of_folder(folder: Path, cache_dir: Path, strength: float = 0.0, **settings: Any) -> Folder:
+    given = {"batch_size": 8, "cache": "ram", **settings}
+    return Folder(
+        data_dir=cache_dir, cache_dir=cache_dir, root=folder, **given, shrink=SHRINK,
+        train_transform=train_transform(SPEC, color_jitter=strength),
+        eval_transform=eval_transform(SPEC),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("strength", "threaded"), [(0.0, True), (0.5, False)])
 def test_kept_pictures_are_cut_by_threads_where_that_gives_the_same_views(
     folder: Path, tmp_path: Path, strength: float, threaded: bool
 ) -> None:
     """Colours are jittered by torchvision, from the global generator."""
-
-    def loader(workers: int) -> ResumableLoader:
-        data = Folder(
-            data_dir=tmp_path, cache_dir=tmp_path, root=folder, batch_size=8, num_workers=workers,
-            cache="ram", train_transform=train_transform(SPEC, color_jitter=strength),
-            eval_transform=eval_transform(SPEC), shrink=SHRINK,
-        )  # fmt: skip
-        found = data.train_dataloader()
-        assert isinstance(found, ResumableLoader)
-        return found
-
-    two = loader(2)
-    assert two.threaded == threaded
-    expected = list(loader(0))
+    two = of_folder(folder, tmp_path, strength, num_workers=2).train_dataloader()
+    assert isinstance(two, ResumableLoader)
+    assert (two.fetch is not None) == threaded
+    expected = list(of_folder(folder, tmp_path, strength, num_workers=0).train_dataloader())
     state = torch.get_rng_state()
     for batches in zip(two, expected, strict=True):
         assert all(torch.equal(*both) for both in zip(*batches, strict=True))
     if threaded:  # the start of worker processes draws
         assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+@pytest.mark.parametrize("augment", [True, False])
+def test_views_made_on_the_device_are_those_made_by_the_loader(
+    folder: Path, tmp_path: Path, where: str, augment: bool
+) -> None:
+    def batches(place: str, workers: int) -> list[Any]:
+        data = of_folder(folder, tmp_path, cache=where, augment_on=place, num_workers=workers)
+        loader = data.train_dataloader()
+        assert isinstance(loader.sampler, PhotoSampler)
+        loader.sampler.augment = augment
+        found = list(loader)
+        assert all(isinstance(batch[0], Crops) == (place == "device") for batch in found)
+        return [data.on_after_batch_transfer(batch, 0) for batch in found]
+
+    expected = batches("cpu", 0)
+    for workers in (0, 2):
+        for ours, theirs in zip(batches("device", workers), expected, strict=True):
+            assert (ours[0].int() - theirs[0].int()).abs().max() <= (1 if augment else 0)
+            assert torch.equal(ours[1], theirs[1])
+
+
+def test_a_run_makes_its_views_on_the_device(folder: Path, tmp_path: Path) -> None:
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
+             "data.cache=ram", "finetune.cache_features=false"]  # fmt: skip
+    losses = {}
+    for place in ("cpu", "device"):
+        trained = train.run(configuration(tmp_path / place, *every, f"data.augment_on={place}"))
+        losses[place] = trained["train/loss"]
+    assert losses["device"] != losses["cpu"]  # a step of brightness here and there
+    assert losses["device"] == pytest.approx(losses["cpu"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (["data.cache=none"], r"data\.cache=ram or disk beside it"),
+        (["data.cache=ram", "augment.color_jitter=0.1"], "a random crop and perhaps a flip alone"),
+        (["data.cache=ram", "augment.crop_scale=null"], "a random crop and perhaps a flip alone"),
+        (["data.cache=ram", "augment.horizontal_flip=0.5", "data.augment_on=gpu"], "cpu, device"),
+    ],
+)
+def test_what_cannot_be_made_on_the_device(
+    folder: Path, tmp_path: Path, settings: list[str], rule: str
+) -> None:
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", "data.augment_on=device", *settings]
+    with pytest.raises(ConfigError, match=rf"data\.augment_on=.*{rule}"):
+        train.run(configuration(tmp_path, *every))
 
 
 def test_unknown_place(folder: Path, tmp_path: Path) -> None:

@@ -58,12 +58,24 @@ class RandomResizedCrop(v2.RandomResizedCrop):
         self, image: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size)."""
+        crop = self.cut(image, generator)[None].contiguous(memory_format=torch.channels_last)
+        antialias = bool(self.antialias) and not self.mode.startswith("nearest")
+        return interpolate(crop, self.size, mode=self.mode, antialias=antialias)[0]
+
+    @property
+    def mode(self) -> str:
+        """Interpolation, as torch names it."""
+        return InterpolationMode(self.interpolation).value
+
+    @property
+    def side(self) -> int:
+        """Of the square that comes out, pixels."""
+        return self.size[0]  # pyright: ignore[reportIndexIssue]  a list, its declaration is wrong
+
+    def cut(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """uint8 (3, H, W) -> a part of it (3, h, w), not resized yet."""
         top, left, height, width = self._place(*image.shape[-2:], generator=generator)
-        crop = image[None, :, top : top + height, left : left + width]
-        crop = crop.contiguous(memory_format=torch.channels_last)
-        mode = InterpolationMode(self.interpolation).value
-        antialias = bool(self.antialias) and not mode.startswith("nearest")
-        return interpolate(crop, self.size, mode=mode, antialias=antialias)[0]
+        return image[:, top : top + height, left : left + width]
 
     def _place(
         self, all_height: int, all_width: int, *, generator: torch.Generator | None
@@ -93,7 +105,11 @@ class RandomHorizontalFlip(v2.RandomHorizontalFlip):
         self, image: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H, W)."""
-        return image.flip(-1) if float(torch.rand(1, generator=generator)) < self.p else image
+        return image.flip(-1) if self.draw(generator) else image
+
+    def draw(self, generator: torch.Generator | None = None) -> bool:
+        """Whether to."""
+        return float(torch.rand(1, generator=generator)) < self.p
 
 
 SEEDABLE = (RandomResizedCrop, RandomHorizontalFlip)  # take a generator
@@ -119,6 +135,25 @@ class View(v2.Compose):
         for step in self.transforms:
             image = step(image, generator) if isinstance(step, SEEDABLE) else step(image)
         return image
+
+    @property
+    def crop(self) -> RandomResizedCrop | None:
+        """The first step, where nothing but a flip may follow: then `cut` is all there is."""
+        first, *rest = self.transforms
+        simple = not rest or (len(rest) == 1 and self.flip is not None)
+        return first if isinstance(first, RandomResizedCrop) and simple else None
+
+    @property
+    def flip(self) -> RandomHorizontalFlip | None:
+        """The last step, if it is one."""
+        last = self.transforms[-1]
+        return last if isinstance(last, RandomHorizontalFlip) else None
+
+    def cut(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
+        """uint8 (3, H, W) -> the part (3, h, w) that `crop` resizes, and whether it is mirrored."""
+        crop, flip = self.crop, self.flip
+        assert crop is not None
+        return crop.cut(image, generator), flip is not None and flip.draw(generator)
 
 
 def eval_transform(spec: InputSpec) -> View:

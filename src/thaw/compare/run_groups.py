@@ -14,8 +14,8 @@ from thaw.errors import ConfigError
 from thaw.training.measures import MODES
 
 # Settings of the data that change neither the validation nor the test photos.
-NOT_MEASURED = ("data.batch_size", "data.num_workers", "data.cache", "data.balanced",
-                "data.train_per_class")  # fmt: skip
+NOT_MEASURED = ("data.batch_size", "data.num_workers", "data.cache", "data.augment_on",
+                "data.balanced", "data.train_per_class")  # fmt: skip
 # Settings elsewhere that change how many of them are looked at.
 MEASURED = ("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.overfit_batches")
 

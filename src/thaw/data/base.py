@@ -6,19 +6,21 @@ Everything else - drawing validation photos, few-shot, loaders - is here, once.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from thaw.data.checks import check, check_folds, is_share, is_whole
+from thaw.data.crops import MODES, Crops, resize
 from thaw.data.dataset import PhotoDataset, Transform
 from thaw.data.draw import draw, draw_fold, draw_per_class
-from thaw.data.loading import make_loader
+from thaw.data.loading import Fetch, make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.data.pictures import Pictures, Where, keep
 from thaw.data.workers import choose_workers, computes_on_cpu
 from thaw.errors import ConfigError
+from thaw.transforms import RandomResizedCrop, View
 
 # Held out when the source has no validation photos and data.val_fraction is not given.
 # 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
@@ -46,6 +48,7 @@ class PhotoDataModule(LightningDataModule):
     cache:            "ram" or "disk": decode each training and validation photo once and keep it
                       as small as evaluation needs it; training views are then cut from that. In
                       "ram" each process has its own, "disk" is shared and there in the next run
+    augment_on:       "cpu", or "device": crops and flips of cached pictures are resized there
     seed:             of the draws (validation, few-shot) and of order and views in training
     train_transform, eval_transform:  uint8 (3, H, W) -> uint8 (3, H', W'); needed by the loaders
     shrink:           the same, to what the cache keeps; needed by it
@@ -67,6 +70,7 @@ class PhotoDataModule(LightningDataModule):
     train_per_class: int | None = None
     balanced: bool = False
     cache: Where = "none"
+    augment_on: Literal["cpu", "device"] = "cpu"
     seed: int = 0
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
@@ -90,6 +94,9 @@ class PhotoDataModule(LightningDataModule):
         allowed = few is None or is_whole(few, 1)
         check("train_per_class", few, allowed, "1 or more photos per class, or null for all")
         check("cache", self.cache, self.cache in get_args(Where), ", ".join(get_args(Where)))
+        check("augment_on", self.augment_on, self.augment_on in ("cpu", "device"), "cpu, device")
+        allowed = self.augment_on == "cpu" or self.cache != "none"
+        check("augment_on", self.augment_on, allowed, "cpu, or data.cache=ram or disk beside it")
         check("balanced", self.balanced, isinstance(self.balanced, bool), "true or false")
 
     def download(self) -> None:
@@ -187,6 +194,8 @@ class PhotoDataModule(LightningDataModule):
         if transform is None:
             key = "train_transform" if train else "eval_transform"
             raise ConfigError(f"{self.name}: {key} is None; give it before asking for a loader.")
+        if train and self.augment_on == "device":
+            self._crop_on_device()  # before photos are decoded for nothing
         trainer = self.trainer
         on_cpu = computes_on_cpu(trainer)
         workers = self.num_workers
@@ -203,7 +212,7 @@ class PhotoDataModule(LightningDataModule):
             train=train,
             seed=self.seed,
             balanced=self.balanced and train,
-            threaded=dataset.suits_threads and on_cpu,
+            fetch=self._fetch(dataset, train=train, on_cpu=on_cpu),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -211,3 +220,28 @@ class PhotoDataModule(LightningDataModule):
             progress = trainer.fit_loop.epoch_loop.batch_progress
             loader.consumed = lambda: progress.current.ready
         return loader
+
+    def _crop_on_device(self) -> RandomResizedCrop:
+        """What is left of a training view once it is on the device."""
+        transform = self.train_transform
+        crop = transform.crop if isinstance(transform, View) else None
+        if crop is None or crop.mode not in MODES:
+            raise ConfigError(
+                "data.augment_on=device: allowed with an augment of a random crop and perhaps a "
+                f"flip alone, resized by {' or '.join(MODES)} interpolation; set "
+                "data.augment_on=cpu, or augment=default"
+            )
+        return crop
+
+    def _fetch(self, dataset: PhotoDataset, *, train: bool, on_cpu: bool) -> Fetch | None:
+        """What makes a batch of the dataset in threads; None: worker processes do."""
+        if dataset.suits_threads and train and self.augment_on == "device":
+            return dataset.crops
+        return dataset.views if dataset.suits_threads and on_cpu else None
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Crops and labels -> views (N, 3, size, size) and labels; other batches as they are."""
+        if not (isinstance(batch, list | tuple) and isinstance(batch[0], Crops)):
+            return batch
+        crop = self._crop_on_device()
+        return resize(batch[0], crop.side, crop.mode), batch[1]

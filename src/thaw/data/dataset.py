@@ -1,13 +1,14 @@
 """Photos as pairs of view and label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from thaw.data.crops import Crops, gather
 from thaw.data.decode import decode
-from thaw.data.loading import Key
+from thaw.data.loading import Key, collate
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
 from thaw.transforms import View
@@ -57,10 +58,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         """
         index, view_seed = key if isinstance(key, tuple) else (key, 0)
         label = self.photos.labels[index]
-        if self.pictures is not None:
-            image = self.pictures[index]
-        else:
-            image = decode(self.photos.paths[index])
+        image = self._picture(index)
         if view_seed is None:
             return self.plain(image), label
         if self.seedable is not None:
@@ -70,3 +68,26 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(view_seed)
             return self.transform(image), label
+
+    def views(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """Views (N, 3, H, W) and labels (N,) of N keys."""
+        return collate([self[key] for key in keys])
+
+    def crops(self, keys: Sequence[Key]) -> tuple[Crops, Tensor]:
+        """The views of N keys before `crops.resize`, and labels (N,)."""
+        assert self.seedable is not None
+        found: list[tuple[Tensor, bool]] = []
+        for index, view_seed in keys:
+            picture = self._picture(index)
+            if view_seed is None:  # as large as it shall be: resizing leaves it as it is
+                found.append((self.plain(picture), False))
+            else:
+                generator = torch.Generator().manual_seed(view_seed)
+                found.append(self.seedable.cut(picture, generator))
+        return gather(found), torch.tensor([self.photos.labels[index] for index, _ in keys])
+
+    def _picture(self, index: int) -> Tensor:
+        """uint8 (3, H, W)."""
+        if self.pictures is not None:
+            return self.pictures[index]
+        return decode(self.photos.paths[index])

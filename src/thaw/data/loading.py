@@ -1,7 +1,7 @@
 """The order in which photos are read: a function of (seed, epoch), resumable inside an epoch."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 from thaw.seeds import derive
 
 Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
+Fetch = Callable[[list[Key]], Any]  # keys of a batch -> the batch
 
 
 class PhotoSampler(DistributedSampler[Key]):
@@ -101,13 +102,13 @@ class ResumableLoader(DataLoader):
     `consumed` says how many batches of the current epoch were already trained on (0 unless a run
     was resumed). Since the order is a pure function of the epoch, skipping is all it takes.
     `features`, where set, are given instead of photos, for the same keys in the same order.
-    `threaded`, where set, has threads of this process do the workers' part: batches need not go
-    through shared memory then, for each of which the kernel clears pages anew.
+    `fetch`, where set, makes the batch of some keys, in threads of this process and in place of the
+    workers: so batches need not go through shared memory, for which the kernel clears pages anew.
     """
 
     consumed: Callable[[], int] | None = None
     features: "HasBatch | None" = None
-    threaded: bool = False
+    fetch: Fetch | None = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yields batches.
@@ -119,32 +120,17 @@ class ResumableLoader(DataLoader):
             self.sampler.skip = self.consumed() * (self.batch_size or 1)
         if self.features is not None:
             yield from map(self.features.batch, self._keys())
-        elif self.threaded and self.num_workers:
-            yield from self._from_threads()
-        else:
+        elif self.fetch is None:
             yield from super().__iter__()
+        elif self.num_workers == 0:
+            yield from map(self.fetch, self._keys())
+        else:
+            ahead = self.num_workers * (self.prefetch_factor or 1)
+            yield from in_threads(self.fetch, self._keys(), self.num_workers, ahead)
 
     def _keys(self) -> Iterator[list[Key]]:
         """Of each batch."""
         yield from self.batch_sampler  # pyright: ignore[reportOptionalIterable, reportReturnType]
-
-    def _from_threads(self) -> Iterator[Any]:
-        """Batches, in order; as many are begun ahead as worker processes would have begun."""
-        # One thread each for tensors, as in worker processes: torch keeps that number by thread.
-        pool = ThreadPoolExecutor(self.num_workers, "views", lambda: torch.set_num_threads(1))
-        begun: deque[Future[Any]] = deque()
-        try:
-            for keys in self._keys():
-                begun.append(pool.submit(self._batch, keys))
-                if len(begun) > self.num_workers * (self.prefetch_factor or 1):
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-        finally:  # also where the consumer stops early
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _batch(self, keys: Sequence[Key]) -> Any:
-        return self.collate_fn([self.dataset[key] for key in keys])
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: there is nothing to save. Lightning asks for it before it resumes mid-epoch."""
@@ -152,6 +138,31 @@ class ResumableLoader(DataLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
+
+
+def in_threads(
+    fetch: Fetch, batches: Iterable[list[Key]], number: int, ahead: int
+) -> Iterator[Any]:
+    """fetch(keys) of each batch of keys, in order.
+
+    Args:
+        fetch: worth threads where most of it is torch's, which lets go of Python's lock.
+        batches: of keys.
+        number: of threads.
+        ahead: batches that are begun before they are asked for.
+    """
+    # One thread each for tensors, as in worker processes: torch keeps that number by thread.
+    pool = ThreadPoolExecutor(number, "views", lambda: torch.set_num_threads(1))
+    begun: deque[Future[Any]] = deque()
+    try:
+        for keys in batches:
+            begun.append(pool.submit(fetch, keys))
+            if len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:  # also where the consumer stops early
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
@@ -173,7 +184,7 @@ def make_loader(
     train: bool,
     seed: int,
     balanced: bool = False,
-    threaded: bool = False,
+    fetch: Fetch | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> ResumableLoader:
@@ -184,7 +195,7 @@ def make_loader(
         labels: of the dataset's photos, in order.
         batch_size: images per device.
         num_workers: processes that decode; 0 decodes in this one.
-        threaded: threads instead of processes; for a dataset that takes them.
+        fetch: makes a batch, in threads; None: worker processes do.
         train, seed, balanced, rank, world_size: see `PhotoSampler`.
     """
     sampler = PhotoSampler(
@@ -203,5 +214,5 @@ def make_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,
     )
-    loader.threaded = threaded
+    loader.fetch = fetch
     return loader

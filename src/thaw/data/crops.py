@@ -1,0 +1,85 @@
+"""Random-resized crops of a whole batch at once, where the network computes.
+
+The crops' bytes go to the device as they are; there each is resized, and mirrored, by two products
+with matrices that hold the weights of torch's antialiased resize. So the host only copies.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MODES = ("bilinear", "bicubic")
+
+
+class Crops(NamedTuple):
+    """Crops of N pictures, each in the upper left corner of a box of H x W pixels.
+
+    pixels: uint8 (N, H, W, 3)
+    sizes:  int64 (N, 2), height and width of each crop
+    flips:  bool (N,), whether it is to be mirrored
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    flips: Tensor
+
+
+def gather(crops: Sequence[tuple[Tensor, bool]]) -> Crops:
+    """Pairs of a crop, uint8 (3, h, w), and whether it is mirrored -> all of them, in one tensor.
+
+    Its memory is pinned where there is a GPU: so copying to it waits for nothing.
+    """
+    sizes = torch.tensor([crop.shape[1:] for crop, _ in crops])
+    height, width = sizes.amax(0).tolist()
+    pin = torch.cuda.is_available()
+    pixels = torch.empty(len(crops), height, width, 3, dtype=torch.uint8, pin_memory=pin)
+    for box, (crop, _) in zip(pixels, crops, strict=True):
+        _, h, w = crop.shape
+        box[:h, :w] = crop.permute(1, 2, 0)
+    return Crops(pixels, sizes, torch.tensor([flip for _, flip in crops]))
+
+
+def resize(crops: Crops, size: int, mode: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Each crop at size x size pixels: uint8 (N, 3, size, size), where the crops are.
+
+    As torch's `interpolate(antialias=True)` on uint8, to one step of brightness: that one rounds
+    its weights, and once more between the two directions.
+
+    Args:
+        crops: N of them.
+        size: pixels.
+        mode: "bilinear" or "bicubic".
+    """
+    dtype = torch.float16
+    height, width = crops.pixels.shape[1:3]
+    rows = _weights(crops.sizes[:, 0], height, size, mode)  # N S H
+    columns = _weights(crops.sizes[:, 1], width, size, mode)  # N S W
+    columns = torch.where(crops.flips[:, None, None], columns.flip(1), columns)
+    planes = crops.pixels.permute(0, 3, 1, 2).to(dtype)  # N 3 H W; what no weight touches is junk
+    tall = (planes @ columns.to(dtype)[:, None].mT).clamp_(0, 255)  # N 3 H S; it clips here too
+    found = (rows.to(dtype)[:, None] @ tall).clamp_(0, 255)  # N 3 S S
+    return found.round_().to(torch.uint8)
+
+
+def _weights(lengths: Tensor, longest: int, size: int, mode: str) -> Tensor:
+    """Share of each of `longest` old pixels in each of `size` new ones: (N, size, longest).
+
+    Source: ATen/native/UpSample.h, `HelperInterpBase::_compute_indices_min_size_weights_aa`.
+    """
+    scale = lengths[:, None, None] / size
+    stretch = scale.clamp(min=1)  # shrinking widens the filter, enlarging does not narrow it
+    new = torch.arange(size, device=lengths.device)[:, None] + 0.5
+    old = torch.arange(longest, device=lengths.device) + 0.5
+    distance = (old - scale * new).abs() / stretch  # N size longest
+    weights = _cubic(distance) if mode == "bicubic" else (1 - distance).clamp(min=0)
+    weights = weights * (old < lengths[:, None, None])
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic with a = -0.5, of distances x >= 0."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
