@@ -4,9 +4,10 @@
 
 Twice: the photos as they are (short side 160 pixels, 128-pixel crops), and some of them enlarged to
 the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The second
-epoch counts: in the first one the cache is being filled. Beside them two more figures: the loader
-that recipes write (PIL and torchvision), and a floor of any loader that cuts random-resized crops:
-torch's antialiased resize alone, of crops that lie in memory, on one core.
+epoch counts: in the first one the cache is being filled. Beside them three more figures: the host's
+part where the device makes the views, the loader that recipes write (PIL and torchvision), and a
+floor of any loader that cuts random-resized crops: torch's antialiased resize alone, of crops that
+lie in memory, on one core.
 """
 
 import argparse
@@ -67,8 +68,8 @@ def loading(settings: list[str]) -> float:
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
         images, began = 0, time.perf_counter()
-        for batch, _ in loader:
-            images += len(batch)
+        for _, labels in loader:
+            images += len(labels)
     return images / (time.perf_counter() - began)
 
 
@@ -128,7 +129,12 @@ def main() -> None:
     given = parser.parse_args()
     job = Job(given.data.resolve(), frozen=0, unfrozen=0, seed=0, workers=given.workers)
     launch.register_backbones()
-    ways = ("none", "ram", "recipe", "resize")
+    kinds = {
+        "none": ["data.cache=none"],
+        "ram": ["data.cache=ram"],
+        "device": ["data.cache=ram", "data.augment_on=device"],
+    }
+    ways = (*kinds, "recipe", "resize")
     rates: dict[str, dict[str, list[float]]] = {name: {way: [] for way in ways} for name in SIZES}
     with tempfile.TemporaryDirectory() as temporary:
         large = enlarged(job, Path(temporary) / "large", given.number)
@@ -141,15 +147,15 @@ def main() -> None:
             for (name, size), source, paths in zip(SIZES.items(), sources, files, strict=True):
                 rates[name]["recipe"].append(recipe(job, paths, size))
                 rates[name]["resize"].append(resize_alone(paths, size))
-                for cache in ("none", "ram"):
+                for kind, words in kinds.items():
                     rate = loading(
                         [
-                            *source, "backbone=mobilenet_v2", "backbone.weights=null",
+                            *source, *words, "backbone=mobilenet_v2", "backbone.weights=null",
                             f"backbone.image_size={size}", f"data.num_workers={job.workers}",
-                            f"data.cache={cache}", f"paths.cache_dir='{temporary}/cache'",
+                            f"paths.cache_dir='{temporary}/cache'",
                         ]
                     )  # fmt: skip
-                    rates[name][cache].append(rate)
+                    rates[name][kind].append(rate)
     print(json.dumps(rates))
 
 
