@@ -29,6 +29,7 @@ from thaw import config, launch, transforms
 from thaw.backbones.backbone import InputSpec
 from thaw.data.base import PhotoDataModule
 from thaw.data.decode import decode
+from thaw.training.device import keep_freed_memory
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 LONG_SIDE, QUALITY, LARGE = 500, 90, 300  # pixels, of JPEG, photos
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--number", type=int, default=LARGE, help="of enlarged photos")
     given = parser.parse_args()
+    keep_freed_memory()  # as train.py does
     job = Job(given.data.resolve(), frozen=0, unfrozen=0, seed=0, workers=given.workers)
     launch.register_backbones()
     kinds = {

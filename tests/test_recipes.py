@@ -25,7 +25,7 @@ from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Plan
 from thaw.head import fit_of
 from thaw.training.device import optimizer_settings
-from thaw.transforms import RandomHorizontalFlip
+from thaw.views import CropAndFlip
 
 NOWHERE = Path("/somewhere/run")  # never written to
 
@@ -224,7 +224,7 @@ def test_flowers_in_two_phases(name: str) -> None:
     spec = transforms.InputSpec(32, 36, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     steps = config.build(cfg.augment, "augment", spec=spec).transforms
     kinds = {type(step) for step in steps}
-    assert {v2.ColorJitter, RandomHorizontalFlip, v2.RandomAffine} <= kinds
+    assert {v2.ColorJitter, CropAndFlip, v2.RandomAffine} <= kinds
     (affine,) = (step for step in steps if isinstance(step, v2.RandomAffine))
     assert affine.degrees[1] > 0
     assert affine.shear[1] > 0

@@ -5,20 +5,29 @@ torch's antialiased resize is several times faster than on float, and a quarter 
 the device. `normalise` makes float32 of a whole batch there.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
+from thaw.views import CropAndFlip
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
+
+
+def eval_transform(spec: InputSpec) -> v2.Compose:
+    """Resize the short side, crop the centre: what the weights were evaluated with."""
+    return v2.Compose(
+        [
+            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
+            v2.CenterCrop(spec.size),
+        ]
+    )
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
@@ -46,126 +55,6 @@ class Shrink(v2.Resize):
         return image if min(image.shape[-2:]) <= self.short_side else super().forward(image)
 
 
-class RandomResizedCrop(v2.RandomResizedCrop):
-    """torchvision's: the same crop from the same random numbers, in half to two thirds of the time.
-
-    torch resizes fastest where the three bytes of a pixel lie together without gaps, and a crop has
-    gaps; and a call of torchvision's is made for boxes and videos too. Places are computed in
-    double precision, torchvision's in single: one in some 100,000 is a pixel off.
-    """
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, image: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, size, size)."""
-        crop = self.cut(image, generator)[None].contiguous(memory_format=torch.channels_last)
-        antialias = bool(self.antialias) and not self.mode.startswith("nearest")
-        return interpolate(crop, self.size, mode=self.mode, antialias=antialias)[0]
-
-    @property
-    def mode(self) -> str:
-        """Interpolation, as torch names it."""
-        return InterpolationMode(self.interpolation).value
-
-    @property
-    def side(self) -> int:
-        """Of the square that comes out, pixels."""
-        return self.size[0]  # pyright: ignore[reportIndexIssue]  a list, its declaration is wrong
-
-    def cut(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 (3, H, W) -> a part of it (3, h, w), not resized yet."""
-        top, left, height, width = self._place(*image.shape[-2:], generator=generator)
-        return image[:, top : top + height, left : left + width]
-
-    def _place(
-        self, all_height: int, all_width: int, *, generator: torch.Generator | None
-    ) -> tuple[int, int, int, int]:
-        """Top, left, height and width: the first of ten draws that fits, else the centre."""
-        (least, most), (slim, wide) = self.scale, self.ratio
-        for _ in range(10):
-            share, lean = torch.rand(2, generator=generator).tolist()
-            area = (least + share * (most - least)) * all_height * all_width
-            ratio = slim * (wide / slim) ** lean  # evenly in its logarithm
-            height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-            if 0 < height <= all_height and 0 < width <= all_width:
-                top = int(torch.randint(all_height - height + 1, (1,), generator=generator))
-                left = int(torch.randint(all_width - width + 1, (1,), generator=generator))
-                return top, left, height, width
-        height, width = (
-            min(all_height, round(all_width / slim)),
-            min(all_width, round(all_height * wide)),
-        )
-        return (all_height - height) // 2, (all_width - width) // 2, height, width
-
-
-class RandomHorizontalFlip(v2.RandomHorizontalFlip):
-    """torchvision's, for one picture."""
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, image: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, H, W)."""
-        return image.flip(-1) if self.draw(generator) else image
-
-    def draw(self, generator: torch.Generator | None = None) -> bool:
-        """Whether to."""
-        return float(torch.rand(1, generator=generator)) < self.p
-
-
-SEEDABLE = (RandomResizedCrop, RandomHorizontalFlip)  # take a generator
-CONSTANT = (v2.Resize, v2.CenterCrop)  # draw nothing
-
-
-class View(v2.Compose):
-    """Steps one after the other, from a decoded picture to what the network sees.
-
-    Attributes:
-        seedable: whether a generator that is given decides everything: no step is one of
-            torchvision's that draw, for those know torch's global generator only.
-    """
-
-    def __init__(self, steps: Sequence[torch.nn.Module]) -> None:
-        super().__init__(steps)
-        self.seedable = all(isinstance(step, (*SEEDABLE, *CONSTANT)) for step in steps)
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, image: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, size, size); without a generator, from the global one."""
-        for step in self.transforms:
-            image = step(image, generator) if isinstance(step, SEEDABLE) else step(image)
-        return image
-
-    @property
-    def crop(self) -> RandomResizedCrop | None:
-        """The first step, where nothing but a flip may follow: then `cut` is all there is."""
-        first, *rest = self.transforms
-        simple = not rest or (len(rest) == 1 and self.flip is not None)
-        return first if isinstance(first, RandomResizedCrop) and simple else None
-
-    @property
-    def flip(self) -> RandomHorizontalFlip | None:
-        """The last step, if it is one."""
-        last = self.transforms[-1]
-        return last if isinstance(last, RandomHorizontalFlip) else None
-
-    def cut(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
-        """uint8 (3, H, W) -> the part (3, h, w) that `crop` resizes, and whether it is mirrored."""
-        crop, flip = self.crop, self.flip
-        assert crop is not None
-        return crop.cut(image, generator), flip is not None and flip.draw(generator)
-
-
-def eval_transform(spec: InputSpec) -> View:
-    """Resize the short side, crop the centre: what the weights were evaluated with."""
-    return View(
-        [
-            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
-            v2.CenterCrop(spec.size),
-        ]
-    )
-
-
 def train_transform(
     spec: InputSpec,
     *,
@@ -176,8 +65,8 @@ def train_transform(
     color_jitter: float = 0.0,
     policy: Policy = "none",
     erasing: float = 0.0,
-) -> View:
-    """Random views for training.
+) -> torch.nn.Module:
+    """Random views for training: a `CropAndFlip`, where that is all there is.
 
     Args:
         spec: of the backbone.
@@ -214,6 +103,8 @@ def train_transform(
             v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
             v2.CenterCrop(spec.size),
         ]
+        if horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(horizontal_flip))
     else:
         low, high = crop_scale
         if not 0 < low <= high <= 1:
@@ -221,13 +112,8 @@ def train_transform(
                 f"augment.crop_scale={list(crop_scale)}: allowed is [low, high] with "
                 "0 < low <= high <= 1, or null for no random crop"
             )
-        steps.append(
-            RandomResizedCrop(
-                spec.size, scale=(low, high), interpolation=spec.interpolation, antialias=True
-            )
-        )
-    if horizontal_flip:
-        steps.append(RandomHorizontalFlip(horizontal_flip))
+        settings = {"scale": (low, high), "flip": horizontal_flip}
+        steps.append(CropAndFlip(spec.size, **settings, interpolation=spec.interpolation))
     grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
     degrees = [-rotation, rotation]
     if shear:  # with the rotation in it: the picture is resampled once
@@ -243,7 +129,7 @@ def train_transform(
         steps.append(v2.RandAugment())
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
-    return View(steps)
+    return steps[0] if len(steps) == 1 else v2.Compose(steps)
 
 
 def mixing(

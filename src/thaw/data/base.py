@@ -20,7 +20,7 @@ from thaw.data.photos import Photos, Splits
 from thaw.data.pictures import Pictures, Where, keep
 from thaw.data.workers import choose_workers, computes_on_cpu
 from thaw.errors import ConfigError
-from thaw.transforms import RandomResizedCrop, View
+from thaw.views import CropAndFlip
 
 # Held out when the source has no validation photos and data.val_fraction is not given.
 # 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
@@ -221,11 +221,10 @@ class PhotoDataModule(LightningDataModule):
             loader.consumed = lambda: progress.current.ready
         return loader
 
-    def _crop_on_device(self) -> RandomResizedCrop:
-        """What is left of a training view once it is on the device."""
-        transform = self.train_transform
-        crop = transform.crop if isinstance(transform, View) else None
-        if crop is None or crop.mode not in MODES:
+    def _crop_on_device(self) -> CropAndFlip:
+        """The training view, which is finished on the device."""
+        crop = self.train_transform
+        if not isinstance(crop, CropAndFlip) or crop.mode not in MODES:
             raise ConfigError(
                 "data.augment_on=device: allowed with an augment of a random crop and perhaps a "
                 f"flip alone, resized by {' or '.join(MODES)} interpolation; set "
@@ -244,4 +243,4 @@ class PhotoDataModule(LightningDataModule):
         if not (isinstance(batch, list | tuple) and isinstance(batch[0], Crops)):
             return batch
         crop = self._crop_on_device()
-        return resize(batch[0], crop.side, crop.mode), batch[1]
+        return resize(batch[0], crop.size, crop.mode), batch[1]

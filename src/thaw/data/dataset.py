@@ -11,7 +11,7 @@ from thaw.data.decode import decode
 from thaw.data.loading import Key, collate
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
-from thaw.transforms import View
+from thaw.views import CropAndFlip
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -35,8 +35,9 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         self.photos = photos
         self.transform = transform
         self.plain = plain or transform
+        self.draws = transform is not plain  # else its views are those that are not drawn
         self.pictures = pictures
-        self.seedable = transform if isinstance(transform, View) and transform.seedable else None
+        self.crop = transform if isinstance(transform, CropAndFlip) else None
 
     @property
     def suits_threads(self) -> bool:
@@ -45,7 +46,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         Not where photos are decoded, much of which is Python; and torch's global generator, which
         some views are drawn from, belongs to the network then.
         """
-        return self.pictures is not None and self.seedable is not None
+        return self.pictures is not None and (self.crop is not None or not self.draws)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -59,10 +60,10 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         index, view_seed = key if isinstance(key, tuple) else (key, 0)
         label = self.photos.labels[index]
         image = self._picture(index)
-        if view_seed is None:
+        if view_seed is None or not self.draws:
             return self.plain(image), label
-        if self.seedable is not None:
-            return self.seedable(image, torch.Generator().manual_seed(view_seed)), label
+        if self.crop is not None:
+            return self.crop(image, view_seed), label
         # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
         # and with num_workers=0 that would repeat the dropout masks of the training step.
         with torch.random.fork_rng(devices=[]):
@@ -75,15 +76,14 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
 
     def crops(self, keys: Sequence[Key]) -> tuple[Crops, Tensor]:
         """The views of N keys before `crops.resize`, and labels (N,)."""
-        assert self.seedable is not None
+        assert self.crop is not None
         found: list[tuple[Tensor, bool]] = []
         for index, view_seed in keys:
             picture = self._picture(index)
             if view_seed is None:  # as large as it shall be: resizing leaves it as it is
                 found.append((self.plain(picture), False))
             else:
-                generator = torch.Generator().manual_seed(view_seed)
-                found.append(self.seedable.cut(picture, generator))
+                found.append(self.crop.cut(picture, view_seed))
         return gather(found), torch.tensor([self.photos.labels[index] for index, _ in keys])
 
     def _picture(self, index: int) -> Tensor:

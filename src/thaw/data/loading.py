@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
@@ -82,10 +83,10 @@ class PhotoSampler(DistributedSampler[Key]):
             generator = torch.Generator().manual_seed(derive(self.seed))
             order = torch.arange(size)
         view_seeds = torch.randint(2**32, (len(order),), generator=generator)
-        places = range(self.rank + self.skip * self.num_replicas, len(order), self.num_replicas)
+        mine = slice(self.rank + self.skip * self.num_replicas, None, self.num_replicas)
         self.skip = 0
-        for place in places:
-            yield int(order[place]), int(view_seeds[place]) if self.augment else None
+        seeds = view_seeds[mine].tolist() if self.augment else repeat(None)
+        yield from zip(order[mine].tolist(), seeds, strict=False)
 
 
 class HasBatch(Protocol):

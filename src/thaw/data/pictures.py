@@ -55,8 +55,7 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Tensor:
         block, start, height, width = self.places[index].tolist()
-        flat = self.blocks[block][start : start + 3 * height * width]
-        return flat.view(height, width, 3).permute(2, 0, 1)
+        return self.blocks[block].as_strided((3, height, width), (1, 3 * width, 3), start)
 
 
 class _Shrunken(Dataset[Tensor]):
