@@ -117,11 +117,11 @@ def of_loading(results: Results) -> list[Target]:
     for size, rates in results["loading"].items():
         none, kept, floor, recipe = (median(rates[w]) for w in ("none", "ram", "resize", "recipe"))
         name = f"loading {size}, cache=ram to"
-        how = f"{kept:.0f} / {none:.0f} images/s, second epoch; torch's resize alone, in one " \
+        how = f"{kept:.0f} / {none:.0f} images/s; torch's resize alone, in one " \
               f"thread: {floor:.0f}; data.augment_on=device, the host's part: " \
               f"{median(rates['device']):.0f}"  # fmt: skip
         targets.append(at_least(f"{name} decoding", kept / none, 4, how))
-        how = f"{kept:.0f} / {recipe:.0f} images/s, second epoch"
+        how = f"{kept:.0f} / {recipe:.0f} images/s"
         targets.append(at_least(f"{name} PIL and torchvision", kept / recipe, 4, how))
     return targets
 

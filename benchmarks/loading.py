@@ -3,8 +3,8 @@
     python benchmarks/loading.py --data ../shared/data
 
 Twice: the photos as they are (short side 160 pixels, 128-pixel crops), and some of them enlarged to
-the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The second
-epoch counts: in the first one the cache is being filled. Beside them three more figures: the host's
+the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The epochs
+after the first count: in that one the cache is being filled. Beside them three more figures: the host's
 part where the device makes the views, the loader that recipes write (PIL and torchvision), and a
 floor of any loader that cuts random-resized crops: torch's antialiased resize alone, of crops that
 lie in memory, on one core.
@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -33,6 +34,7 @@ from thaw.training.device import keep_freed_memory
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 LONG_SIDE, QUALITY, LARGE = 500, 90, 300  # pixels, of JPEG, photos
+EPOCHS = 4
 SIZES = {"160 px -> 128 px": 128, "500 px -> 224 px": 224}
 
 
@@ -49,7 +51,7 @@ def enlarged(job: Job, folder: Path, number: int) -> Path:
 
 
 def loading(settings: list[str]) -> float:
-    """Images a second of thaw's training loader in its second epoch.
+    """Images a second of thaw's training loader, median of its epochs after the first.
 
     Args:
         settings: as on the command line of train.py.
@@ -65,17 +67,18 @@ def loading(settings: list[str]) -> float:
         shrink=transforms.Shrink(spec),
     )
     loader = data.train_dataloader()
-    images, began = 0, 0.0
-    for epoch in range(2):
+    rates = []
+    for epoch in range(EPOCHS):
         loader.sampler.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
         images, began = 0, time.perf_counter()
         for _, labels in loader:
             images += len(labels)
-    return images / (time.perf_counter() - began)
+        rates.append(images / (time.perf_counter() - began))
+    return median(rates[1:])
 
 
 def recipe(job: Job, photos: list[Path], size: int) -> float:
-    """Images a second of PIL and torchvision's transforms in a DataLoader, second epoch.
+    """Images a second of PIL and torchvision's transforms in a DataLoader, as `loading`.
 
     Args:
         photos: to read.
@@ -85,12 +88,13 @@ def recipe(job: Job, photos: list[Path], size: int) -> float:
     view = tv.Compose([crop, tv.RandomHorizontalFlip(), tv.ToTensor(), tv.Normalize(MEAN, STD)])
     dataset = Flowers(photos, [0] * len(photos), view)
     loader = DataLoader(dataset, BATCH, True, num_workers=job.workers, persistent_workers=True)
-    began = 0.0
-    for _epoch in range(2):
+    seconds = []
+    for _epoch in range(EPOCHS):
         began = time.perf_counter()
         for _batch in loader:
             pass
-    return len(photos) / (time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
+    return len(photos) / median(seconds[1:])
 
 
 def resize_alone(photos: list[Path], size: int) -> float:

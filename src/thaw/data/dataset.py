@@ -1,6 +1,7 @@
 """Photos as pairs of view and label."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch.utils.data import Dataset
 
 from thaw.data.crops import Crops, gather
 from thaw.data.decode import decode
-from thaw.data.loading import Key, collate
+from thaw.data.loading import Key
 from thaw.data.photos import Photos
 from thaw.data.pictures import Pictures
 from thaw.views import CropAndFlip
@@ -71,8 +72,16 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
             return self.transform(image), label
 
     def views(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Views (N, 3, H, W) and labels (N,) of N keys."""
-        return collate([self[key] for key in keys])
+        """Views (N, 3, H, W) and labels (N,) of N keys.
+
+        As `collate` makes them, but each is copied while the processor's cache still holds it.
+        """
+        views = (self[key][0] for key in keys)
+        first = next(views)
+        batch = first.new_empty(len(keys), *first.shape[1:], len(first)).permute(0, 3, 1, 2)
+        for place, view in zip(batch, chain([first], views), strict=True):
+            place.copy_(view)
+        return batch, torch.tensor([self.photos.labels[index] for index, _ in keys])
 
     def crops(self, keys: Sequence[Key]) -> tuple[Crops, Tensor]:
         """The views of N keys before `crops.resize`, and labels (N,)."""
