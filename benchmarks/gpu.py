@@ -60,6 +60,7 @@ def draw_photos(folder: Path, number: int) -> Path:
 def bare(given: argparse.Namespace, plan: str, compiled: bool) -> float:
     """Images a second of a plain loop on one batch that is on the device."""
     device = main_device(given.device)
+    torch.backends.cudnn.benchmark = True  # as thaw's trainer
     model: Any = models.get_model(given.backbone, num_classes=CLASSES)
     model = model.to(device, memory_format=torch.channels_last).train()
     head = [*model.children()][-1]
@@ -131,6 +132,8 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, dict[str, flo
         for compiled in (False, True):
             end = ", compiled" if compiled else ""
             found[plan][f"bare{end}"] = bare(given, plan, compiled)
+            if torch.cuda.is_available():  # what comes next is another process
+                torch.cuda.empty_cache()
             for index, (name, loader) in enumerate(LOADERS.items()):
                 folder = scratch / f"{plan}-{compiled}-{index}"
                 words = settings(given, photos, folder)

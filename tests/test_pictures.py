@@ -10,16 +10,17 @@ from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 
 import train
 from thaw.backbones.backbone import InputSpec
-from thaw.data import dataset, pictures
+from thaw.data import base, dataset, pictures
 from thaw.data.crops import Crops
 from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import decode
 from thaw.data.folder import Folder
-from thaw.data.loading import PhotoSampler, ResumableLoader
+from thaw.data.loading import PhotoSampler, ResumableLoader, collate
 from thaw.data.photos import Photos
 from thaw.data.pictures import keep
 from thaw.errors import ConfigError
 from thaw.transforms import Shrink, eval_transform, train_transform
+from thaw.verbs.subject import backbone_of, subject_of
 
 SPEC = InputSpec(16, 18, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SHRINK = Shrink(SPEC)
@@ -130,6 +131,67 @@ def test_kept_pictures_are_cut_by_threads_where_that_gives_the_same_views(
         assert all(torch.equal(*both) for both in zip(*batches, strict=True))
     if threaded:  # the start of worker processes draws
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_batch_of_views_is_what_the_loader_would_collate(folder: Path, tmp_path: Path) -> None:
+    photos = of_folder(folder, tmp_path).train_dataloader().dataset
+    assert isinstance(photos, PhotoDataset)
+    keys = [(3, 7), (0, None), (5, 1)]
+    (images, labels), (expected, theirs) = (
+        photos.views(keys),
+        collate([photos[key] for key in keys]),
+    )
+    assert torch.equal(images, expected)
+    assert images.stride() == expected.stride()
+    assert labels.tolist() == theirs.tolist()
+
+
+def test_a_gpu_keeps_worker_processes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads would take Python's lock from the loop that starts its kernels."""
+    monkeypatch.setattr(base, "computes_on_cpu", lambda trainer: False)
+    data = of_folder(folder, tmp_path)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert isinstance(loader, ResumableLoader)
+        assert loader.fetch is None
+    data = of_folder(folder, tmp_path, augment_on="device")
+    train_loader, val_loader = data.train_dataloader(), data.val_dataloader()
+    assert isinstance(train_loader, ResumableLoader)
+    assert isinstance(val_loader, ResumableLoader)
+    assert train_loader.fetch is not None
+    assert val_loader.fetch is None
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
+@pytest.mark.parametrize("place", ["cpu", "device"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_overfitting_on_some_batches(
+    folder: Path, tmp_path: Path, place: str, workers: int
+) -> None:
+    """Lightning takes a sampler of its own there, which knows no seeds of views."""
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
+             "data.cache=ram", f"data.augment_on={place}", f"data.num_workers={workers}",
+             "trainer.overfit_batches=1"]  # fmt: skip
+    assert "train/loss" in train.run(configuration(tmp_path / "run", *every))
+
+
+def test_a_verb_that_draws_no_views_takes_the_setting(folder: Path, tmp_path: Path) -> None:
+    every = [f"data.root={folder}", "data.cache=ram", "data.augment_on=device"]
+    cfg = configuration(tmp_path, *SMALL, *every)
+    images, _ = next(iter(subject_of(cfg, backbone_of(cfg)).data.train_dataloader()))
+    assert images.dtype == torch.uint8
+    assert images.ndim == 4
+
+
+def test_pictures_that_do_not_fit_are_not_cut_on_the_device(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(pictures, "SHARE", 1e-12)
+    data = of_folder(folder, tmp_path, augment_on="device", num_workers=0)
+    images, _ = next(iter(data.train_dataloader()))
+    assert images.shape == (8, 3, 16, 16)
+    assert "data.augment_on=device: no pictures are kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])

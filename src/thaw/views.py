@@ -20,7 +20,8 @@ class CropAndFlip(nn.Module):
     """A random-resized crop (He et al., arXiv:1512.03385, section 3.4), mirrored by chance.
 
     Drawn from the distributions of torchvision's RandomResizedCrop and RandomHorizontalFlip, and
-    resized as there, to the bit.
+    resized as there, to the bit; but mirrored before, so that nearest takes the other of two pixels
+    as near.
 
     Args:
         size: side of the square that comes out, pixels.

@@ -37,7 +37,8 @@ class PhotoDataModule(LightningDataModule):
     cache_dir:        folder for everything generated
     batch_size:       images per device and step
     num_workers:      per device: processes that decode, or threads that cut cached pictures where
-                      the network is on the CPU too; None: chosen for the machine
+                      the network is on the CPU or augment_on is "device"; None: chosen for the
+                      machine
     val_fraction:     fraction (0-1) of the training photos held out for validation, class by
                       class; 0: none; None: the source's own validation photos, else 0.2
     folds:            number of parts that the training photos, with the source's own validation
@@ -48,7 +49,7 @@ class PhotoDataModule(LightningDataModule):
     cache:            "ram" or "disk": decode each training and validation photo once and keep it
                       as small as evaluation needs it; training views are then cut from that. In
                       "ram" each process has its own, "disk" is shared and there in the next run
-    augment_on:       "cpu", or "device": crops and flips of cached pictures are resized there
+    augment_on:       "cpu", or "device": crops of cached pictures are resized and flipped there
     seed:             of the draws (validation, few-shot) and of order and views in training
     train_transform, eval_transform:  uint8 (3, H, W) -> uint8 (3, H', W'); needed by the loaders
     shrink:           the same, to what the cache keeps; needed by it
@@ -85,7 +86,7 @@ class PhotoDataModule(LightningDataModule):
         batch, workers, few = self.batch_size, self.num_workers, self.train_per_class
         check("batch_size", batch, is_whole(batch, 1), "1 or more images per device")
         allowed = workers is None or is_whole(workers, 0)
-        check("num_workers", workers, allowed, "0 or more processes, or null for what suits")
+        check("num_workers", workers, allowed, "0 or more workers, or null for what suits")
         fraction = self.val_fraction
         allowed = fraction is None or is_share(fraction)
         rule = "a fraction from 0 (no validation) to below 1, or null for the source's own choice"
@@ -224,18 +225,24 @@ class PhotoDataModule(LightningDataModule):
     def _crop_on_device(self) -> CropAndFlip:
         """The training view, which is finished on the device."""
         crop = self.train_transform
-        if not isinstance(crop, CropAndFlip) or crop.mode not in MODES:
+        if not isinstance(crop, CropAndFlip):
             raise ConfigError(
                 "data.augment_on=device: allowed with an augment of a random crop and perhaps a "
-                f"flip alone, resized by {' or '.join(MODES)} interpolation; set "
-                "data.augment_on=cpu, or augment=default"
+                "flip alone; set data.augment_on=cpu, or augment=default"
+            )
+        if crop.mode not in MODES:
+            raise ConfigError(
+                f"data.augment_on=device: allowed with {' or '.join(MODES)} interpolation, and "
+                f"this backbone's is {crop.mode}; set data.augment_on=cpu"
             )
         return crop
 
     def _fetch(self, dataset: PhotoDataset, *, train: bool, on_cpu: bool) -> Fetch | None:
         """What makes a batch of the dataset in threads; None: worker processes do."""
-        if dataset.suits_threads and train and self.augment_on == "device":
-            return dataset.crops
+        if train and self.augment_on == "device":
+            if dataset.suits_threads:
+                return dataset.crops
+            print("data.augment_on=device: no pictures are kept, so views are made on the CPU")
         return dataset.views if dataset.suits_threads and on_cpu else None
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -1,6 +1,6 @@
-"""Random-resized crops of a whole batch at once, where the network computes.
+"""Crops of a whole batch resized at once, where the network computes.
 
-The crops' bytes go to the device as they are; there each is resized, and mirrored, by two products
+Their bytes go to the device as they were cut; there each is resized, and mirrored, by two products
 with matrices that hold the weights of torch's antialiased resize. So the host only copies.
 """
 
@@ -45,19 +45,22 @@ def resize(crops: Crops, size: int, mode: str, dtype: torch.dtype | None = None)
     """Each crop at size x size pixels: uint8 (N, 3, size, size), where the crops are.
 
     As torch's `interpolate(antialias=True)` on uint8, to one step of brightness: that one rounds
-    its weights, and once more between the two directions.
+    its weights, and once more between the two directions. The box, and with it the order of the
+    sums, is the batch's: in another batch a crop may come out a step brighter or darker.
 
     Args:
         crops: N of them.
         size: pixels.
         mode: "bilinear" or "bicubic".
+        dtype: of the products; None: float16 on a GPU, whose 11 bits hold bytes, else float32.
     """
-    dtype = torch.float16
+    dtype = dtype or (torch.float16 if crops.pixels.is_cuda else torch.float32)
     height, width = crops.pixels.shape[1:3]
     rows = _weights(crops.sizes[:, 0], height, size, mode)  # N S H
     columns = _weights(crops.sizes[:, 1], width, size, mode)  # N S W
     columns = torch.where(crops.flips[:, None, None], columns.flip(1), columns)
-    planes = crops.pixels.permute(0, 3, 1, 2).to(dtype)  # N 3 H W; what no weight touches is junk
+    planes = crops.pixels.permute(0, 3, 1, 2)  # N 3 H W; what no weight touches is junk
+    planes = planes.to(dtype, memory_format=torch.contiguous_format)  # as products want them
     tall = (planes @ columns.to(dtype)[:, None].mT).clamp_(0, 255)  # N 3 H S; it clips here too
     found = (rows.to(dtype)[:, None] @ tall).clamp_(0, 255)  # N 3 S S
     return found.round_().to(torch.uint8)

@@ -58,7 +58,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         The view seed alone decides what a random transform does, so pictures are the same with
         any number of workers and after a resume.
         """
-        index, view_seed = key if isinstance(key, tuple) else (key, 0)
+        index, view_seed = _parts(key)
         label = self.photos.labels[index]
         image = self._picture(index)
         if view_seed is None or not self.draws:
@@ -71,7 +71,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
             torch.default_generator.manual_seed(view_seed)
             return self.transform(image), label
 
-    def views(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+    def views(self, keys: Sequence[Key | int]) -> tuple[Tensor, Tensor]:
         """Views (N, 3, H, W) and labels (N,) of N keys.
 
         As `collate` makes them, but each is copied while the processor's cache still holds it.
@@ -81,22 +81,31 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         batch = first.new_empty(len(keys), *first.shape[1:], len(first)).permute(0, 3, 1, 2)
         for place, view in zip(batch, chain([first], views), strict=True):
             place.copy_(view)
-        return batch, torch.tensor([self.photos.labels[index] for index, _ in keys])
+        return batch, self._labels(keys)
 
-    def crops(self, keys: Sequence[Key]) -> tuple[Crops, Tensor]:
+    def crops(self, keys: Sequence[Key | int]) -> tuple[Crops, Tensor]:
         """The views of N keys before `crops.resize`, and labels (N,)."""
         assert self.crop is not None
         found: list[tuple[Tensor, bool]] = []
-        for index, view_seed in keys:
+        for index, view_seed in map(_parts, keys):
             picture = self._picture(index)
             if view_seed is None:  # as large as it shall be: resizing leaves it as it is
                 found.append((self.plain(picture), False))
             else:
                 found.append(self.crop.cut(picture, view_seed))
-        return gather(found), torch.tensor([self.photos.labels[index] for index, _ in keys])
+        return gather(found), self._labels(keys)
+
+    def _labels(self, keys: Sequence[Key | int]) -> Tensor:
+        return torch.tensor([self.photos.labels[index] for index, _ in map(_parts, keys)])
 
     def _picture(self, index: int) -> Tensor:
         """uint8 (3, H, W)."""
         if self.pictures is not None:
             return self.pictures[index]
         return decode(self.photos.paths[index])
+
+
+def _parts(key: Key | int) -> Key:
+    """Of a bare index too, which Lightning's `overfit_batches` asks for: its sampler knows no
+    seeds."""
+    return key if isinstance(key, tuple) else (key, 0)

@@ -126,8 +126,7 @@ class ResumableLoader(DataLoader):
         elif self.num_workers == 0:
             yield from map(self.fetch, self._keys())
         else:
-            ahead = self.num_workers * (self.prefetch_factor or 1)
-            yield from in_threads(self.fetch, self._keys(), self.num_workers, ahead)
+            yield from in_threads(self.fetch, self._keys(), self.num_workers)
 
     def _keys(self) -> Iterator[list[Key]]:
         """Of each batch."""
@@ -141,24 +140,22 @@ class ResumableLoader(DataLoader):
         """Takes back what `state_dict` gave."""
 
 
-def in_threads(
-    fetch: Fetch, batches: Iterable[list[Key]], number: int, ahead: int
-) -> Iterator[Any]:
-    """fetch(keys) of each batch of keys, in order.
+def in_threads(fetch: Fetch, batches: Iterable[list[Key]], number: int) -> Iterator[Any]:
+    """fetch(keys) of each batch of keys, in order; some are begun before they are asked for.
 
     Args:
         fetch: worth threads where most of it is torch's, which lets go of Python's lock.
         batches: of keys.
         number: of threads.
-        ahead: batches that are begun before they are asked for.
     """
-    # One thread each for tensors, as in worker processes: torch keeps that number by thread.
+    # One thread each for tensors, as in worker processes. torch keeps that number by thread; only
+    # those that start later begin with it too.
     pool = ThreadPoolExecutor(number, "views", lambda: torch.set_num_threads(1))
     begun: deque[Future[Any]] = deque()
     try:
         for keys in batches:
             begun.append(pool.submit(fetch, keys))
-            if len(begun) > ahead:
+            if len(begun) > number + 2:  # one for each thread, and two in store
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
@@ -195,7 +192,7 @@ def make_loader(
         dataset: indexed by the keys of `PhotoSampler`.
         labels: of the dataset's photos, in order.
         batch_size: images per device.
-        num_workers: processes that decode; 0 decodes in this one.
+        num_workers: processes, or threads, that prepare batches; 0: the loop does.
         fetch: makes a batch, in threads; None: worker processes do.
         train, seed, balanced, rank, world_size: see `PhotoSampler`.
     """

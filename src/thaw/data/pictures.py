@@ -1,7 +1,7 @@
 """Decoded pictures at the size they are needed in, kept in memory or on disk.
 
-Decoding a photo of 500 x 375 takes some 1.3 ms, cutting a view from a small picture a third of
-that; from the second epoch on nothing is decoded.
+Decoding a photo of 500 x 375 takes some 1.3 ms, cutting a view of 224 pixels from a small picture
+0.2 to 0.3; from the second epoch on nothing is decoded.
 """
 
 import shutil
