@@ -76,27 +76,29 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
 
         As `collate` makes them, but each is copied while the processor's cache still holds it.
         """
-        views = (self[key][0] for key in keys)
-        first = next(views)
-        batch = first.new_empty(len(keys), *first.shape[1:], len(first)).permute(0, 3, 1, 2)
-        for place, view in zip(batch, chain([first], views), strict=True):
+        pairs = map(self.__getitem__, keys)
+        first = next(pairs)
+        channels, height, width = first[0].shape
+        batch = first[0].new_empty(len(keys), height, width, channels).permute(0, 3, 1, 2)
+        labels = []
+        for place, (view, label) in zip(batch, chain([first], pairs), strict=True):
             place.copy_(view)
-        return batch, self._labels(keys)
+            labels.append(label)
+        return batch, torch.tensor(labels)
 
     def crops(self, keys: Sequence[Key | int]) -> tuple[Crops, Tensor]:
         """The views of N keys before `crops.resize`, and labels (N,)."""
         assert self.crop is not None
         found: list[tuple[Tensor, bool]] = []
+        labels = []
         for index, view_seed in map(_parts, keys):
+            labels.append(self.photos.labels[index])
             picture = self._picture(index)
             if view_seed is None:  # as large as it shall be: resizing leaves it as it is
                 found.append((self.plain(picture), False))
             else:
                 found.append(self.crop.cut(picture, view_seed))
-        return gather(found), self._labels(keys)
-
-    def _labels(self, keys: Sequence[Key | int]) -> Tensor:
-        return torch.tensor([self.photos.labels[index] for index, _ in map(_parts, keys)])
+        return gather(found), torch.tensor(labels)
 
     def _picture(self, index: int) -> Tensor:
         """uint8 (3, H, W)."""
