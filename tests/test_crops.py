@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms import InterpolationMode
 
-from thaw.data.crops import gather, resize
+from thaw.data.crops import finished_on_device, gather, resize
+from thaw.errors import ConfigError
+from thaw.views import CropAndFlip
 
 
 def crops(number: int) -> list[tuple[Tensor, bool]]:
@@ -36,6 +39,12 @@ def test_they_are_torchs_to_one_step_of_brightness(
         expected = interpolate(crop[None], (40, 40), mode=mode, antialias=True)[0]
         expected = expected.flip(-1) if flip else expected
         assert (view.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_view_that_torch_resizes_without_weights_is_refused() -> None:
+    view = CropAndFlip(32, scale=(0.35, 1), flip=0.5, interpolation=InterpolationMode.NEAREST)
+    with pytest.raises(ConfigError, match=r"data\.augment_on=device: .*bicubic.* is nearest"):
+        finished_on_device(view)
 
 
 def test_sums_are_exact_on_a_cpu() -> None:

@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from thaw.data.checks import check, check_folds, is_share, is_whole
-from thaw.data.crops import MODES, Crops, resize
+from thaw.data.crops import Crops, finished_on_device, resize
 from thaw.data.dataset import PhotoDataset, Transform
 from thaw.data.draw import draw, draw_fold, draw_per_class
 from thaw.data.loading import Fetch, make_loader
@@ -20,7 +20,6 @@ from thaw.data.photos import Photos, Splits
 from thaw.data.pictures import Pictures, Where, keep
 from thaw.data.workers import choose_workers, computes_on_cpu
 from thaw.errors import ConfigError
-from thaw.views import CropAndFlip
 
 # Held out when the source has no validation photos and data.val_fraction is not given.
 # 0.2 is what fast.ai reports on; with 10 photos a class it leaves 8 to train on and 2 to check.
@@ -196,7 +195,7 @@ class PhotoDataModule(LightningDataModule):
             key = "train_transform" if train else "eval_transform"
             raise ConfigError(f"{self.name}: {key} is None; give it before asking for a loader.")
         if train and self.augment_on == "device":
-            self._crop_on_device()  # before photos are decoded for nothing
+            finished_on_device(transform)  # refuses before photos are decoded for nothing
         trainer = self.trainer
         on_cpu = computes_on_cpu(trainer)
         workers = self.num_workers
@@ -222,21 +221,6 @@ class PhotoDataModule(LightningDataModule):
             loader.consumed = lambda: progress.current.ready
         return loader
 
-    def _crop_on_device(self) -> CropAndFlip:
-        """The training view, which is finished on the device."""
-        crop = self.train_transform
-        if not isinstance(crop, CropAndFlip):
-            raise ConfigError(
-                "data.augment_on=device: allowed with an augment of a random crop and perhaps a "
-                "flip alone; set data.augment_on=cpu, or augment=default"
-            )
-        if crop.mode not in MODES:
-            raise ConfigError(
-                f"data.augment_on=device: allowed with {' or '.join(MODES)} interpolation, and "
-                f"this backbone's is {crop.mode}; set data.augment_on=cpu"
-            )
-        return crop
-
     def _fetch(self, dataset: PhotoDataset, *, train: bool, on_cpu: bool) -> Fetch | None:
         """What makes a batch of the dataset in threads; None: worker processes do."""
         if train and self.augment_on == "device":
@@ -249,5 +233,5 @@ class PhotoDataModule(LightningDataModule):
         """Crops and labels -> views (N, 3, size, size) and labels; other batches as they are."""
         if not (isinstance(batch, list | tuple) and isinstance(batch[0], Crops)):
             return batch
-        crop = self._crop_on_device()
+        crop = finished_on_device(self.train_transform)
         return resize(batch[0], crop.size, crop.mode), batch[1]

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from thaw.errors import ConfigError
+from thaw.views import CropAndFlip
+
 MODES = ("bilinear", "bicubic")
 
 
@@ -24,6 +27,25 @@ class Crops(NamedTuple):
     pixels: Tensor
     sizes: Tensor
     flips: Tensor
+
+
+def finished_on_device(transform: object) -> CropAndFlip:
+    """The training view that `resize` can finish.
+
+    Raises:
+        ConfigError: the transform does more, or resizes otherwise.
+    """
+    if not isinstance(transform, CropAndFlip):
+        raise ConfigError(
+            "data.augment_on=device: allowed with an augment of a random crop and perhaps a "
+            "flip alone; set data.augment_on=cpu, or augment=default"
+        )
+    if transform.mode not in MODES:
+        raise ConfigError(
+            f"data.augment_on=device: allowed with {' or '.join(MODES)} interpolation, and "
+            f"this backbone's is {transform.mode}; set data.augment_on=cpu"
+        )
+    return transform
 
 
 def gather(crops: Sequence[tuple[Tensor, bool]]) -> Crops:

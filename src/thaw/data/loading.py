@@ -148,8 +148,8 @@ def in_threads(fetch: Fetch, batches: Iterable[list[Key]], number: int) -> Itera
         batches: of keys.
         number: of threads.
     """
-    # One thread each for tensors, as in worker processes. torch keeps that number by thread; only
-    # those that start later begin with it too.
+    # One thread each for tensors, as in worker processes. torch keeps that number by thread (one
+    # that is started later begins with the last that was set).
     pool = ThreadPoolExecutor(number, "views", lambda: torch.set_num_threads(1))
     begun: deque[Future[Any]] = deque()
     try:
