@@ -35,7 +35,7 @@ def freeze_unfreeze(
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
     rates: Rates | None = None,
-    batchnorm: BatchNormMode = "train",
+    batchnorm: BatchNormMode = "eval",
     unfreeze_on_plateau: Plateau = NEVER,
     cache_features: When = "auto",
     views: int | None = None,
@@ -102,7 +102,7 @@ def full(
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
     rates: Rates | None = None,
-    batchnorm: BatchNormMode = "train",
+    batchnorm: BatchNormMode = "eval",
 ) -> Plan:
     """Train everything from the first epoch."""
     chosen = layer_rates(
@@ -133,7 +133,7 @@ def partial(
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
     rates: Rates | None = None,
-    batchnorm: BatchNormMode = "train",
+    batchnorm: BatchNormMode = "eval",
     unfreeze_on_plateau: Plateau = NEVER,
     cache_features: When = "auto",
     views: int | None = None,
@@ -170,7 +170,7 @@ def gradual(
     lr_decay: float | None = None,
     min_lr_ratio: float | None = None,
     rates: Rates | None = None,
-    batchnorm: BatchNormMode = "train",
+    batchnorm: BatchNormMode = "eval",
     unfreeze_on_plateau: Plateau = NEVER,
     cache_features: When = "auto",
     views: int | None = None,

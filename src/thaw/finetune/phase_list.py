@@ -23,7 +23,7 @@ class PhaseItem(PhaseSettings):
         start: epoch, from 0.
         groups: what trains besides the head, as `top` of `partial`; 0: nothing, 1.0: all.
         lr_decay, min_lr_ratio, rates: layer-wise rates, where more than the head trains.
-        batchnorm: None: "train", and "eval" where the head alone trains.
+        batchnorm: None: "eval".
         plateau: {"patience": 2, "min_delta": 0.0} ends the phase early, see `Plateau`.
     """
 
@@ -89,7 +89,7 @@ def phases(
             Phase(
                 item.name or f"phase {number}", item.start, end,
                 {name: rate for name, rate in rates.items() if name in names},
-                PhaseSettings(**shared), item.batchnorm or ("eval" if names == {HEAD} else "train"),
+                PhaseSettings(**shared), item.batchnorm or "eval",
                 plateau, key=key,
             )
         )  # fmt: skip
