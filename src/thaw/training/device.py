@@ -1,4 +1,4 @@
-"""What suits the device."""
+"""Settings of the trainer and the optimiser that depend on the device."""
 
 import ctypes
 import platform
@@ -39,10 +39,10 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             "use trainer=cpu, or trainer=default, which takes what there is"
         )
     strategy = trainer.get("strategy", "auto")
-    if isinstance(strategy, str) and strategy != "auto" and not strategy.startswith("ddp"):
+    if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
         raise ConfigError(
-            f"trainer.strategy={strategy}: thaw unfreezes under auto (one device) and ddp, "
-            "ddp_spawn, ddp_fork, where that is proven right; use trainer=default or trainer=ddp"
+            f"trainer.strategy={strategy}: allowed are auto (one device) and ddp, under which the "
+            "unfreezing is proven right; use trainer=default or trainer=ddp"
         )
 
 
