@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
@@ -61,3 +62,19 @@ def configuration(output: Path, *overrides: str) -> DictConfig:
 def command(*arguments: str) -> list[str]:
     """The command line of a run in a process of its own."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def run_small(photos: Path, output: Path, *overrides: str) -> dict[str, Any]:
+    """Runs train.py in this process: two frozen and two unfrozen epochs of six steps.
+
+    Args:
+        photos: of `draw_photos`.
+        output: the run's folder.
+        overrides: further settings; those of finetune replace the two and two epochs.
+    """
+    import train
+
+    words = [*SMALL, f"data.root={photos}", *overrides]
+    if not any(word.startswith(("finetune=", "finetune.unfreeze")) for word in overrides):
+        words += TWO_AND_TWO
+    return train.run(configuration(output, *words))
