@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import thaw
+from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.compare.curves import draw_curves
+from thaw.curves import draw_curves
 from thaw.store import write_json
 from thaw.training.progress import Record
 
@@ -43,10 +44,13 @@ def make_results(
     phases = [
         {
             "name": phase.name,
+            "start_epoch": phase.start + 1,
             "epochs": int(done["epochs"]),
             "seconds": round(done["seconds"], 3),
             "images": int(done["images"]),
             "images_per_second": round(done["images"] / done["seconds"], 1),
+            "trains": [group for group in record.plan.groups if group in phase.rates],
+            "frozen": set(phase.rates) <= {HEAD},
         }
         for phase in record.plan.phases
         if (done := record.phases.get(phase.name))

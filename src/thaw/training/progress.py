@@ -23,7 +23,7 @@ class Record(pl.Callback):
     """Metrics of every epoch and seconds of every phase, for results.json and the curves.
 
     Attributes:
-        history: one dict an epoch: epoch, phase and all logged metrics.
+        history: one dict an epoch: epoch (from 1), phase and all logged metrics.
         phases: name -> {"epochs", "seconds", "images"}; seconds include validation and the
             features that are computed, images are those of all batches, as photos or features.
         pruned: why a sweep ended the run before its time; None: it did not.
@@ -79,7 +79,7 @@ class Record(pl.Callback):
                 for name, value in metrics.items()
                 if not name.startswith("train/") or name == "train/loss"
             }
-        self.history.append({"epoch": trainer.current_epoch, "phase": phase.name, **metrics})
+        self.history.append({"epoch": trainer.current_epoch + 1, "phase": phase.name, **metrics})
 
     def metrics_of(self, checkpoint: str | Path | None) -> dict[str, float]:
         """Training and validation metrics of the epoch a checkpoint was saved after.
@@ -90,7 +90,7 @@ class Record(pl.Callback):
             return {}
         epoch = self.history[-1]["epoch"]
         if checkpoint is not None:
-            epoch = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]
+            epoch = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"] + 1
         row = next(row for row in self.history if row["epoch"] == epoch)
         return {name: value for name, value in row.items() if name not in ("epoch", "phase")}
 
