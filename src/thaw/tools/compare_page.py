@@ -9,7 +9,7 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thaw.curves import History, draw_mean, finish_panel, values_by_epoch
+from thaw.curves import draw_mean, finish_panel, values_by_epoch
 from thaw.tools.compare_groups import Comparison, Group
 from thaw.tools.compare_tables import (
     Rows,
@@ -45,9 +45,7 @@ def html_page(comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
         comparisons: One for each set of photos.
         notes: How to read the tables.
     """
-    runs = sum(len(each.runs) for each in comparisons)
-    groups = sum(len(each.groups) for each in comparisons)
-    parts = [f"<h1>{runs} run(s) in {groups} group(s)</h1>"]
+    parts = [f"<h1>Comparison of {sum(len(each.runs) for each in comparisons)} runs</h1>"]
     for each in comparisons:
         parts += [
             f"<h2>{escape(each.photos or 'Scores')}</h2>",
@@ -76,8 +74,9 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
     metrics = ("loss", "acc" if comparison.metric == "loss" else comparison.metric)
     for axes, metric in zip(panels, metrics, strict=True):
         for place, group in enumerate(groups):
-            draw_mean(axes, _histories(group), f"val/{metric}", f"{MARKS[place % 5]}-",
-                      f"C{place}", _wrapped(group.name, 55))  # fmt: skip
+            histories = [run.history for run in group.runs]
+            look = f"{MARKS[place % 5]}-", f"C{place}", _wrapped(group.name, 55)
+            draw_mean(axes, histories, f"val/{metric}", *look)
         finish_panel(axes, f"validation {TITLES[metric]}", sorted(starts))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
@@ -129,11 +128,7 @@ def best_values(group: Group, metric: str, *, frozen: bool) -> list[float]:
 
 
 def _with_history(comparison: Comparison) -> list[Group]:
-    return [group for group in comparison.groups if _histories(group)][:MOST]
-
-
-def _histories(group: Group) -> list[History]:
-    return [run.history for run in group.runs if run.history]
+    return [group for group in comparison.groups if any(run.history for run in group.runs)][:MOST]
 
 
 def _wrapped(name: str, width: int) -> str:

@@ -104,24 +104,15 @@ def find_runs(folders: Iterable[str]) -> list[Path]:
         folder = Path(word).expanduser().resolve()
         if not folder.is_dir():
             raise ConfigError(f"{word}: there is no such folder; give folders of runs or sweeps")
-        inside = list(_runs_in(folder))
+        inside = sorted(file.parent.parent for file in folder.rglob(".hydra/config.yaml"))
         if not inside:
             raise ConfigError(
-                f"{word}: there is no run in it (looked for .hydra/config.yaml and results.json in "
-                "all folders below); give folders like logs/train/runs/2026-01-31_12-00-00 or "
+                f"{word}: there is no run in it (no .hydra/config.yaml in any folder below); give "
+                "folders like logs/train/runs/2026-01-31_12-00-00 or "
                 "logs/train/multiruns/2026-01-31_12-00-00"
             )
         runs.update(dict.fromkeys(inside))
     return list(runs)
-
-
-def _runs_in(folder: Path) -> Iterator[Path]:
-    if (folder / ".hydra" / "config.yaml").is_file() or (folder / "results.json").is_file():
-        yield folder
-        return
-    for inside in sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name)):
-        if inside.is_dir() and not inside.is_symlink() and not inside.name.startswith("."):
-            yield from _runs_in(inside)
 
 
 def read_run(folder: Path) -> Run | str:
