@@ -226,6 +226,8 @@ def test_only_runs_without_results(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_cells(tmp_path: Path) -> None:
     assert difference_cell(Difference(3, 0.1, 0.05, 0.15)) == "+0.1000 [+0.0500, +0.1500] *"
     assert difference_cell(Difference(3, -0.1, -0.3, 0.1)) == "-0.1000 [-0.3000, +0.1000]"
+    assert difference_cell(Difference(3, 0.1, -0.1, 0.3)) == "+0.1000 [-0.1000, +0.3000]"
+    assert difference_cell(Difference(3, -0.2, -0.3, -0.1)) == "-0.2000 [-0.3000, -0.1000] *"
     assert difference_cell(Difference(0)) == "no common seed"
     assert (spread_cell([]), spread_cell([0.5]), spread_cell([0.1, 0.3])) == (
         "none", "0.5000", "0.2000 ± 0.1414",
