@@ -83,9 +83,7 @@ def test_the_file_tree_is_the_file_tree() -> None:
         assert (ROOT / top).exists(), top
 
 
-@pytest.mark.parametrize(
-    "room", ["backbones", "finetune", "features", "training", "jobs", "compare"]
-)
+@pytest.mark.parametrize("room", ["backbones", "finetune", "features", "training", "jobs"])
 def test_a_room_lists_its_modules(room: str) -> None:
     folder = ROOT / "src" / "thaw" / room
     named = set(re.findall(r"^ *(\w+\.py) ", (folder / "__init__.py").read_text(), re.MULTILINE))

@@ -51,8 +51,9 @@ def test_results(mode: str) -> None:
     assert results["trainable_parameters"] == (head if mode == "feature_extraction" else every)
     # a phase that was not reached is not there
     assert results["phases"] == [
-        {"name": "frozen", "epochs": 2, "seconds": 0.5, "images": 100, "images_per_second": 200.0}
-    ]
+        {"name": "frozen", "start_epoch": 1, "epochs": 2, "seconds": 0.5, "images": 100,
+         "images_per_second": 200.0, "trains": ["head"], "frozen": True}
+    ]  # fmt: skip
     assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
     assert json.loads(json.dumps(results)) == results
 
