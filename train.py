@@ -39,11 +39,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from thaw import report, transforms
-    from thaw.backbones.cut import cut
     from thaw.classifier import Classifier
     from thaw.features.caching import CacheFeatures
-    from thaw.features.head_fit import FitHead, plan_with_fit
-    from thaw.head import fit_of
     from thaw.training import device, metrics
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop
@@ -68,13 +65,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 2. Backbone: it owns the input spec, so it comes before the data
     backbone = config.build(cfg.backbone, "backbone")
-    if cfg.finetune.get("features_from") is not None:
-        if cfg.save_backbone:
-            raise ConfigError(
-                f"save_backbone={cfg.save_backbone}: finetune.features_from leaves no whole "
-                "body to save; leave one of the two out"
-            )
-        backbone = cut(backbone, cfg.finetune.features_from)
 
     # 3. Data
     data = config.build(
@@ -97,10 +87,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
-    plan = plan_with_fit(
-        plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
-        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=bool(cfg.data.get("balanced")),
-    )  # fmt: skip
     if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
         plan = replace(plan, cache=plan.cache.on_some_batches())
     plan.check(
@@ -143,7 +129,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     trainer: pl.Trainer = config.build(
         trainer_settings,
         "trainer",
-        callbacks=[ApplyPlan(notes), record, cache, FitHead(), *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )

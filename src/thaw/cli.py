@@ -17,7 +17,6 @@ from thaw import launch
 VERBS = {
     "models": "the backbones there are: size, compute, accuracy, licence",
     "rank": "which backbone suits your photos, before training any",
-    "advise": "which way of transfer suits your photos and backbone",
     "sweep": "what became of a sweep's jobs; run those that failed again",
     "compare": "runs beside each other: means over seeds, differences, pictures",
 }
