@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import torchvision.models
 from torch import nn
-from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
 from thaw.backbones import groups, tracing
 from thaw.backbones.groups import LayerGroup
 from thaw.backbones.parts import Granularity
-from thaw.backbones.pretrained import is_path, load_into, official_file, read_weights
+from thaw.backbones.pretrained import check_weights, load_into, official_file, read_weights
 from thaw.backbones.tracing import Make, Trace
 from thaw.errors import ConfigError, near
 
@@ -117,7 +116,8 @@ def torchvision_backbone(
             "`thaw models` lists them."
         )
     enum = torchvision.models.get_model_weights(name)
-    entry = _choose(name, weights, enum)
+    from_file = check_weights(weights, sorted({*enum.__members__, "DEFAULT"}))
+    entry = None if weights is None or from_file else enum[weights]
     # Random weights and weights from a file use the preprocessing of the default weights.
     preset = (entry or enum.DEFAULT).transforms()  # pyright: ignore[reportAttributeAccessIssue]
     spec = InputSpec(
@@ -235,16 +235,3 @@ def assemble(
         name, model, features, spec, layer_groups, licence, weights or "random", removed, builder,
         granularity,
     )  # fmt: skip
-
-
-def _choose(name: str, weights: str | None, enum: type[WeightsEnum]) -> WeightsEnum | None:
-    """Returns the enum entry that `weights` names; None for a path or for no weights."""
-    if weights is None or is_path(weights):
-        return None
-    if weights in enum.__members__:
-        return enum[weights]
-    names = sorted({*enum.__members__, "DEFAULT"})
-    raise ConfigError(
-        f"backbone.weights={weights}: {name} has {', '.join(names)}; or give a path "
-        f"(.pth, .pt, .ckpt, .safetensors), or null for random weights{near(weights, names)}"
-    )

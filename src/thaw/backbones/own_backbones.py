@@ -5,7 +5,7 @@ from torch import nn
 from thaw.backbones import cnn, tiny
 from thaw.backbones.backbone import Backbone, InputSpec, assemble, own_file
 from thaw.backbones.parts import Granularity
-from thaw.backbones.pretrained import is_path
+from thaw.backbones.pretrained import check_weights
 from thaw.errors import ConfigError
 
 
@@ -24,13 +24,7 @@ def tiny_backbone(
     Raises:
         ConfigError: The weights are none of these, or a file does not fit.
     """
-    if weights is not None and weights != "DEFAULT" and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: backbone=tiny has DEFAULT, a path (.pth, .ckpt, "
-            ".safetensors) or null"
-        )
-    own = tiny.INPUT
-    spec = InputSpec(own.size, own.resize, own.mean, own.std).at(image_size)
+    check_weights(weights, ["DEFAULT"])
     file, licence = own_file(weights)
     if weights == "DEFAULT":
         file, licence = lambda: tiny.WEIGHTS, "weights: MIT (thaw, generated pictures)"
@@ -38,6 +32,7 @@ def tiny_backbone(
     def make(size: int) -> nn.Module:
         return tiny.TinyResNet(num_classes=1)  # takes any size; the last layer is removed
 
+    spec = tiny.INPUT.at(image_size)
     return assemble("tiny", "tiny", make, spec, file, licence, weights, granularity)
 
 
@@ -56,11 +51,7 @@ def cnn_backbone(
     Raises:
         ConfigError: The weights are neither, a file does not fit, or the size is too small.
     """
-    if weights is not None and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: backbone=cnn has a path (.pth, .ckpt, .safetensors) or "
-            "null"
-        )
+    check_weights(weights, [])
     size = 128 if image_size is None else image_size
     if cnn.side_left(size) < 1:
         raise ConfigError(f"backbone.image_size={size}: backbone=cnn needs 22 or more pixels")

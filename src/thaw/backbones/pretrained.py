@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from thaw.download import fetch
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, near
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -22,9 +22,25 @@ PREFIXES = ("classifier.body.", "body.", "module.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def is_path(weights: str) -> bool:
-    """Returns whether a `backbone.weights` is the path of a file and not a name."""
-    return weights.endswith(SUFFIXES) or "/" in weights
+def check_weights(weights: str | None, names: Collection[str], hint: str = "") -> bool:
+    """Returns whether a `backbone.weights` is the path of a file.
+
+    Args:
+        weights: A name, a path or None.
+        names: The names that the backbone has.
+        hint: What else to tell whoever gives another name.
+
+    Raises:
+        ConfigError: It is neither None, nor a path, nor one of these names.
+    """
+    if weights is None or weights in names:
+        return False
+    if weights.endswith(SUFFIXES) or "/" in weights:
+        return True
+    raise ConfigError(
+        f"backbone.weights={weights}: allowed are {', '.join([*names, 'a path'])} "
+        f"({', '.join(SUFFIXES)}), or null for random weights{near(weights, names)}{hint}"
+    )
 
 
 def official_file(url: str) -> Path:

@@ -18,7 +18,7 @@ from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced, own_file, width
 from thaw.backbones.groups import LayerGroup
 from thaw.backbones.parts import Granularity, only_vectors
-from thaw.backbones.pretrained import as_float, differences, is_path, read_weights
+from thaw.backbones.pretrained import as_float, check_weights, differences, read_weights
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
 
@@ -48,7 +48,13 @@ def timm_backbone(
         DownloadError: The weights are not on this machine and cannot be fetched.
     """
     record = pretrained_cfg(name)
-    _check_weights(name, weights, record)
+    architecture = name.partition(".")[0]
+    check_weights(weights, ["DEFAULT"], f"; other weights are timm/{architecture}.TAG")
+    if weights == "DEFAULT" and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
+        raise ConfigError(
+            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
+            "random ones"
+        )
     spec = input_spec(record).at(image_size)
     full_name = f"timm/{name}"
     make = partial(create, name, record)
@@ -198,22 +204,8 @@ def _without_last_layer(model: Any) -> nn.Module:
     return model
 
 
-def _check_weights(name: str, weights: str | None, record: Record) -> None:
-    if weights is not None and weights != "DEFAULT" and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: a model of timm has DEFAULT, a path (.pth, .pt, .ckpt, "
-            ".safetensors) or null; other weights of it stand in the name: "
-            f"timm/{name.partition('.')[0]}.TAG"
-        )
-    if weights == "DEFAULT" and not any(record.get(k) for k in ("url", "hf_hub_id", "file")):
-        raise ConfigError(
-            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
-            "random ones"
-        )
-
-
 def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
-    """Builds the model with weights from a file: timm's, its authors' or a body saved by thaw.
+    """Builds the model with weights from a file: timm's, its authors' or a body trained by thaw.
 
     timm converts the names it knows, resizes position embeddings, and is strict. The last layer
     may have other classes or be missing, since it is replaced: then the random one stands in.
@@ -222,24 +214,24 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     state: dict[str, Tensor] = as_float(read_weights(file, own))
     heads = tuple(f"{layer}." for layer in _last_layers(record))
     last = {key: value for key, value in own.items() if key.startswith(heads)}
-    misfit = {key for key in last if key in state and state[key].shape != last[key].shape}
-    errors: list[Exception] = []
-    # The second attempt is for bodies. It cannot be the first: with a last layer of the model's own
-    # names, timm would take all names for its own and not convert them.
-    for names in (misfit, last):
-        source = {"state_dict": state | {key: last[key] for key in names}, "label_offset": 0}
-        options = {"pretrained": True, "pretrained_cfg_overlay": source}
-        try:
-            model: Any = create(name, record, size, options)
-        except Exception as error:  # whatever converting names that it does not know runs into
-            errors.append(error)
-        else:
-            model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
-            return model
-    reason = differences(own, state, heads) or str(errors[0]).partition("\n")[0]
-    raise ConfigError(
-        f"backbone.weights={file}: these are not weights of timm/{name} ({reason})"
-    ) from errors[0]
+    # With a last layer of the model's own names, timm would take all names for its own and not
+    # convert them, so a missing one is added only if they are.
+    is_body = own.keys() - last.keys() <= state.keys()
+    for key, value in last.items():
+        if state[key].shape != value.shape if key in state else is_body:
+            state[key] = value
+    overlay = {"state_dict": state, "label_offset": 0}
+    try:
+        model: Any = create(
+            name, record, size, {"pretrained": True, "pretrained_cfg_overlay": overlay}
+        )
+    except Exception as error:  # whatever converting names that it does not know runs into
+        reason = differences(own, state, heads) or str(error).partition("\n")[0]
+        raise ConfigError(
+            f"backbone.weights={file}: these are not weights of timm/{name} ({reason})"
+        ) from error
+    model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
+    return model
 
 
 def _not_fetched(name: str, record: Record, error: Exception) -> DownloadError:
