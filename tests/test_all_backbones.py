@@ -10,7 +10,7 @@ import torchvision.models
 from order import reads
 from torch import nn
 
-from thaw.backbones import catalogue, groups, tracing
+from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, torchvision_backbone
 from thaw.backbones.parts import Granularity
 
@@ -49,7 +49,6 @@ def test_the_last_layer_is_the_one_that_the_classes_size(backbone: Backbone) -> 
     left = {key for key, _ in backbone.body.named_parameters()}
     own = {key for key, _ in model.named_parameters()}
     assert left == own - auxiliary - sized
-    assert catalogue.last_of(model) == backbone.last_layer
 
 
 def test_groups_follow_the_real_order_of_execution(backbone: Backbone) -> None:

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import RegNet_Y_16GF_Weights, ResNet18_Weights, Swin_T_Weights
 
-from thaw.backbones import licences
 from thaw.backbones.backbone import torchvision_backbone
 from thaw.backbones.own_backbones import tiny_backbone
+from thaw.backbones.pretrained import read_weights
+from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 
 
@@ -50,6 +51,32 @@ def test_weights_inside_a_checkpoint(resnet_file: Path, tmp_path: Path) -> None:
     torch.save(wrapped, tmp_path / "checkpoint.pth")
     backbone = torchvision_backbone("resnet18", str(tmp_path / "checkpoint.pth"), 64)
     assert torch.equal(backbone.body.get_parameter("conv1.weight"), state["conv1.weight"])
+
+
+@pytest.mark.parametrize("kind", ["model folder", "checkpoint"])
+def test_weights_of_a_thaw_model(resnet_file: Path, tmp_path: Path, kind: str) -> None:
+    """The body of a model folder or of a run's checkpoint, without its head."""
+    state = torch.load(resnet_file, weights_only=True)
+    model = Classifier(torchvision_backbone("resnet18", str(resnet_file), 64), nn.Linear(512, 3))
+    if kind == "model folder":
+        file = tmp_path / "model.safetensors"
+        save_file(model.state_dict(), file)
+    else:
+        file = tmp_path / "best.ckpt"
+        named = {f"classifier.{name}": value for name, value in model.state_dict().items()}
+        torch.save({"epoch": 3, "state_dict": named, "record": {"a": [1.0]}}, file)
+    body = torchvision_backbone("resnet18", str(file), 64).body
+    assert all(torch.equal(value, state[name]) for name, value in body.state_dict().items())
+
+
+def test_a_models_own_body_is_no_prefix(tmp_path: Path) -> None:
+    """Some networks (TResNet) call a module of theirs "body", and another "head"."""
+    whole = {"body.conv.weight": torch.ones(1), "head.fc.weight": torch.ones(2)}
+    save_file(whole, tmp_path / "theirs.safetensors")
+    assert read_weights(tmp_path / "theirs.safetensors", whole).keys() == whole.keys()
+    trained = {"body.body.conv.weight": torch.ones(1), "head.weight": torch.ones(3)}
+    save_file(trained, tmp_path / "ours.safetensors")
+    assert list(read_weights(tmp_path / "ours.safetensors", whole)) == ["body.conv.weight"]
 
 
 def test_a_head_of_other_classes_is_dropped(tmp_path: Path) -> None:
@@ -111,7 +138,7 @@ def test_code_in_a_weight_file_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "--help"]),
+        ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "thaw models"]),
         ({"weights": "IMAGENET1K_V3"}, ["backbone.weights=IMAGENET1K_V3", "IMAGENET1K_V1", "null"]),
         ({"weights": "no/such.pth"}, ["backbone.weights=no/such.pth", "no such file"]),
         (  # a smallest size: 63
@@ -170,14 +197,17 @@ def test_another_size_gives_features(name: str) -> None:
     assert features.shape == (2, backbone.out_features)
 
 
-def test_the_licence_line() -> None:
-    """Declared by torchvision for SWAG's only; ImageNet's caution goes with each."""
-    swag = licences.of_torchvision(RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1)
-    assert "CC-BY-NC-4.0" in swag.line
-    assert swag.short == "CC-BY-NC-4.0, ImageNet"
-    plain = licences.of_torchvision(ResNet18_Weights.DEFAULT)
-    assert "no licence declared by torchvision" in plain.line
-    assert all("non-commercial research" in licence.line for licence in (swag, plain))
+def test_the_licence_line(monkeypatch: pytest.MonkeyPatch, resnet_file: Path) -> None:
+    """What the publisher declares: torchvision does so for SWAG's weights only."""
+    monkeypatch.setattr("thaw.backbones.backbone.official_file", lambda url: resnet_file)
+    declared = RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1.meta["license"]
+    assert declared == "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
+    line = "weights: no licence declared by torchvision"
+    assert torchvision_backbone("resnet18", image_size=64).licence == line
+    monkeypatch.setitem(ResNet18_Weights.DEFAULT.meta, "license", declared)
+    assert torchvision_backbone("resnet18", image_size=64).licence == f"weights: {declared}"
+    own = torchvision_backbone("resnet18", str(resnet_file), 64).licence
+    assert own == f"weights: your own file, {resnet_file}"
     assert torchvision_backbone("resnet18", None).licence == "weights: random"
     assert tiny_backbone().licence == "weights: MIT (thaw, generated pictures)"
 

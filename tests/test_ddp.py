@@ -168,7 +168,6 @@ def start(photos: Path, output: Path, *changes: str) -> Path:
     ("strategy", "cached"),
     [
         ("ddp", ["finetune.cache_features=true"]),  # of the single process the body runs each epoch
-        ("ddp", ["head.fit=ridge", "finetune.unfreeze_epoch=1"]),
         ("ddp_spawn", ["finetune.cache_features=false"]),
     ],
 )

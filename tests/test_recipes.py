@@ -23,7 +23,6 @@ from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Plan
-from thaw.head import fit_of
 from thaw.training.device import optimizer_settings
 from thaw.views import CropAndFlip
 
@@ -51,7 +50,6 @@ RECIPES = {
     "dogs_vs_cats_resnet18_features": Published(
         "resnet18", "dogs_vs_cats", 4, "SGD", {"frozen": 25}
     ),
-    "dogs_vs_cats_vgg16_svm": Published("vgg16", "dogs_vs_cats", 64, "AdamW", {"frozen": 1}),
     "pets_resnet34_features": Published("resnet34", "pets", 64, "Adam", {"frozen": 30}),
     "flowers102_vgg16_bn": Published(
         "vgg16_bn", "flowers102", 64, "Adam", {"frozen": 16, "unfrozen": 8}
@@ -63,7 +61,7 @@ RECIPES = {
         "resnet152", "flowers102", 64, "Adam", {"frozen": 16, "unfrozen": 8}
     ),
 }
-LARGE = {"dogs_vs_cats_resnet101_features", "dogs_vs_cats_vgg16_svm", "flowers102_vgg16_bn",
+LARGE = {"dogs_vs_cats_resnet101_features", "flowers102_vgg16_bn",
          "flowers102_resnet152"}  # fmt: skip
 
 
@@ -132,12 +130,11 @@ def test_what_was_published(name: str) -> None:
         assert phase.settings.warmup_epochs == 0
     assert cfg.task_name == name
     assert cfg.label_smoothing == 0
-    if name != "dogs_vs_cats_vgg16_svm":  # the optimiser as torch has it
-        assert cfg.trainer.gradient_clip_val is None
-        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
-        assert (optimizer.defaults.get("betas"), optimizer.defaults.get("eps")) in (
-            ((0.9, 0.999), 1e-8), (None, None),
-        )  # fmt: skip
+    assert cfg.trainer.gradient_clip_val is None  # the optimiser as torch has it
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
+    assert (optimizer.defaults.get("betas"), optimizer.defaults.get("eps")) in (
+        ((0.9, 0.999), 1e-8), (None, None),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -177,15 +174,6 @@ def test_resnet18_by_steps(kind: str) -> None:
     if kind == "features":
         assert rates(name, "layer4") == [0.0] * 25
     assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, False)
-
-
-def test_codes_of_vgg16() -> None:
-    model = built("dogs_vs_cats_vgg16_svm")[0]
-    assert fit_of(model.head) == "svm"
-    (last,) = (layer for layer in model.head.modules() if isinstance(layer, nn.Linear))
-    assert last.in_features == 4096
-    (phase,) = built("dogs_vs_cats_vgg16_svm")[1].phases
-    assert not phase.settings.augment
 
 
 def test_pets_on_a_plateau() -> None:
@@ -316,11 +304,3 @@ def test_it_runs(drawn: Path, tmp_path: Path, name: str) -> None:
     assert math.isfinite(results["val/loss"])
     assert 0 <= results["val/acc"] <= 1
     assert ("test/acc" in results) == (RECIPES[name].data != "flowers102")
-
-
-@pytest.mark.slow
-def test_softmax_regression_on_an_earlier_layer_of_vgg16(drawn: Path, tmp_path: Path) -> None:
-    results = run(drawn, tmp_path, "dogs_vs_cats_vgg16_svm", "head.fit=logistic",
-                  "finetune.features_from=features.24-28")  # fmt: skip
-    assert results["trainable_parameters"] == 2 * 512 + 2
-    assert results["parameters"] < 15_000_000  # the classifier's 119 million are gone

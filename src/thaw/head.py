@@ -1,7 +1,7 @@
-"""Heads: what turns the body's features (N, D) into class scores (N, K)."""
+"""Heads: the part of the model that turns the features (N, D) into class scores (N, K)."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
@@ -9,52 +9,29 @@ from thaw.errors import ConfigError
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 Norm = Literal["batch", "layer", "none"]
-Fit = Literal["sgd", "logistic", "lbfgs", "ridge", "svm"]
-
-
-class LinearHead(nn.Linear):
-    """A linear layer that says how it is to be learned on a frozen body, see `linear`."""
-
-    fit: Fit = "sgd"
 
 
 def linear(
-    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros",
-    fit: Fit = "sgd",
-) -> nn.Module:  # fmt: skip
-    """One linear layer.
+    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros"
+) -> nn.Module:
+    """Builds a head that is one linear layer.
 
     Args:
-        in_features, num_classes: D and K; thaw passes both.
-        dropout: probability 0-1 on the features.
-        init: of the weights. "zeros": every class equally likely at first, and no random draw in
-            the result (BiT, arXiv:1912.11370, section 3.3); "normal": std 0.01 (ImageNet recipes);
-            "kaiming_uniform": torch's own for nn.Linear. Biases start at 0 but for the last.
-        fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. The others
-            are solved at once on cached features, the regularisation chosen on validation, and
-            instead of the phase's epochs: "logistic" or, by its method, "lbfgs": logistic (softmax)
-            regression; "ridge": least squares; "svm": linear support vector machines. Scores of
-            the last two are no logits: one number, which makes the cross-entropy on validation
-            smallest, scales them, and loss and ece are of that.
+        in_features: D, the number of features. thaw passes it.
+        num_classes: K, the number of classes. thaw passes it.
+        dropout: Probability, 0-1, of dropping each feature during training.
+        init: How the weights start. "zeros": every class is equally likely at first, and no
+            random number enters the result (BiT, arXiv:1912.11370, section 3.3). "normal":
+            standard deviation 0.01, as in many ImageNet recipes. "kaiming_uniform": the default of
+            `nn.Linear`, for the biases as well; with the others the biases start at 0.
 
     Raises:
-        ConfigError: dropout out of range, or an unknown init or fit.
+        ConfigError: The dropout is out of range, or the init is unknown.
     """
     _check_dropout(dropout)
-    if fit not in get_args(Fit):
-        raise ConfigError(f"head.fit={fit}: allowed are {', '.join(get_args(Fit))}")
-    layer = LinearHead(in_features, num_classes)
-    layer.fit = fit
+    layer = nn.Linear(in_features, num_classes)
     _initialise(layer, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
-
-
-def fit_of(head: nn.Module) -> Fit:
-    """How a head is to be learned on a frozen body; "sgd" for those that do not say."""
-    for layer in head.modules():
-        if isinstance(layer, LinearHead):
-            return layer.fit
-    return "sgd"
 
 
 def mlp(
@@ -66,41 +43,45 @@ def mlp(
     norm: Norm = "batch",
     init: Init = "normal",
 ) -> nn.Module:
-    """Hidden layers of linear - norm - ReLU - dropout, then a linear layer.
+    """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 
     Args:
-        in_features, num_classes: D and K; thaw passes both.
-        hidden: width of each hidden layer, in features.
-        dropout: probability 0-1 after each hidden layer.
-        norm: after each hidden linear layer: "batch", "layer" or "none".
-        init: of the last layer, see `linear`. Hidden layers are Kaiming-normal for ReLU
-            (arXiv:1502.01852).
+        in_features: D, the number of features. thaw passes it.
+        num_classes: K, the number of classes. thaw passes it.
+        hidden: Width of each hidden layer, in features.
+        dropout: Probability, 0-1, of dropping each feature after every hidden layer.
+        norm: The norm after each hidden linear layer: "batch", "layer" or "none".
+        init: How the weights of the last layer start, see `linear`. The hidden layers start
+            Kaiming-normal for ReLU (arXiv:1502.01852).
 
     Raises:
-        ConfigError: no or non-positive hidden sizes, dropout out of range, unknown norm or init.
+        ConfigError: There is no hidden width or one below 1, the dropout is out of range, or the
+            norm or init is unknown.
     """
     _check_dropout(dropout)
-    if not hidden or any(width < 1 for width in hidden):
+    if isinstance(hidden, int) or not hidden or any(width < 1 for width in hidden):
+        shown = hidden if isinstance(hidden, int) else list(hidden)
         raise ConfigError(
-            f"head.hidden={list(hidden)}: give one positive width or more, or use head=linear"
+            f"head.hidden={shown}: allowed is a list of one positive width or more, like [512]; "
+            "for a head without hidden layers use head=linear"
         )
     norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
     if norm not in (*norms, "none"):
         raise ConfigError(f"head.norm={norm}: allowed are batch, layer, none")
     layers: list[nn.Module] = []
     width = in_features
-    for following in hidden:
-        layer = nn.Linear(width, following, bias=norm == "none")
+    for next_width in hidden:
+        layer = nn.Linear(width, next_width, bias=norm == "none")
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
         layers.append(layer)
         if norm != "none":
-            layers.append(norms[norm](following))
+            layers.append(norms[norm](next_width))
         layers.append(nn.ReLU(inplace=True))
         if dropout:
             layers.append(nn.Dropout(dropout))
-        width = following
+        width = next_width
     last = nn.Linear(width, num_classes)
     _initialise(last, init)
     return nn.Sequential(*layers, last)

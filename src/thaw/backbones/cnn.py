@@ -1,7 +1,7 @@
-"""The small convolutional net that texts on cats and dogs train from scratch.
+"""The small convolutional network that tutorials on cats and dogs train from scratch.
 
-Three convolutions and a hidden layer, no norms: the baseline that shows what transfer is worth. No
-weights come with it.
+Three convolutions and a hidden layer, without norms. It is the baseline that shows what transfer
+learning is worth. There are no weights for it.
 """
 
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ HIDDEN = 128  # features before the last layer
 class SmallCnn(nn.Module):
     """(N, 3, size, size) -> (N, num_classes): three times 3x3 convolution, ReLU, 2x2 max-pooling.
 
-    num_classes:  outputs of the last layer
-    size:         side of the pictures in pixels; the hidden layer has a weight for each place left
+    Args:
+        num_classes: Outputs of the last layer.
+        size: Side of the images in pixels. The hidden layer has weights for each place that the
+            convolutions leave.
     """
 
     def __init__(self, num_classes: int, size: int) -> None:
@@ -38,7 +40,7 @@ class SmallCnn(nn.Module):
 
 
 def side_left(size: int) -> int:
-    """Side of what the convolutions leave of a picture, in places; below 1 it is too small."""
+    """Returns the side, in places, that the convolutions leave of an image; below 1: too small."""
     for _ in WIDTHS:
         size = (size - 2) // 2  # a 3x3 convolution without padding takes 2, pooling half
     return size

@@ -1,9 +1,10 @@
 """Splits a body into ordered, named layer groups.
 
-Nothing here knows a model by name: the order of execution and the size of outputs (tracing.py) tell
-what is a stage, the module tree tells what belongs together (parts.py).
+Nothing here knows a model by name: the order of execution and the resolution of outputs
+(tracing.py) show what a stage is, the module tree shows what belongs together (parts.py).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,22 +12,23 @@ from itertools import chain
 from torch import nn
 
 from thaw.backbones.parts import Granularity, children, parts_of
-from thaw.backbones.tracing import Trace, with_holders
+from thaw.backbones.tracing import Trace, with_parents
 
-HEAD = "head"  # name of the last group of every model
+HEAD = "head"  # the name of every model's last group
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of the model that is frozen, unfrozen and given its rate as one.
+    """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
     Attributes:
-        name: as printed, logged and used in the configuration.
-        parameters: their names.
-        modules: names of the modules it is made of; everything below them belongs to it.
-        depth: place between the first (0) and the last (1) part that sees an image; 1 behind.
-        is_classifier: gives (N, D), so belongs to what the weights came with as a classifier of
-            several layers (VGG, AlexNet, MobileNetV3).
+        name: As printed, logged and used in the configuration.
+        parameters: Names of its parameters.
+        modules: Names of the modules it consists of; everything below them belongs to it.
+        depth: Its place among the parts that see an image, from 0 (first) to 1 (last). Parts
+            behind them have 1.
+        is_classifier: Whether it gives (N, D), so that it belongs to the classifier of several
+            layers that the weights came with (VGG, AlexNet, MobileNetV3).
     """
 
     name: str
@@ -39,28 +41,37 @@ class LayerGroup:
 def split(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """The body's layer groups, stem first.
+    """Splits a body into layer groups, stem first.
+
+    Parameters outside all parts (class token, position embedding) belong to the stem. Layers
+    without parameters outside all parts (dropout) belong to the group that runs before them. With
+    "stage" and "block", norms that stand alone join the part before them, because a learning rate
+    of their own would mean nothing.
 
     Args:
-        body: without its last layer.
-        seen: of the model as it was.
-        granularity: "stage": parts with outputs of one resolution (where there are fewer than
-            three, as in transformers, every block: layer-wise decay is used so on them, BEiT,
-            arXiv:2106.08254, section 3). "module": the model's own parts (ResNet: conv1, bn1,
-            layer1 to layer4). "block": residual, dense or transformer blocks. "layer": single
-            layers; an attention or a block with parameters of its own counts as one.
-
-    Parameters that stand beside all parts (class token, position embedding) belong to the stem;
-    layers without parameters that do (dropout) to the group that runs before them. With "stage" and
-    "block" norms that stand alone join the part before them: a rate of its own would mean nothing.
+        body: The model without its last layer.
+        seen: The trace of the whole model.
+        granularity: "stage": parts whose outputs have the same resolution. If there are fewer than
+            three, as in transformers, every block is a group, as layer-wise decay is used on them
+            (BEiT, arXiv:2106.08254, section 3). "module": the model's own children (ResNet:
+            conv1, bn1, layer1 to layer4). "block": residual, dense or transformer blocks. "layer":
+            single layers; an attention, or a block with parameters of its own, counts as one.
 
     Raises:
-        ConfigError: an unknown granularity.
+        ConfigError: The granularity is unknown.
     """
     parts = parts_of(body, seen, granularity)
-    owned = [_parameters(body, modules) for modules in parts]
-    taken = {name for names in owned for name in names}
-    owned[0] = tuple(name for name, _ in body.named_parameters() if name not in taken) + owned[0]
+    owned = [
+        tuple(
+            f"{module}.{name}"
+            for module in modules
+            for name, _ in body.get_submodule(module).named_parameters()
+        )
+        for modules in parts
+    ]
+    in_parts = {name for names in owned for name in names}
+    loose = tuple(name for name, _ in body.named_parameters() if name not in in_parts)
+    owned[0] = loose + owned[0]
     return gather(body, seen, parts, owned, every_layer=granularity == "layer")
 
 
@@ -72,17 +83,17 @@ def gather(
     *,
     every_layer: bool = False,
 ) -> tuple[LayerGroup, ...]:
-    """Layer groups of given modules and parameters, stem first.
+    """Makes layer groups of given modules and parameters, stem first.
 
     Args:
-        body: without its last layer.
-        seen: of the body, or of the model as it was.
-        parts: names of the modules that each group is made of.
-        owned: names of the parameters of each group: those of its modules, and loose ones.
-        every_layer: depths count all layers, not the groups.
+        body: The model without its last layer.
+        seen: The trace of the body or of the whole model.
+        parts: For each group the names of its modules.
+        owned: For each group the names of its parameters: those of its modules, and loose ones.
+        every_layer: Whether the depths count all layers instead of the groups.
 
     Raises:
-        ValueError: a parameter of the body that is in none or in several.
+        ValueError: A parameter of the body is in no group or in several.
     """
     flat = [all(len(seen.outputs.get(name, ())) == 2 for name in modules) for modules in parts]
     depths = _layer_depths(body, parts, seen) if every_layer else _depths(flat)
@@ -96,21 +107,17 @@ def gather(
     return groups
 
 
-def check_cover(groups: Iterable[LayerGroup], parameters: Iterable[str]) -> None:
-    """Every parameter in exactly one group, every name once.
+def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
+    """Checks that every parameter is in exactly one group and that all group names differ.
 
     Raises:
-        ValueError: lists the parameters that are in none or in several, or the doubled names.
+        ValueError: Lists the parameters in no group or in several, and the repeated group names.
     """
-    count = dict.fromkeys(parameters, 0)
-    names: list[str] = []
-    for group in groups:
-        names.append(group.name)
-        for parameter in group.parameters:
-            count[parameter] = count.get(parameter, 0) + 1
-    none = [name for name, times in count.items() if times == 0]
+    count = Counter(chain.from_iterable(group.parameters for group in groups))
+    none = [name for name in parameters if not count[name]]
     several = [name for name, times in count.items() if times > 1]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(group.name for group in groups)
+    doubled = sorted(name for name, times in names.items() if times > 1)
     if none or several or doubled:
         raise ValueError(
             f"layer groups must hold every parameter exactly once; in no group: {none}; "
@@ -119,61 +126,52 @@ def check_cover(groups: Iterable[LayerGroup], parameters: Iterable[str]) -> None
 
 
 def _depths(flat: list[bool]) -> list[float]:
-    """Evenly spaced over the parts that see an image."""
+    """Spaces the parts that see an image evenly."""
     last = max(1, flat.count(False) - 1)
     return [1.0 if is_flat else place / last for place, is_flat in enumerate(flat)]
 
 
 def _layer_depths(body: nn.Module, parts: Sequence[Sequence[str]], seen: Trace) -> list[float]:
-    """Place of each layer among all layers that see an image, those without parameters too.
+    """Places each part among all layers that see an image, also those without parameters.
 
-    So VGG16's 44 feature layers, activations and pooling among them, are 44 places, as
-    `np.linspace(low, high, len(model.features))` would have it. Layers beside the model's own parts
-    with parameters (the pooling before a classifier) do not count.
+    VGG16's 44 feature layers, including activations and pooling, are 44 places, as in
+    `np.linspace(low, high, len(model.features))`. Layers outside the children that have parameters
+    (the pooling before a classifier) do not count.
     """
     tops = tuple(f"{name}." for name in children(body, ""))
-    layers = [
-        name
+    starts = [
+        seen.first_run(name)
         for name in seen.order
         if f"{name}.".startswith(tops)
         and not any(True for _ in body.get_submodule(name).children())
         and len(seen.outputs.get(name, ())) != 2
     ]
-    starts = [seen.first_run(name) for name in layers]
-    last = max(1, len(layers) - 1)
+    last = max(1, len(starts) - 1)
     depths = []
     for modules in parts:
         is_flat = len(seen.outputs.get(modules[-1], ())) == 2
-        begin = seen.first_run(modules[0])
-        before = sum(start < begin for start in starts)
+        before = sum(start < seen.first_run(modules[0]) for start in starts)
         depths.append(1.0 if is_flat else min(1.0, before / last))
     return depths
 
 
-def _parameters(body: nn.Module, modules: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{module}.{name}"
-        for module in modules
-        for name, _ in body.get_submodule(module).named_parameters()
-    )
-
-
-def _beside(groups: Sequence[Sequence[str]], seen: Trace) -> list[list[str]]:
-    """For each group the layers outside all units that run after it begins, before the next."""
-    starts = [seen.first_run(modules[0]) for modules in groups]
-    beside: list[list[str]] = [[] for _ in groups]
-    units = set(chain.from_iterable(groups))
-    holders = {name for layer in seen.order for name in with_holders(layer)[1:]}
+def _beside(parts: Sequence[Sequence[str]], seen: Trace) -> list[list[str]]:
+    """Returns for each part the layers outside all parts that run after it, before the next."""
+    starts = [seen.first_run(modules[0]) for modules in parts]
+    beside: list[list[str]] = [[] for _ in parts]
+    modules = set(chain.from_iterable(parts))
+    containers = {name for layer in seen.order for name in with_parents(layer)[1:]}
     for place, layer in enumerate(seen.order):
-        if layer and layer not in holders and units.isdisjoint(with_holders(layer)):
+        if layer and layer not in containers and modules.isdisjoint(with_parents(layer)):
             beside[max(0, sum(start <= place for start in starts) - 1)].append(layer)
     return beside
 
 
 def _name(body: nn.Module, modules: Sequence[str]) -> str:
-    """The module's own name, or first-last; norms that joined are not named.
+    """Returns the module's own name, or first-last. Norms that joined are not named.
 
-    What a model calls its head (its last norm, in timm) is "body.head": "head" is thaw's.
+    What a model itself calls "head" (its last norm, in timm) becomes "body.head", because "head"
+    is thaw's.
     """
     matrices = [
         module

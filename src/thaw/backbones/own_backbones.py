@@ -1,13 +1,11 @@
-"""thaw's own small nets as backbones: `tiny`, with weights, and `cnn`, to train from scratch."""
-
-from pathlib import Path
+"""thaw's own small networks as backbones: `tiny`, with weights, and `cnn`, without."""
 
 from torch import nn
 
-from thaw.backbones import cnn, licences, tiny
-from thaw.backbones.backbone import Backbone, InputSpec, assemble
+from thaw.backbones import cnn, tiny
+from thaw.backbones.backbone import Backbone, InputSpec, assemble, own_file
 from thaw.backbones.parts import Granularity
-from thaw.backbones.pretrained import is_path
+from thaw.backbones.pretrained import check_weights
 from thaw.errors import ConfigError
 
 
@@ -16,34 +14,26 @@ def tiny_backbone(
     image_size: int | None = None,
     granularity: Granularity = "stage",
 ) -> Backbone:
-    """thaw's own small residual net, trained by `python train.py experiment=demo_pretrain`.
+    """Builds thaw's small residual network, which was trained on generated pictures.
 
     Args:
-        weights: "DEFAULT" (shipped with thaw), a path, or None for random weights.
-        image_size: side of the input in pixels; None takes the size it was trained at.
-        granularity: of the layer groups, see `groups.split`.
+        weights: "DEFAULT" (shipped with thaw), the path of a file, or None for random weights.
+        image_size: Side of the input in pixels. None uses the size it was trained at.
+        granularity: Of the layer groups, see `groups.split`.
+
+    Raises:
+        ConfigError: The weights are none of these, or a file does not fit.
     """
-    if weights is not None and weights != "DEFAULT" and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: backbone=tiny has DEFAULT, a path (.pth, .safetensors) "
-            "or null"
-        )
-    own = tiny.INPUT
-    spec = InputSpec(own.size, own.resize, own.mean, own.std)
-    if image_size is not None:
-        spec = spec.at(image_size)
-    if weights is None:
-        path, licence = None, licences.RANDOM
-    elif weights == "DEFAULT":
-        path, licence = tiny.WEIGHTS, "weights: MIT (thaw, generated pictures)"
-    else:
-        path, licence = Path(weights), licences.of_file(weights)
-    file = (lambda: path) if path else None
+    check_weights(weights, ["DEFAULT"])
+    file, licence = own_file(weights)
+    if weights == "DEFAULT":
+        file, licence = lambda: tiny.WEIGHTS, "weights: MIT (thaw, generated pictures)"
 
     def make(size: int) -> nn.Module:
-        return tiny.TinyResNet(num_classes=1)  # of any size; the last layer is taken off
+        return tiny.TinyResNet(num_classes=1)  # takes any size; the last layer is removed
 
-    return assemble("tiny", make, spec, file, licence, weights or "random", granularity)
+    spec = tiny.INPUT.at(image_size)
+    return assemble("tiny", "tiny", make, spec, file, licence, weights, granularity)
 
 
 def cnn_backbone(
@@ -51,27 +41,25 @@ def cnn_backbone(
     image_size: int | None = None,
     granularity: Granularity = "stage",
 ) -> Backbone:
-    """The small convolutional net of `cnn`, for finetune=from_scratch.
+    """Builds the small convolutional network of `cnn`, for finetune=from_scratch.
 
     Args:
-        weights: a path, or None for random weights; none come with it.
-        image_size: side of the input in pixels; None: 128.
-        granularity: of the layer groups, see `groups.split`.
+        weights: The path of a file, or None for random weights. thaw ships no weights for it.
+        image_size: Side of the input in pixels. None means 128.
+        granularity: Of the layer groups, see `groups.split`.
+
+    Raises:
+        ConfigError: The weights are neither, a file does not fit, or the size is too small.
     """
-    if weights is not None and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: backbone=cnn has a path (.pth, .safetensors) or null"
-        )
+    check_weights(weights, [])
     size = 128 if image_size is None else image_size
     if cnn.side_left(size) < 1:
-        raise ConfigError(f"backbone.image_size={size}: backbone=cnn wants 22 or more pixels")
-    # the usual crop, and means and deviations that suit any pictures: there are no weights to suit
+        raise ConfigError(f"backbone.image_size={size}: backbone=cnn needs 22 or more pixels")
+    # The usual crop, and a mean and deviation that suit any photos: no weights ask for others.
     spec = InputSpec(224, 256, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).at(size)
-    path = None if weights is None else Path(weights)
-    licence = licences.RANDOM if weights is None else licences.of_file(weights)
 
     def make(size: int) -> nn.Module:
-        return cnn.SmallCnn(num_classes=1, size=size)  # the last layer is taken off
+        return cnn.SmallCnn(num_classes=1, size=size)  # the last layer is removed
 
-    file = (lambda: path) if path else None
-    return assemble("cnn", make, spec, file, licence, weights or "random", granularity)
+    file, licence = own_file(weights)
+    return assemble("cnn", "cnn", make, spec, file, licence, weights, granularity)

@@ -1,7 +1,7 @@
-"""Takes a body apart into the modules that its layer groups are made of.
+"""Splits a body into the modules that its layer groups consist of.
 
-Nothing here knows a model by name: containers are opened, in order of execution, down to what the
-granularity asks for.
+Nothing here knows a model by name: containers are opened, in the order of execution, down to what
+the granularity asks for.
 """
 
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ from thaw.errors import ConfigError
 
 Granularity = Literal["stage", "module", "block", "layer"]
 
-MIN_UNITS = 5  # a body is taken apart until it has at least this many units (ResNet: 6)
-MIN_STAGES = 3  # fewer resolutions than this (ViT has one): every unit is a group of its own
+MIN_UNITS = 5  # a body is opened until it has at least this many units (ResNet has 6)
+MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a group of its own
 
 
 def parts_of(body: nn.Module, seen: Trace, granularity: Granularity) -> list[list[str]]:
-    """Names of the modules of each layer group, stem first; see `groups.split`.
+    """Returns the names of the modules of each layer group, stem first; see `groups.split`.
 
     Raises:
-        ConfigError: an unknown granularity.
+        ConfigError: The granularity is unknown.
     """
     if granularity not in get_args(Granularity):
         allowed = ", ".join(get_args(Granularity))
@@ -30,25 +30,25 @@ def parts_of(body: nn.Module, seen: Trace, granularity: Granularity) -> list[lis
     if granularity == "module":
         parts = [[name] for name in sorted(children(body, ""), key=seen.first_run)]
     elif granularity == "layer":
-        parts = [[name] for name in _descend(body, seen, into_blocks=True)]
+        parts = [[name] for name in _open_further(body, seen, into_blocks=True)]
     elif granularity == "block":
-        parts = _merge_norms(body, _descend(body, seen, into_blocks=False))
+        parts = _merge_norms(body, _open_further(body, seen, into_blocks=False))
     else:
-        parts = _stages(_merge_norms(body, _take_apart(body, seen)), seen)
+        parts = _stages(_merge_norms(body, _units(body, seen)), seen)
     if not parts:
         raise ValueError("the body has no parameters to make layer groups of")
     return parts
 
 
 def children(body: nn.Module, name: str) -> list[str]:
-    """Names of the parts of a module that have parameters."""
+    """Returns the names of a module's children that have parameters."""
     prefix = f"{name}." if name else ""
     module = body.get_submodule(name)
     return [prefix + child for child, part in module.named_children() if _size(part)]
 
 
 def only_vectors(weights: Iterable[nn.Parameter]) -> bool:
-    """Whether these are what a norm has: scales and shifts, no matrix and no kernel."""
+    """Returns whether these are scales and shifts, as norms have them: no matrix and no kernel."""
     return all(weight.ndim <= 1 or weight.numel() == max(weight.shape) for weight in weights)
 
 
@@ -56,10 +56,10 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _take_apart(body: nn.Module, seen: Trace) -> list[str]:
-    """Names of modules that together hold (nearly) all parameters, in order of execution.
+def _units(body: nn.Module, seen: Trace) -> list[str]:
+    """Returns modules that together hold (nearly) all parameters, in the order of execution.
 
-    The largest is taken apart first, until there are `MIN_UNITS`.
+    The largest is replaced by its children until there are `MIN_UNITS`.
     """
     units = children(body, "")
     while len(units) < MIN_UNITS:
@@ -72,18 +72,18 @@ def _take_apart(body: nn.Module, seen: Trace) -> list[str]:
     return sorted(units, key=seen.first_run)
 
 
-def _descend(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
-    """The units taken apart further, in order of execution: into blocks, or into single layers.
+def _open_further(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
+    """Opens the units into blocks, or also the blocks into single layers.
 
-    Never below a module with parameters of its own, which would then be in no part, nor below one
-    that reads a child's parameters without calling it (timm's relative positions): when that runs
-    cannot be seen. A container is a block when it holds nothing but single layers (convolution,
-    norm, activation).
+    A container is a block if it contains only single layers (convolution, norm, activation). Two
+    kinds of modules stay whole: those with parameters of their own, which would be in no part, and
+    those that read a child's parameters without calling it (timm's relative positions), because
+    then the trace does not show when that child runs.
     """
-    found: list[str] = []
-    open_units = _take_apart(body, seen)
-    while open_units:
-        name = open_units.pop()
+    parts: list[str] = []
+    unopened = _units(body, seen)
+    while unopened:
+        name = unopened.pop()
         module = body.get_submodule(name)
         inside = children(body, name)
         is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and any(
@@ -92,10 +92,10 @@ def _descend(body: nn.Module, seen: Trace, *, into_blocks: bool) -> list[str]:
         own = any(True for _ in module.parameters(recurse=False))
         all_run = all(seen.first_run(child) < len(seen.order) for child in inside)
         if inside and not own and all_run and (into_blocks or is_container):
-            open_units += inside
+            unopened += inside
         else:
-            found.append(name)
-    return sorted(found, key=seen.first_run)
+            parts.append(name)
+    return sorted(parts, key=seen.first_run)
 
 
 def _stages(units: list[list[str]], seen: Trace) -> list[list[str]]:

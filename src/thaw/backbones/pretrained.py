@@ -10,24 +10,44 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from thaw.download import fetch
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, near
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
-# torchvision's DenseNet files are older than its DenseNet: "norm.1" there is "norm1" here
+# What stands in front of a body's names in the checkpoint of a thaw run, in thaw's model folder,
+# and in a file saved from DataParallel.
+PREFIXES = ("classifier.body.", "body.", "module.")
+
+# torchvision's DenseNet files are older than its DenseNet: "norm.1" there is "norm1" here.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def is_path(weights: str) -> bool:
-    """Whether a `backbone.weights` is a file rather than a name."""
-    return weights.endswith(SUFFIXES) or "/" in weights
+def check_weights(weights: str | None, names: Collection[str], hint: str = "") -> bool:
+    """Returns whether a `backbone.weights` is the path of a file.
+
+    Args:
+        weights: A name, a path or None.
+        names: The names that the backbone has.
+        hint: What else to tell whoever gives another name.
+
+    Raises:
+        ConfigError: It is neither None, nor a path, nor one of these names.
+    """
+    if weights is None or weights in names:
+        return False
+    if weights.endswith(SUFFIXES) or "/" in weights:
+        return True
+    raise ConfigError(
+        f"backbone.weights={weights}: allowed are {', '.join([*names, 'a path'])} "
+        f"({', '.join(SUFFIXES)}), or null for random weights{near(weights, names)}{hint}"
+    )
 
 
 def official_file(url: str) -> Path:
-    """torchvision's weight file, fetched on first use into torch hub's folder.
+    """Returns torchvision's weight file, which is fetched on first use into torch hub's folder.
 
     Raises:
-        DownloadError: it is not here and cannot be fetched.
+        DownloadError: It is not on this machine and cannot be fetched.
     """
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -45,22 +65,29 @@ def official_file(url: str) -> Path:
     return path
 
 
-def read_weights(file: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a .pth, .pt or .safetensors file; no code in it is run.
+def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tensor]:
+    """Reads tensors by name from a .pth, .pt, .ckpt or .safetensors file; runs no code in it.
 
-    A file that holds more than weights (a training checkpoint) is looked into: `state_dict` or
-    `model`.
+    In a file that holds more than weights (a training checkpoint), `state_dict` or `model` is
+    used. A file of thaw (a run's checkpoint, or model.safetensors of its model folder) gives the
+    body, without the head.
+
+    Args:
+        file: The path.
+        own: Names of the tensors of the model that the file is for; they tell which prefix the
+            names in the file have.
 
     Raises:
-        ConfigError: no such file, or not a file of named tensors.
+        ConfigError: There is no such file, or it is not a file of named tensors.
     """
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"backbone.weights={file}: no such file (looked at {path.resolve()})")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # three libraries' errors, all saying: not a readable weight file
         raise ConfigError(
             f"backbone.weights={file}: cannot be read as weights ({error}). "
@@ -73,32 +100,52 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
         isinstance(value, Tensor) for value in content.values()
     ):
         raise ConfigError(f"backbone.weights={file}: holds no state dict (name -> tensor)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    # Some models of timm have a module called "body" themselves, so their own names decide.
+    for prefix in PREFIXES:
+        if any(prefix + name in content for name in own):
+            return {
+                name.removeprefix(prefix): value
+                for name, value in content.items()
+                if name.startswith(prefix)
+            }
+    return dict(content)
+
+
+def as_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors in single precision (files may be in half); integers stay as they are."""
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
 
 
 def load_into(
     model: nn.Module, state: Mapping[str, Tensor], *, last_layer: str, name: str, source: str
 ) -> None:
-    """Loads `state` into the whole model, strictly but for its last layer, which is replaced.
+    """Loads `state` into the whole model. Everything but the last layer, which is replaced, must
+    fit.
+
+    Args:
+        model: The model, with its last layer.
+        state: The tensors by name.
+        last_layer: Name of the layer whose tensors may be missing or have other shapes.
+        name, source: Of the model and of the file, for messages.
 
     Raises:
-        ConfigError: names that are missing, unknown, or of another shape; values that are no
-            numbers.
+        ConfigError: Names are missing or unknown, shapes differ, or values are not finite.
     """
-    state = {
-        _OLD_DENSENET.sub(r"\1\2", key): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-    }
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in as_float(state).items()}
     if isinstance(model, VisionTransformer):
         state = interpolate_embeddings(model.image_size, model.patch_size, state)  # pyright: ignore[reportArgumentType]
     own = model.state_dict()
     last = last_layer + "."
-    # auxiliary heads are dropped after loading, and the counter is newer than some files
+    # Auxiliary heads are removed after loading, and the counter is newer than some files.
     optional = {
         key for key in own if key.lower().startswith("aux") or key.endswith("num_batches_tracked")
     }
-    if found := differences(own, state, (last,), optional):
-        raise ConfigError(f"backbone.weights={source}: these are not weights of {name} ({found})")
+    if problems := differences(own, state, (last,), optional):
+        raise ConfigError(
+            f"backbone.weights={source}: these are not weights of {name} ({problems})"
+        )
     fitting = {
         key: value for key, value in state.items() if key in own and own[key].shape == value.shape
     }
@@ -121,28 +168,27 @@ def differences(
     ignored: tuple[str, ...] = (),
     optional: Collection[str] = (),
 ) -> str:
-    """What keeps `state` from being loaded into a model that has `own`; nothing: it fits.
+    """Returns what keeps `state` from being loaded into a model; an empty string if it fits.
 
     Args:
-        own: the model's.
-        state: the file's.
-        ignored: starts of names that need not fit.
-        optional: names that may be missing.
+        own: The model's tensors.
+        state: The file's tensors.
+        ignored: Starts of the names that need not fit.
+        optional: Names that may be missing.
     """
     own = {key: value for key, value in own.items() if not key.startswith(ignored)}
     state = {key: value for key, value in state.items() if not key.startswith(ignored)}
-    shapes = [
-        f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-        for key in sorted(set(own) & set(state))
-        if state[key].shape != own[key].shape
-    ]
-    parts = [
+    problems = {
+        "missing": sorted(set(own) - set(state) - set(optional)),
+        "unknown": sorted(set(state) - set(own)),
+        "shape": [
+            f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+            for key in sorted(set(own) & set(state))
+            if state[key].shape != own[key].shape
+        ],
+    }
+    return "; ".join(
         f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
-        for what, names in (
-            ("missing", sorted(set(own) - set(state) - set(optional))),
-            ("unknown", sorted(set(state) - set(own))),
-            ("shape", shapes),
-        )
+        for what, names in problems.items()
         if names
-    ]
-    return "; ".join(parts)
+    )

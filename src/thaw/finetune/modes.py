@@ -57,23 +57,10 @@ def feature_extraction(
     max_epochs: int,
     *,
     frozen: PhaseSettings,
-    features_from: str | None = None,
     cache_features: When = "auto",
     views: int | None = None,
 ) -> Plan:
-    """Train the head only.
-
-    Args:
-        features_from: the layer group whose output the head gets; the body was cut behind it, see
-            `cut`. None: the whole body's.
-    """
-    if features_from is not None:
-        last = groups[-2].name
-        if last not in find(groups[:-1], features_from, "finetune.features_from"):
-            raise ConfigError(
-                f"finetune.features_from={features_from}: the body goes on to {last}; give the "
-                "groups of the backbone that thaw.backbones.cut.cut makes"
-            )
+    """Train the head only."""
     phase = _frozen(groups, max_epochs, frozen)
     return plan_of("feature_extraction", groups, [phase], CacheChoice(cache_features, views))
 

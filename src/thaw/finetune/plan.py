@@ -14,7 +14,6 @@ from thaw.errors import ConfigError
 from thaw.features.cache_choice import CacheChoice
 from thaw.finetune.plateau import NEVER, Plateau
 from thaw.finetune.schedule import Schedule, factor, plateaus
-from thaw.head import Fit
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,6 @@ class Phase:
         settings: schedule and switches.
         batchnorm: of the body, see `Classifier`.
         plateau: ends the phase early.
-        fit: how the head learns: "sgd", by the optimiser; else solved before the first step, and
-            its rate is 0.
         key: where the settings stand in the configuration, for messages.
     """
 
@@ -58,7 +55,6 @@ class Phase:
     settings: PhaseSettings
     batchnorm: BatchNormMode = "eval"
     plateau: Plateau = NEVER
-    fit: Fit = "sgd"
     key: str = "finetune"
 
     @property

@@ -60,14 +60,12 @@ def _title(phase: Phase) -> str:
 def _cell(phase: Phase, group: str) -> str:
     if group not in phase.rates:
         return "frozen"
-    return f"lr {phase.rates[group]:.2e}" if phase.fit == "sgd" else f"solved ({phase.fit})"
+    return f"lr {phase.rates[group]:.2e}"
 
 
 def _schedule(phase: Phase) -> str:
     settings = phase.settings
     text: str = settings.shape
-    if phase.fit != "sgd":
-        return "none"
     if settings.shape == "torch":
         text = settings.scheduler.func.__name__
     if settings.shape == "step":

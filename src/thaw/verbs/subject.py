@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from thaw import config, launch, transforms
 from thaw.backbones.backbone import Backbone
-from thaw.backbones.cut import cut
 from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
@@ -129,10 +128,7 @@ def backbone_of(cfg: DictConfig) -> Backbone:
     """
     device.keep_freed_memory()
     torch.manual_seed(cfg.seed)
-    backbone = config.build(cfg.backbone, "backbone")
-    if cfg.finetune.get("features_from") is not None:
-        return cut(backbone, cfg.finetune.features_from)
-    return backbone
+    return config.build(cfg.backbone, "backbone")
 
 
 def word(key: str, value: object) -> str:
