@@ -1,5 +1,6 @@
 """timm's models as backbones: its input spec, its groups in its order, its layer decay in torch."""
 
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -238,6 +239,20 @@ def test_the_authors_own_names_are_converted(tmp_path: Path, timm: Any) -> None:
     assert torch.equal(body.get_parameter("reg_token"), state["reg_token"])
     assert torch.equal(body.get_parameter("cls_token"), state["cls_token"] + 0.25)
     assert torch.equal(body.get_parameter("pos_embed"), state["pos_embed"])
+
+
+def test_a_last_layer_of_another_name_is_converted(tmp_path: Path, timm: Any) -> None:
+    """Swin as Microsoft published it; a last layer of timm's name would stop the conversion."""
+    name = "swin_tiny_patch4_window7_224"
+    state = saved(timm, name, tmp_path / "a.pth")
+    theirs = {
+        re.sub(r"layers\.(\d)\.downsample", lambda at: f"layers.{int(at[1]) - 1}.downsample", key)
+        .replace("head.fc.", "head."): value
+        for key, value in state.items()
+    }  # fmt: skip
+    torch.save(theirs, tmp_path / "theirs.pth")
+    body = timm_backbone(name, str(tmp_path / "theirs.pth")).body.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in body.items())
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path, timm: Any) -> None:
