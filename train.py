@@ -8,7 +8,6 @@
 """
 
 import logging
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -18,9 +17,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from thaw import config, launch
+from thaw import config, launch, sweeps
 from thaw.errors import ConfigError
-from thaw.jobs import job
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -187,14 +185,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
+@launch.command
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """One job of Hydra's; a sweep over hyperparameters optimises what it returns."""
-    return job.perform(run, cfg)
+    """The command line; a sweep over hyperparameters optimises what it returns."""
+    return sweeps.perform(run, cfg)
 
 
 if __name__ == "__main__":
-    launch.register_backbones()
-    with launch.explained():
-        sys.argv[1:] = launch.resume_arguments(sys.argv[1:])
-        main()
+    main()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from thaw.jobs.job_folder import LONGEST, claim, folder_name
 
 from thaw.errors import ConfigError
-from thaw.jobs.job_folder import LONGEST, claim, folder_name
 
 
 @pytest.mark.parametrize(

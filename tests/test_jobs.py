@@ -15,7 +15,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from runs import PLUGINS
 from sweeps import Place, number, states
-
 from thaw.jobs import job, own_process, status
 from thaw.jobs.status import Status
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from runs import CONF, ROOT
-
-from thaw.errors import ConfigError
 from thaw.jobs import status, sweep
 from thaw.jobs.status import Status
+
+from thaw.errors import ConfigError
 
 GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SEARCH = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"

@@ -23,6 +23,10 @@ VERBS = {
 }
 
 
+def module_of(verb: str) -> str:
+    return f"thaw.{'tools' if verb == 'sweep' else 'verbs'}.{verb}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the verb that the command line names.
 
@@ -40,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, about in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         if words[:1] == [name]:
-            module = importlib.import_module(f"thaw.verbs.{name}")
+            module = importlib.import_module(module_of(name))
             module.arguments(verb)
     given = parser.parse_args(words)
-    module = importlib.import_module(f"thaw.verbs.{given.verb}")
+    module = importlib.import_module(module_of(given.verb))
     with launch.explained():
         module.run(given)

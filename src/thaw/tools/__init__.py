@@ -1,0 +1,1 @@
+"""Commands around a run: `thaw <command>`, one module each."""
