@@ -20,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from thaw import config, launch, sweeps
 from thaw.errors import ConfigError
 
+# Absolute, so that `import train; train.main()` works from any folder.
+CONF = str(Path(__file__).resolve().with_name("conf"))
+
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Trains, tests and reports as `cfg` says; returns what results.json holds.
@@ -186,7 +189,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 @launch.command
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """The command line; a sweep over hyperparameters optimises what it returns."""
     return sweeps.perform(run, cfg)

@@ -62,7 +62,7 @@ def resume_command(folder: Path, words: list[str]) -> list[str]:
     ours = launch.saved_words(folder / "multirun.yaml", "hydra.overrides.hydra")
     again = [word for word in ours if launch.key_of(word) not in
              ("hydra.mode", "hydra.sweep.dir", sweeps.FIXED)]  # fmt: skip
-    script = launch.conf_dir().resolve().parent / "train.py"
+    script = launch.conf_dir().absolute().with_name("train.py")
     place = f"hydra.sweep.dir={launch.quoted(folder.resolve())}"
     return [sys.executable, str(script), "-m", *words, *again, place]
 
