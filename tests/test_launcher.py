@@ -168,8 +168,7 @@ def test_launchers_of_hydra_work_as_well(place: Place) -> None:
     assert place.resumed() == {0: [None, None], 1: [None, None]}
 
 
-SEARCH = ("hparams_search=optuna", "hydra.sweeper.n_trials=5", "seed=choice(1,2,3,4)",
-          "hydra.sweeper.sampler.n_startup_trials=2")  # fmt: skip
+SEARCH = ("hparams_search=optuna", "hydra.sweeper.n_trials=6", "seed=choice(1,2,3,4)")
 
 
 @pytest.mark.slow
@@ -179,7 +178,7 @@ def test_a_search_bears_failures_and_maximises(place: Place) -> None:
     ended = place.run(*SEARCH)
     assert ended.returncode == 1, ended.stderr
     states = place.states()
-    assert sorted(states) == list(range(5))
+    assert sorted(states) == list(range(6))
     assert {"done", "seed=2: is refused"} == set(states.values())
     best = OmegaConf.load(place.sweep() / "optimization_results.yaml").best_params
     names = [path.name for path in place.sweep().glob("?_*")]

@@ -132,7 +132,7 @@ def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
             raise ConfigError(_unknown(place, name, value, [n for n in named if n not in computed]))
         if value is None and path.startswith("thaw.") and name in named:
             hint = named[name].annotation
-            if isinstance(hint, type) and hint is not inspect.Parameter.empty:
+            if isinstance(hint, type) and hint not in (Any, inspect.Parameter.empty):
                 raise ConfigError(f"{place}=null: is needed, and must be a {hint.__name__}")
         _check_inside(value, place)
     for name, each in named.items():
