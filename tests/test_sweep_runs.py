@@ -114,3 +114,20 @@ def test_jobs_at_once_compute_features_once(photos: Path, tmp_path: Path) -> Non
         assert said.count(f"features: {split}, ") == 1, said
         assert said.count(f"features from cache: {split}, ") == 1, said
     assert len(done(folder_of(tmp_path))) == 2
+
+
+def test_two_ranks_go_on_with_a_setting_of_their_own(photos: Path, tmp_path: Path) -> None:
+    """The further rank reads the words that `resume=` became once more; the folder was moved."""
+    place = tmp_path / "moved"
+    words = (*SMALL, *DDP, f"data.root={photos}", "test=false", "trainer.max_epochs=2",
+             "finetune=feature_extraction", "+trainer.val_check_interval=1.0", HASH,
+             "+callbacks.hash.folder=${paths.output_dir}",
+             f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
+    paths = [str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run(command(*words), cwd=ROOT, env=environment, check=True)
+    (tmp_path / "run").rename(place)
+    again = command(f"resume={place}", "trainer.max_epochs=3")
+    ended = subprocess.run(again, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert epochs(place, 0) == epochs(place, 1) == [0, 1, 2]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from inspect import getfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,13 @@ class ThawLauncher(Launcher):
         self.loader, self.config = hydra_context.config_loader, config
         self.script = Path(getfile(task_function)).resolve()
         self.lock = lock(Path(config.hydra.sweep.dir))
+        # Signals that end a sweep end it as Ctrl-C does, unless nohup or a shell had them ignored;
+        # Ctrl-C itself always does, since the jobs inherit what is ignored.
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, signal.SIGTERM)  # Windows has no SIGHUP
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -64,16 +71,8 @@ class ThawLauncher(Launcher):
             OmegaConf.set_struct(cfg, False)
             cfg.hydra.job.num = number
             jobs[Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir] = cfg
-        numbers = [getattr(signal, name, signal.SIGINT) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-        before = [signal.signal(number, signal.default_int_handler) for number in numbers]
         try:
-            self._run(
-                {
-                    job: words
-                    for job, words in zip(jobs, job_overrides, strict=True)
-                    if not is_done(job)
-                }
-            )
+            self._run(list(zip(jobs, job_overrides, strict=True)))
         except KeyboardInterrupt:
             for _, process in self.running.values():
                 process.send_signal(signal.SIGINT)
@@ -82,13 +81,10 @@ class ThawLauncher(Launcher):
             again = f"thaw sweep resume {quoted(self.config.hydra.sweep.dir)}"
             print(f"\nstopped; go on with: {again}", file=sys.stderr)
             raise SystemExit(130) from None
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
         return [_result(job, cfg) for job, cfg in jobs.items()]
 
-    def _run(self, jobs: Mapping[Path, Sequence[str]]) -> None:
-        waiting = list(jobs.items())
+    def _run(self, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
+        waiting = [job for job in jobs if not is_done(job[0])]
         while waiting or self.running:
             for slot in range(self.n_jobs):
                 if slot in self.running and self.running[slot][1].poll() is not None:

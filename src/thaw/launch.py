@@ -243,8 +243,9 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        again = f"; go on with: python train.py resume={getattr(stop, 'folder', '')}"
-        print(f"\nstopped{again * isinstance(stop, Interrupted)}", file=sys.stderr)
+        folder = stop.folder if isinstance(stop, Interrupted) else None
+        again = f"; go on with: python train.py resume={folder}" if folder else ""
+        print(f"\nstopped{again}", file=sys.stderr)
         raise SystemExit(130) from None
     except ThawError as error:
         print(f"\nerror: {reason(error)}", file=sys.stderr)

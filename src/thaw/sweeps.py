@@ -1,7 +1,7 @@
 """Runs and their folders, alone and as the jobs of a sweep.
 
-A folder tells what became of its run: it holds results.json when the run is done, and error.txt when
-it failed. Nothing else is written down, so a sweep that is started again in its folder goes on.
+A folder tells what became of its run: it holds results.json when the run is done, and error.txt
+when it failed. Nothing else is written down: a sweep that is started again in its folder goes on.
 hydra_plugins/thaw_launcher.py starts the jobs.
 """
 
@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from thaw.errors import ConfigError, Interrupted, reason
 from thaw.launch import checkpoints, explained, is_first_rank, key_of, quoted, saved_words
@@ -46,6 +46,8 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
     if in_sweep and checkpoints(folder):
         cfg.resume = str(folder)
     with contextlib.nullcontext() if in_sweep else explained():
+        if is_first_rank():
+            (folder / "error.txt").unlink(missing_ok=True)  # of an earlier go
         try:
             return finite(run(cfg).get(cfg.monitor))
         except Interrupted:
@@ -177,7 +179,7 @@ def _sweep_folder(config: DictConfig) -> Path:
         return new_folder(folder)
     if (folder / "multirun.yaml").is_file():
         before = saved_words(folder / "multirun.yaml", "hydra.overrides.task")
-        if before != OmegaConf.to_container(config.hydra.overrides.task, resolve=False):
+        if before != _strings(config.hydra.overrides.task):
             raise ConfigError(
                 f"hydra.sweep.dir={folder}: holds another sweep ({' '.join(before)}); choose "
                 "another folder"
@@ -186,13 +188,19 @@ def _sweep_folder(config: DictConfig) -> Path:
 
 
 def _fixed_keys(config: DictConfig) -> list[str]:
-    words = list(OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+    words = _strings(config.hydra.overrides.task)
     parsed = OverridesParser.create().parse_overrides(words)
-    return sorted({key_of(word.input_line) for word in parsed if not word.is_sweep_override()})
+    both = zip(words, parsed, strict=True)
+    return sorted({key_of(word) for word, override in both if not override.is_sweep_override()})
 
 
-def _job_folder(number: int, *lists: Any) -> str:
-    return folder_name(number, *(OmegaConf.to_container(part, resolve=False) for part in lists))
+def _job_folder(number: int, words: ListConfig, fixed: ListConfig) -> str:
+    return folder_name(number, _strings(words), _strings(fixed))
+
+
+def _strings(node: ListConfig) -> list[str]:
+    """As written: `${...}` stays."""
+    return [str(word) for word in OmegaConf.to_container(node, resolve=False) or ()]
 
 
 def _direction(monitor: str) -> str:

@@ -53,7 +53,9 @@ def run(given: argparse.Namespace) -> None:
 
 
 def resume_command(folder: Path, words: list[str]) -> list[str]:
-    """The command line that goes on with a sweep, by the train.py here: a saved file names no script.
+    """The command line that goes on with a sweep, with the train.py beside conf/.
+
+    A script that a saved file names is not run.
 
     Args:
         folder: of the sweep.
