@@ -3,6 +3,7 @@
 import functools
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from thaw import config, launch
@@ -138,8 +139,9 @@ def test_lists_and_mappings_are_plain_python() -> None:
     assert type(settings["tags"]) is list
 
 
-def test_a_value_that_only_hydra_knows_is_named() -> None:
+def test_a_value_that_only_hydra_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration of Hydra's compose API belongs to no run, so it has no folder."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     cfg = launch.compose_run(["backbone=resnet18"])
     cfg.paths.output_dir = "${hydra:runtime.output_dir}"
     with pytest.raises(ConfigError, match=r"^paths\.output_dir: has no value here .*give paths\."):

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 import torch
 from fits import difference
 from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos
-from sweeps import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HASH = "+callbacks.hash._target_=probes.HashWeights"
@@ -22,14 +22,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("photos"))
 
 
-def start(root: Path, photos: Path, *words: str) -> subprocess.Popen[str]:
-    """A sweep of train.py; each job counts its epochs."""
+def process_of(words: list[str]) -> subprocess.Popen[str]:
     paths = [str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.Popen(
+    return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)  # fmt: skip
+
+
+def start(root: Path, photos: Path, *words: str) -> subprocess.Popen[str]:
+    """A sweep of train.py; each job counts its epochs."""
+    return process_of(
         command("-m", *SMALL, *TWO_AND_TWO, f"data.root={photos}", f"paths.root_dir={root}",
                 HASH, "+callbacks.hash.folder=${paths.output_dir}", "test=false", *words),
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -56,7 +60,7 @@ def done(sweep: Path) -> list[str]:
 
 
 def test_a_killed_sweep_ends_as_one_that_was_not(photos: Path, tmp_path: Path) -> None:
-    words = ("seed=1,2,3", "head.dropout=0.3", "trainer.max_epochs=8", "data.num_workers=1")
+    words = ("seed=1,2", "head.dropout=0.3", "trainer.max_epochs=8", "data.num_workers=1")
     finish(start(tmp_path / "whole", photos, *words))
     process = start(tmp_path / "killed", photos, *words)
     pattern = "logs/train/multiruns/*/1_seed-2/checkpoints/last.ckpt"
@@ -69,20 +73,18 @@ def test_a_killed_sweep_ends_as_one_that_was_not(photos: Path, tmp_path: Path) -
     whole, killed = (folder_of(tmp_path / name) for name in ("whole", "killed"))
     assert done(killed) == ["0_seed-1"]
     before = (killed / "0_seed-1" / "results.json").stat().st_mtime_ns
-    resumed = Place(tmp_path / "place").thaw("sweep", "resume", str(killed))
-    assert resumed.returncode == 0, resumed.stderr
-    jobs = ["0_seed-1", "1_seed-2", "2_seed-3"]
-    assert done(killed) == jobs
+    words = ("-c", "import thaw.cli; thaw.cli.main()", "sweep", "resume", str(killed))
+    finish(process_of([sys.executable, *words]))
+    assert done(killed) == ["0_seed-1", "1_seed-2"]
     assert (killed / "0_seed-1" / "results.json").stat().st_mtime_ns == before
-    assert epochs(killed / "0_seed-1") == epochs(killed / "2_seed-3") == list(range(8))
+    assert epochs(killed / "0_seed-1") == list(range(8))
     trained = epochs(killed / "1_seed-2")
     assert sorted(set(trained)) == list(range(8))
     assert len(trained) < 16, "it started anew"
-    for job in jobs:
-        one, two = (torch.load(folder / job / "checkpoints/last.ckpt", weights_only=True)
-                    for folder in (whole, killed))  # fmt: skip
-        assert difference(one["state_dict"], two["state_dict"]) == []
-        assert difference(one["optimizer_states"], two["optimizer_states"]) == []
+    one, two = (torch.load(folder / "1_seed-2/checkpoints/last.ckpt", weights_only=True)
+                for folder in (whole, killed))  # fmt: skip
+    assert difference(one["state_dict"], two["state_dict"]) == []
+    assert difference(one["optimizer_states"], two["optimizer_states"]) == []
 
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2")
@@ -123,11 +125,7 @@ def test_two_ranks_go_on_with_a_setting_of_their_own(photos: Path, tmp_path: Pat
              "finetune=feature_extraction", "+trainer.val_check_interval=1.0", HASH,
              "+callbacks.hash.folder=${paths.output_dir}",
              f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
-    paths = [str(ROOT / "src"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    subprocess.run(command(*words), cwd=ROOT, env=environment, check=True)
+    finish(process_of(command(*words)))
     (tmp_path / "run").rename(place)
-    again = command(f"resume={place}", "trainer.max_epochs=3")
-    ended = subprocess.run(again, cwd=ROOT, env=environment, text=True, capture_output=True)
-    assert ended.returncode == 0, ended.stderr
+    finish(process_of(command(f"resume={place}", "trainer.max_epochs=3")))
     assert epochs(place, 0) == epochs(place, 1) == [0, 1, 2]
