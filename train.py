@@ -8,7 +8,6 @@
 """
 
 import logging
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from thaw import config, launch
+from thaw import config, launch, sweeps
 from thaw.errors import ConfigError
+
+CONF = str(Path(__file__).resolve().with_name("conf"))  # so `train.main()` works from any folder
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -137,14 +138,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@launch.command
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """One job of Hydra's; a search over hyperparameters optimises the value that it returns."""
-    return launch.perform(run, cfg)
+    """The command line; a search over hyperparameters optimises the value that it returns."""
+    return sweeps.perform(run, cfg)
 
 
 if __name__ == "__main__":
-    launch.register_backbones()
-    with launch.explained():
-        sys.argv[1:] = launch.resume_arguments(sys.argv[1:])
-        main()
+    main()

@@ -28,7 +28,6 @@ SMALL = (
 )
 PLUGINS = {  # of Hydra, in thaw's extras, and the choices that need them
     "hparams_search=optuna": "hydra_plugins.hydra_optuna_sweeper",
-    "launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
     "launcher=slurm": "hydra_plugins.hydra_submitit_launcher",
 }
 TWO_AND_TWO = ("finetune.unfreeze_epoch=2", "finetune.unfrozen.warmup_epochs=0.5")

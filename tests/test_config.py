@@ -3,9 +3,10 @@
 import functools
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from thaw import config
+from thaw import config, launch
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.modes import feature_extraction
@@ -82,7 +83,7 @@ def test_what_thaw_computes_is_not_given() -> None:
 def test_what_is_set_elsewhere_is_not_given() -> None:
     node = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
     message = refused(node, "optim", reserved={"lr": "finetune.frozen.lr"})
-    assert message == "optim.lr=0.1: has no effect here; set finetune.frozen.lr"
+    assert message == "optim.lr=0.1: is set by finetune.frozen.lr; leave it out"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,25 @@ def test_lists_and_mappings_are_plain_python() -> None:
     assert type(settings["tags"]) is list
 
 
+def test_a_value_that_only_hydra_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration of Hydra's compose API belongs to no run, so it has no folder."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    cfg = launch.compose_run(["backbone=resnet18"])
+    cfg.paths.output_dir = "${hydra:runtime.output_dir}"
+    with pytest.raises(ConfigError, match=r"^paths\.output_dir: has no value here .*give paths\."):
+        config.plain(cfg)
+
+
+def test_an_error_of_a_nested_node_keeps_its_words() -> None:
+    """Hydra would wrap it in words of its own."""
+    node = {**KEEP, "inner": {"_target_": f"{__name__}.refuse"}}
+    assert refused(node, "x") == "x.inner: is refused"
+
+
+def refuse() -> None:
+    raise ConfigError("x.inner: is refused")
+
+
 def test_all_nodes_of_a_mapping_are_built_and_null_is_off() -> None:
     made = config.build_all(OmegaConf.create({"bar": BAR, "other": None}), "callbacks")
     assert list(made) == ["bar"]
@@ -147,13 +167,12 @@ def test_all_nodes_of_a_mapping_are_built_and_null_is_off() -> None:
 
 def test_a_misspelt_callback_stops_the_run() -> None:
     """Hydra's own template would skip both of these without a word."""
-    stop = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/acc", "patience": 3}
-    nodes = OmegaConf.create({"early_stopping": stop, "early_stoping": {"patience": 1}})
+    nodes = OmegaConf.create({"bar": BAR, "early_stoping": {"patience": 1}})
     with pytest.raises(ConfigError) as error:
         config.build_all(nodes, "callbacks")
     assert str(error.value) == (
         "callbacks.early_stoping={'patience': 1}: has no _target_, so it would do nothing; "
-        "did you mean early_stopping?"
+        "did you mean early_stopping?"  # which a file of conf/callbacks/ has, not this run
     )
     with pytest.raises(ConfigError, match=r"callbacks\.bar\.refresh=1: .*did you mean refresh_"):
         config.build_all({"bar": {**BAR, "refresh": 1}}, "callbacks")

@@ -1,11 +1,15 @@
 """The command line around a run: choices, resume=, and errors that a user can read."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torchvision.models
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from runs import ROOT
 
 from thaw import launch
 from thaw.errors import ConfigError, Interrupted, PhotoError
@@ -25,27 +29,38 @@ def run_folder(folder: Path, *overrides: str) -> Path:
 
 
 def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y")
+    folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y",
+                        "+trainer.val_check_interval=2")  # fmt: skip
     for word in (f"resume={folder}", f"resume='{folder}'"):
-        arguments = launch.resume_arguments([word, "trainer.max_epochs=9"])
-        assert arguments == [
-            "data=folder",
+        words = launch.resume_words([word, "trainer.max_epochs=9", "data=demo"])
+        assert words == [
             "seed=3",
-            "trainer.max_epochs=9",  # last, so it wins
+            "+trainer.val_check_interval=2",
+            "trainer.max_epochs=9",
+            "data=demo",  # replaces the saved one
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
             "hydra.mode=RUN",  # a search's settings ask for a sweep
         ]
+        assert launch.resume_words(words) == words  # Lightning starts further ranks with them
+
+
+@pytest.mark.parametrize("text", ["", "- seed=1\n- '-m'", "seed: 1", "- [", "- '--cfg'", "3"])
+def test_resume_of_a_damaged_run(tmp_path: Path, text: str) -> None:
+    folder = run_folder(tmp_path)
+    (folder / ".hydra" / "overrides.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"overrides\.yaml: is missing or damaged"):
+        launch.resume_words([f"resume={folder}"])
 
 
 @pytest.mark.parametrize("words", [[], ["seed=1"], ["resume="], ["resume=null", "seed=1"]])
 def test_without_resume_the_command_line_stays(words: list[str]) -> None:
-    assert launch.resume_arguments(words) == words
+    assert launch.resume_words(words) == words
 
 
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"overrides\.yaml is missing.*ckpt_path=FILE"):
-        launch.resume_arguments([f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"\.hydra is missing.*ckpt_path=FILE"):
+        launch.resume_words([f"resume={tmp_path}"])
 
 
 def test_the_checkpoint_furthest_along(tmp_path: Path) -> None:
@@ -93,3 +108,78 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp_
 def test_our_own_mistakes_keep_their_stack() -> None:
     with pytest.raises(ZeroDivisionError), launch.explained():
         raise ZeroDivisionError
+
+
+def refused(*words: str) -> str:
+    """What is said of a command line."""
+    with pytest.raises(ConfigError) as error:
+        launch.compose_run(words)
+    return str(error.value)
+
+
+def test_a_choice_that_a_group_has_not() -> None:
+    assert refused("optim=lion") == "optim=lion: no such choice. Allowed: adam, adamw, sgd"
+    assert refused("backbone=resnet-18").startswith(
+        "backbone=resnet-18: no such choice. Allowed: see python train.py --help; did you mean "
+        "resnet18 or "
+    )
+    said = refused("hydra/launcher=submitit_slumr")
+    assert said.startswith("hydra/launcher=submitit_slumr: no such choice. Allowed: ")
+    assert said.endswith("; a plugin of Hydra that is not installed? pip install '.[slurm,optuna]'")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.momentum=0.9"], "optim.momentum=0.9: optim=adamw has no momentum, but betas, "
+         "weight_decay, fused; momentum is a key of optim=sgd"),
+        (["optim=adam", "optim.wieght_decay=1"], "optim.wieght_decay=1: optim=adam has no "
+         "wieght_decay, but betas, weight_decay, fused; did you mean weight_decay?"),
+        (["callbacks.early_stopping.patience=2"], "callbacks.early_stopping.patience=2: "
+         "callbacks=default has no early_stopping, but checkpoint, last, "),
+        (["labelsmoothing=0"], "labelsmoothing=0: train.yaml has no labelsmoothing, but "),
+        (["optimm.lr=0"], "optimm.lr=0: train.yaml has no optimm, but "),
+        (["+seed=1"], "Could not append to config. An item is already at 'seed'. Either remove + "),
+        (["seed=1,2"], "Ambiguous value for argument 'seed=1,2'"),
+    ],
+)  # fmt: skip
+def test_a_key_that_a_choice_has_not(words: list[str], said: str) -> None:
+    assert refused("data=demo", *words).startswith(said)
+
+
+def test_a_sweep_says_which_of_its_choices_lacks_a_key() -> None:
+    """Hydra names the key alone, when it composes the jobs."""
+    error = ConfigCompositionException("Could not override 'optim.momentum'.\nTo append ...")
+    words = ["-m", "optim=sgd,adam", "optim.momentum=0.8", "backbone=resnet18,resnet50"]
+    assert launch.in_words(error, words).startswith(
+        "optim.momentum=0.8: optim=adam has no momentum, but "
+    )
+    words[1] = "optim=sgd,sgd"  # Hydra composes the sweep with train.yaml's adamw before its jobs
+    assert launch.in_words(error, words) == (
+        "optim.momentum=0.8: in a sweep over optim write 'optim.momentum=choice(0.8)'"
+    )
+
+
+def test_a_group_is_chosen_from_once() -> None:
+    launch.check_choices(["backbone=resnet18", "seed=1", "seed=2", "--cfg", "job"])
+    with pytest.raises(ConfigError) as error:
+        launch.check_choices(["backbone=resnet18", "seed=1", "backbone=resnet50"])
+    assert str(error.value) == (
+        "backbone=resnet18 backbone=resnet50: backbone is chosen twice; leave one out, or compare "
+        "them in a sweep: -m backbone=resnet18,resnet50"
+    )
+
+
+@pytest.mark.slow
+def test_main_works_from_another_folder(tmp_path: Path) -> None:
+    """`import train; train.main()` knows all choices and tells errors in words."""
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train; train.main()"
+        return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, text=True,
+                              capture_output=True, check=False)  # fmt: skip
+
+    assert "name: resnet18" in call("backbone=resnet18", "--cfg", "job").stdout
+    refused = call("optim=lion")
+    assert refused.returncode == 1
+    assert refused.stderr == "\nerror: optim=lion: no such choice. Allowed: adam, adamw, sgd\n"

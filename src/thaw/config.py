@@ -9,12 +9,13 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, near
+from thaw.errors import ConfigError, ThawError, near, reason
+from thaw.launch import files_of
 
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
@@ -30,9 +31,24 @@ def check_keys(cfg: DictConfig, allowed: Iterable[str] = KEYS) -> None:
         ConfigError: the key and the nearest allowed ones.
     """
     known = list(allowed)
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in known:
-            raise ConfigError(_unknown(str(key), str(key), cfg[key], known))
+            raise ConfigError(_unknown(key, key, cfg[key], known))
+
+
+def plain(node: Any) -> Any:
+    """A resolved node as dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        ConfigError: a value that refers to one that is not there.
+    """
+    if not OmegaConf.is_config(node):
+        return node
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:  # paths.output_dir, where Hydra runs no job
+        key = error.full_key
+        raise ConfigError(f"{key}: has no value here ({reason(error)}); give {key}=...") from error
 
 
 def build(
@@ -50,21 +66,23 @@ def build(
         ConfigError: no `_target_`, a target that does not exist, an unknown or a missing key, a
             package that is not installed.
     """
-    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    settings = plain(node)
     for name, place in (reserved or {}).items():
-        if isinstance(plain, Mapping) and name in plain:
-            raise ConfigError(f"{key}.{name}={plain[name]}: has no effect here; set {place}")
-    _check_node(plain, key, computed)
-    # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
-    filled = instantiate(OmegaConf.create({**plain, "_partial_": True}), _convert_="all")
-    if plain.get("_partial_"):
-        return functools.partial(filled, **computed)
+        if isinstance(settings, Mapping) and name in settings:
+            raise ConfigError(f"{key}.{name}={settings[name]}: is set by {place}; leave it out")
+    _check_node(settings, key, computed)
     try:
-        return filled(**computed)
+        # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
+        made = instantiate(OmegaConf.create({**settings, "_partial_": True}), _convert_="all")
+        return (
+            functools.partial(made, **computed) if settings.get("_partial_") else made(**computed)
+        )
+    except InstantiationException as error:  # of a nested node
+        raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:  # a logger's own package, most of all
         raise ConfigError(
-            f"{key}: {plain['_target_']} needs a package that is not installed ({error}). thaw's "
-            "extras: pip install '.[wandb]' or '.[mlflow]'"
+            f"{key}: {settings['_target_']} needs a package that is not installed ({error}). "
+            "thaw's extras: pip install '.[wandb]' or '.[mlflow]'"
         ) from error
 
 
@@ -74,94 +92,63 @@ def build_all(nodes: Any, key: str, **computed: Any) -> dict[str, Any]:
     Raises:
         ConfigError: as `build`, for `key`.name.
     """
-    if nodes is None:
-        return {}
-    plain: Any = (
-        OmegaConf.to_container(nodes, resolve=True) if OmegaConf.is_config(nodes) else nodes
-    )
-    if not isinstance(plain, Mapping):
-        raise ConfigError(f"{key}={plain}: allowed is a mapping of name -> node with _target_")
-    for name, node in plain.items():
-        if node is not None and (not isinstance(node, Mapping) or "_target_" not in node):
-            others = [str(other) for other in plain if other != name]
+    settings = {} if nodes is None else plain(nodes)
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{key}={settings}: allowed is a mapping of name -> node with _target_")
+    chosen = {str(name): node for name, node in settings.items() if node is not None}
+    for name, node in chosen.items():
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            shipped = {other for keys in files_of(key).values() for other in keys} - {"defaults"}
+            known = sorted({*settings, *shipped} - {name})
             raise ConfigError(
-                f"{key}.{name}={node}: has no _target_, so it would do nothing"
-                f"{near(str(name), others)}"
+                f"{key}.{name}={node}: has no _target_, so it would do nothing{near(name, known)}"
             )
-    return {
-        str(name): build(node, f"{key}.{name}", **computed)
-        for name, node in plain.items()
-        if node is not None
-    }
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as dicts, lists, strings, numbers, booleans and None."""
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return {name: build(node, f"{key}.{name}", **computed) for name, node in chosen.items()}
 
 
 def _check_node(node: Any, key: str, computed: Mapping[str, Any]) -> None:
+    """Compares the keys of a node with a target, and of those inside, with what they call."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(
             f"{key}={node}: has no _target_. Choose a file of conf/{key.partition('.')[0]}/, or "
             f"give {key}._target_ the path of a class or function"
         )
+    path = node["_target_"]
     try:
-        target = get_object(node["_target_"])
-        signature = inspect.signature(target)
+        parameters = inspect.signature(get_object(path)).parameters
     except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"{key}._target_={node['_target_']}: cannot be found ({error})"
-        ) from error
-    parameters = signature.parameters.values()
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    names = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
-    given = {name: value for name, value in node.items() if not str(name).startswith("_")}
-    ours = str(node["_target_"]).startswith("thaw.")
+        raise ConfigError(f"{key}._target_={path}: cannot be found ({error})") from error
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {name: each for name, each in parameters.items() if each.kind in kinds}
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    given = {str(name): value for name, value in node.items() if str(name)[0] != "_"}
     for name, value in given.items():
+        place = f"{key}.{name}"
         if value == "???":
-            raise ConfigError(f"{key}.{name}: has no value yet; give it as {key}.{name}=VALUE")
+            raise ConfigError(f"{place}: has no value yet; give it as {place}=VALUE")
         if name in computed:
-            raise ConfigError(f"{key}.{name}={value}: is computed by thaw; leave it out")
-        if name not in names and not takes_all:
-            raise ConfigError(
-                _unknown(f"{key}.{name}", str(name), value, [n for n in names if n not in computed])
-            )
-        if value is None and ours and name in names:
-            hint = signature.parameters[name].annotation
+            raise ConfigError(f"{place}={value}: is computed by thaw; leave it out")
+        if name not in named and not takes_all:
+            raise ConfigError(_unknown(place, name, value, [n for n in named if n not in computed]))
+        if value is None and path.startswith("thaw.") and name in named:
+            hint = named[name].annotation
             if isinstance(hint, type) and hint not in (Any, inspect.Parameter.empty):
-                raise ConfigError(f"{key}.{name}=null: is needed, and must be a {hint.__name__}")
-        _check_inside(value, f"{key}.{name}")
-    missing = [
-        parameter.name
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.name in names
-        and parameter.name not in {*given, *computed}
-    ]
-    if missing and not node.get("_partial_"):
-        hint = "; add _partial_: true, thaw fills it in" if missing[0] == "optimizer" else ""
-        raise ConfigError(
-            f"{key}.{missing[0]}: is needed by {node['_target_']} and not given{hint}"
-        )
+                raise ConfigError(f"{place}=null: is needed, and must be a {hint.__name__}")
+        _check_inside(value, place)
+    for name, each in named.items():
+        missing = each.default is each.empty and name not in {*given, *computed}
+        if missing and not node.get("_partial_"):
+            hint = "; add _partial_: true, thaw fills it in" if name == "optimizer" else ""
+            raise ConfigError(f"{key}.{name}: is needed by {path} and not given{hint}")
 
 
 def _check_inside(value: Any, key: str) -> None:
     """Checks every node with a target in a value, however deep."""
     if isinstance(value, Mapping) and "_target_" in value:
         _check_node(value, key, {})
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
+    elif isinstance(value, Mapping | list):
+        for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
             _check_inside(part, f"{key}.{name}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            _check_inside(part, f"{key}.{number}")
 
 
 def _unknown(key: str, name: str, value: Any, known: list[str]) -> str:

@@ -4,7 +4,6 @@ module.py           steps, logging, the optimiser
 callbacks.py        apply the plan, stop early
 checkpoints.py      stop gracefully, keep the last epoch
 averaging.py        EMA and SWA of the weights
-pruning.py          stop jobs of a sweep that fall behind
 progress.py         record and show what a run does
 metrics.py          what is measured
 measures.py         names of the metrics, and which way each is better
