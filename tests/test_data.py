@@ -32,7 +32,7 @@ class Source(PhotoDataModule):
     splits: Splits
     looked: int = 0
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
         self.looked += 1
         return self.splits
 

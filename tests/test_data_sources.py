@@ -206,7 +206,7 @@ def test_several_layouts_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(dogs(tmp_path, test_fraction=0, val_fraction=0).train) == 10
     assert "dogscats (fast.ai), not" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="no photos of cats and dogs in a known layout"):
-        dogs(tmp_path / "nowhere").find()
+        dogs(tmp_path / "nowhere").find_splits()
 
 
 # --- pets ---
