@@ -41,8 +41,8 @@ def print_once(line: str) -> None:
 class PhotoDataModule(LightningDataModule):
     """Base of all photo sources.
 
-    `classes`, `train`, `val` and `test` can be read right after it was made: they call `setup`. If
-    there are no photos for `val` or `test`, it is None, and its loader is an empty list.
+    `classes` (names in the order of the labels), `train`, `val` and `test` call `setup` themselves.
+    If there are no photos for `val` or `test`, it is None, and its loader is an empty list.
 
     Args:
         data_dir: folder of downloaded photos; only downloads write there.
@@ -89,28 +89,16 @@ class PhotoDataModule(LightningDataModule):
         self._splits: Splits | None = None
         self._pictures: dict[str, Pictures | None] = {}  # by split
         workers, fraction, few = self.num_workers, self.val_fraction, self.train_per_class
-        caches = get_args(Cache)
-        for key, allowed, rule in (
-            ("batch_size", is_integer(self.batch_size, 1), "1 or more images per device"),
-            (
-                "num_workers",
-                workers is None or is_integer(workers, 0),
-                "0 or more processes, or null for what suits the machine",
-            ),
-            (
-                "val_fraction",
-                fraction is None or is_fraction(fraction),
-                "a fraction from 0 (no validation) to below 1, or null for the source's own choice",
-            ),
-            (
-                "train_per_class",
-                few is None or is_integer(few, 1),
-                "1 or more photos per class, or null for all",
-            ),
-            ("balanced", isinstance(self.balanced, bool), "true or false"),
-            ("cache", self.cache in caches, " or ".join(caches)),
-        ):
-            check(key, getattr(self, key), allowed, rule)
+        check("batch_size", self.batch_size, is_integer(self.batch_size, 1), "1 or more images")
+        allowed = workers is None or is_integer(workers, 0)
+        check("num_workers", workers, allowed, "0 or more processes, or null to choose for you")
+        allowed = fraction is None or is_fraction(fraction)
+        rule = "a fraction from 0 (no validation) to below 1, or null for the source's own choice"
+        check("val_fraction", fraction, allowed, rule)
+        allowed = few is None or is_integer(few, 1)
+        check("train_per_class", few, allowed, "1 or more photos per class, or null for all")
+        check("balanced", self.balanced, isinstance(self.balanced, bool), "true or false")
+        check("cache", self.cache, self.cache in get_args(Cache), " or ".join(get_args(Cache)))
         check_folds(self.folds, self.fold, fraction)
 
     def download(self) -> None:
@@ -121,7 +109,6 @@ class PhotoDataModule(LightningDataModule):
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Lightning calls it in one process per machine."""
         self.download()
 
     def setup(self, stage: str | None = None) -> None:
@@ -135,34 +122,27 @@ class PhotoDataModule(LightningDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the labels."""
         return self._ready().classes
 
     @property
     def train(self) -> Photos:
-        """The training photos."""
         return self._ready().train
 
     @property
     def val(self) -> Photos | None:
-        """The validation photos."""
         return self._ready().val
 
     @property
     def test(self) -> Photos | None:
-        """The test photos."""
         return self._ready().test
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of random views."""
         return self._loader(self.train, self.train_transform, "train")
 
     def val_dataloader(self) -> DataLoader | list:
-        """Batches of evaluation views."""
         return [] if self.val is None else self._loader(self.val, self.eval_transform, "val")
 
     def test_dataloader(self) -> DataLoader | list:
-        """Batches of evaluation views."""
         return [] if self.test is None else self._loader(self.test, self.eval_transform, "test")
 
     def _ready(self) -> Splits:
@@ -201,19 +181,14 @@ class PhotoDataModule(LightningDataModule):
         if workers is None:
             devices = trainer.num_devices if trainer else 1
             workers = choose_workers(len(photos), devices, on_cpu=self._trains_on_cpu())
+        pictures = self._cached(photos, split, workers)
         loader = make_loader(
-            PhotoDataset(
-                photos, transform, self.eval_transform, self._cached(photos, split, workers)
-            ),
-            labels=photos.labels,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            train=train,
-            seed=self.seed,
-            balanced=self.balanced,
+            PhotoDataset(photos, transform, self.eval_transform, pictures),
+            labels=photos.labels, batch_size=self.batch_size, num_workers=workers,
+            train=train, seed=self.seed, balanced=self.balanced,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
-        )
+        )  # fmt: skip
         if trainer and train:
             progress = trainer.fit_loop.epoch_loop.batch_progress
             loader.consumed = lambda: progress.current.ready
@@ -226,14 +201,12 @@ class PhotoDataModule(LightningDataModule):
         if self.shrink is None:
             raise ConfigError(f"{self.name}: shrink is None; data.cache={self.cache} needs it.")
         if split not in self._pictures:
+            trainer = self.trainer
             self._pictures[split] = read_pictures(
-                photos,
-                self.shrink,
-                num_workers=workers,
-                label=f"{split}, {len(photos):,} photos",
-                processes=self.trainer.num_devices if self.trainer else 1,
-                verbose=self.trainer is None or self.trainer.is_global_zero,
-            )
+                photos, self.shrink, num_workers=workers, label=f"{split}, {len(photos):,} photos",
+                processes=trainer.num_devices if trainer else 1,
+                verbose=trainer is None or trainer.is_global_zero,
+            )  # fmt: skip
         return self._pictures[split]
 
     def _trains_on_cpu(self) -> bool:

@@ -1,7 +1,5 @@
 """Checks of a source's settings and files."""
 
-from pathlib import Path
-
 from thaw.data.photos import Splits
 from thaw.errors import ConfigError
 
@@ -25,30 +23,23 @@ def is_fraction(value: object) -> bool:
 def check_folds(folds: int | None, fold: int, val_fraction: float | None) -> None:
     """Raise a ConfigError if data.folds, data.fold and data.val_fraction contradict each other."""
     if folds is None:
-        if fold != 0 or isinstance(fold, bool):
-            raise ConfigError(
-                f"data.fold={fold} has no effect without data.folds: give the number of folds too, "
-                "as data.folds=5, or leave data.fold out."
-            )
+        rule = "the number of folds too, as data.folds=5, or leave data.fold out"
+        check("fold", fold, fold == 0 and not isinstance(fold, bool), rule)
         return
     check("folds", folds, is_integer(folds, 2), "2 or more, or null for no folds")
     allowed = is_integer(fold, 0) and fold < folds
     check("fold", fold, allowed, f"0 to {folds - 1}, as data.folds={folds}")
-    if val_fraction is not None:
-        raise ConfigError(
-            f"data.val_fraction={val_fraction} has no effect beside data.folds={folds}: each fold "
-            f"validates on 1/{folds} of the photos. Set data.val_fraction=null."
-        )
+    rule = f"null, since each of data.folds={folds} validates on 1/{folds} of the photos"
+    check("val_fraction", val_fraction, val_fraction is None, rule)
 
 
 def check_files_exist(splits: Splits) -> None:
     """Raise a ConfigError if a listed photo is not among the files."""
     parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
     paths = [path for part in parts for path in part.paths]
-    names: dict[Path, set[str]] = {}
-    for folder in {path.parent for path in paths}:  # list each folder once: faster than n lookups
-        names[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = [path for path in paths if path.name not in names[path.parent]]
+    folders = {path.parent for path in paths}  # listed once each: faster than n lookups
+    present = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    missing = [path for path in paths if path not in present]
     if missing:
         raise ConfigError(
             f"{len(missing)} of {len(paths)} photos are missing, as {missing[0]}. Copy them "

@@ -20,20 +20,18 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
     Args:
         photos: which photos.
         transform: uint8 (3, H, W) -> uint8 (3, H', W'); random for training.
-        plain: the same, for the evaluation view; None: `transform` is not random.
+        plain: the same, for the evaluation view; None: `transform`.
         pictures: the photos decoded and shrunk; None: the files are decoded each time.
     """
 
     def __init__(
-        self,
-        photos: Photos,
-        transform: Transform,
-        plain: Transform | None = None,
+        self, photos: Photos, transform: Transform, plain: Transform | None = None,
         pictures: Pictures | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.photos = photos
         self.transform = transform
         self.plain = plain or transform
+        self.random = transform is not plain
         self.pictures = pictures
 
     def __len__(self) -> int:
@@ -49,7 +47,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         label = self.photos.labels[index]
         pictures = self.pictures
         picture = decode(self.photos.paths[index]) if pictures is None else pictures[index]
-        if view_seed is None or self.transform is self.plain:
+        if view_seed is None or not self.random:
             return self.plain(picture), label
         # The CPU's generator only: torch.manual_seed would seed the GPUs too, and with
         # num_workers=0 every training step would repeat the same dropout masks.

@@ -1,9 +1,8 @@
 """Decoding: any picture file -> RGB tensor.
 
-JPEGs are decoded by torchvision, all other formats by Pillow. torchvision is faster and gives the
-same bits (measured on one thread, median of 7, a photo of 500 x 375: 1.34 ms against 1.66 ms).
-Pillow always reads the header first: it detects a GIF that is named .jpg, and refuses sizes that no
-memory could hold.
+JPEGs are decoded by torchvision, which takes 1.34 ms for 500 x 375 pixels where Pillow takes 1.66,
+to the same bits (one thread, median of 7). Pillow decodes all other formats, and reads the header
+of all: it detects a GIF that is named .jpg, and refuses sizes that no memory could hold.
 """
 
 import contextlib

@@ -42,12 +42,9 @@ class Demo(PhotoDataModule):
         for key, least in (("train_pictures", 1), ("val_pictures", 0), ("test_pictures", 0)):
             value = getattr(self, key)
             check(key, value, is_integer(value, least), f"{least} or more pictures per class")
-
-    @property
-    def folder(self) -> Path:
-        """Where the pictures are; other drawings and other counts have other folders."""
+        # other drawings and other counts have other folders
         counts = f"{self.train_pictures}-{self.val_pictures}-{self.test_pictures}"
-        return self.cache_dir / f"demo-v{VERSION}-{counts}"
+        self.folder = self.cache_dir / f"demo-v{VERSION}-{counts}"
 
     def download(self) -> None:
         """Draw the pictures, once for parallel jobs; the folder exists only if it is complete."""

@@ -5,6 +5,7 @@ same; the species differ in the number, outline and rings of petals, in their ma
 centre, as real garden flowers do. Needs numpy and Pillow only.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ VERSION = 2  # part of the cache folder's name: raise it when any picture change
 SUPERSAMPLING = 2  # polygons of Pillow have hard edges: draw larger, then shrink
 
 Array = NDArray[np.float64]
+Colour = tuple[int, int, int]
 
 
 class Species(NamedTuple):
@@ -70,14 +72,13 @@ def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.
     """
     species = SPECIES[class_index]
     side = size * SUPERSAMPLING
-    palette = PETAL_COLOURS[species.family]
     canvas = _background(rng, size).resize((side, side), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(canvas, "RGBA")
-    colour = _jitter(rng, palette[rng.integers(len(palette))], 14)
-    middle, radius = side * rng.uniform(0.38, 0.62, 2), side * rng.uniform(0.27, 0.46)
+    colour = _pick(PETAL_COLOURS[species.family], rng)
+    middle, radius = side * rng.uniform(0.38, 0.62, 2), side * rng.uniform(0.25, 0.45)
     # From the flower's coordinates (petals reach radius 1) to pixels: turn it, then tilt it away.
     lean = _rotation(rng.uniform(0, 2 * np.pi))
-    squash = np.cos(min(abs(rng.normal(0, 0.45)), 1.0))
+    squash = np.cos(min(abs(rng.normal(0, 0.5)), 1.0))
     pose = radius * lean @ np.diag([squash, 1.0]) @ lean.T @ _rotation(rng.uniform(0, 2 * np.pi))
 
     def fill(corners: Array, colour: Array, opacity: int = 255) -> None:
@@ -90,6 +91,7 @@ def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.
     throat = _mix(colour, (235, 225, 160), rng.uniform(0.1, 0.45))
     dark = _mix(colour, (70, 16, 60), rng.uniform(0.6, 0.85))
     plump = species.width * np.exp(rng.normal(0, 0.09))
+    strength = int(rng.integers(90, 170))  # of the marking
     for ring, length in enumerate(species.rings):
         for k in rng.permutation(species.petals):
             angle = 2 * np.pi * (k + ring / 2) / species.petals + rng.normal(0, 0.05)
@@ -103,7 +105,7 @@ def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.
                 part[:, 0] = np.minimum(part[:, 0], cut)
                 fill(part @ turn, np.clip(_mix(throat, tips, cut) * shade, 0, 255))
             for mark in _marking(species, plump, rng):
-                fill(mark @ turn, dark, 170)
+                fill(mark @ turn, dark, strength)
     for corners, ink in _centre(species, dark, rng):
         fill(corners, ink)
     return _photograph(canvas.reduce(SUPERSAMPLING), rng)
@@ -127,30 +129,25 @@ def _outline(species: Species, width: float) -> Array:
 def _marking(species: Species, width: float, rng: np.random.Generator) -> list[Array]:
     """Polygons on a petal along the x axis."""
     if species.marking == "veins":
-        line = np.array([[0.12, -0.012], [0.8, -0.012], [0.8, 0.012], [0.12, 0.012]])
-        return [line @ _rotation(share * width).T for share in (-0.7, -0.35, 0, 0.35, 0.7)]
-    if species.marking == "streak":
-        return [np.array([[0.05, 0], [0.35, 0.16 * width], [0.72, 0], [0.35, -0.16 * width]])]
+        vein = _box(0.12, 0.8, 0.012)
+        return [vein @ _rotation(share * width).T for share in (-0.7, -0.35, 0, 0.35, 0.7)]
     if species.marking == "spots":
         places = np.array([np.linspace(0.22, 0.66, 9), width * rng.uniform(-0.5, 0.5, 9)]).T
         return [_disc(0.024) + place for place in places]
-    if species.marking == "blotch":
-        return [_disc(0.25) * (1, 2.4 * width) + (0.24, 0)]
-    if species.marking == "band":
-        u = 0.75 * width
-        return [np.array([[0.36, -u], [0.58, -u], [0.58, u], [0.36, u]])]
-    return []
+    streak = _disc(0.33, 4) * [1, 0.5 * width] + [0.38, 0]
+    blotch = _disc(0.25) * [1, 2.4 * width] + [0.24, 0]
+    one = {"streak": streak, "blotch": blotch, "band": _box(0.36, 0.58, 0.75 * width)}
+    return [one[species.marking]] if species.marking in one else []
 
 
 def _centre(species: Species, dark: Array, rng: np.random.Generator) -> list[tuple[Array, Array]]:
     """Polygons and colours of the middle of the flower, which lies on the petals."""
-    colour = _jitter(rng, CENTRE_COLOURS[rng.integers(len(CENTRE_COLOURS))], 12)
+    colour = _pick(CENTRE_COLOURS, rng)
     size = species.centre_size * np.exp(rng.normal(0, 0.08))
     if species.centre == "disc":
-        angle = 2.4 * np.arange(36)  # florets on a sunflower's spiral
-        places = 0.95 * size * np.sqrt(np.arange(36) / 36) * np.array([np.cos(angle), np.sin(angle)])
+        places = [size * np.sqrt(i / 40) * _rotation(2.4 * i)[0] for i in range(36)]  # a spiral
         inks = (_mix(colour, (255, 255, 255), 0.3), _mix(colour, (20, 10, 30), 0.3))
-        florets = [(_disc(0.08 * size) + at, inks[i % 2]) for i, at in enumerate(places.T)]
+        florets = [(_disc(0.08 * size) + at, inks[i % 2]) for i, at in enumerate(places)]
         return [(_disc(size), colour), *florets]
     if species.centre == "ring":
         inks = ((1.0, dark), (0.72, colour), (0.3, _mix(colour, dark, 0.6)))
@@ -159,10 +156,11 @@ def _centre(species: Species, dark: Array, rng: np.random.Generator) -> list[tup
         rays = _disc(size, 2 * species.petals)
         rays[1::2] *= 0.4
         return [(rays, _mix(colour, (255, 255, 235), 0.6)), (_disc(0.3 * size), colour)]
-    thread = np.array([[0, -0.010], [size, -0.010], [size, 0.010], [0, 0.010]])
+    thread = _box(0, size, 0.010)
     turns = [_rotation(angle).T for angle in 0.9 * np.arange(7) + rng.normal(0, 0.12, 7)]
-    threads = [(thread @ turn, _mix(colour, (255, 255, 235), 0.5)) for turn in turns]
-    return threads + [((_disc(0.04) + (size, 0)) @ turn, colour) for turn in turns]
+    tip = _disc(0.04) + np.array((size, 0))
+    stamens = ((thread, _mix(colour, (255, 255, 235), 0.5)), (tip, colour))
+    return [(corners @ turn, ink) for corners, ink in stamens for turn in turns]
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
@@ -188,16 +186,16 @@ def _photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     light = 1 + direction[0] * across + direction[1] * across[:, None]
     warmth = rng.normal(0, 0.07)
     balance = np.array([1 + warmth, 1, 1 - warmth]) * np.exp(rng.normal(0, 0.16))
-    noise = rng.standard_normal(pixels.shape, dtype=np.float32) * rng.uniform(1, 7)
+    noise = rng.standard_normal(pixels.shape, dtype=np.float32) * rng.uniform(1, 10)
     exposed = pixels * light[:, :, None] * balance + noise
     return Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))
 
 
-def _jitter(rng: np.random.Generator, colour: tuple[int, int, int], spread: float) -> Array:
-    return np.clip(np.asarray(colour) + rng.normal(0, spread, 3), 0, 255)
+def _pick(colours: Sequence[Colour], rng: np.random.Generator) -> Array:
+    return np.clip(colours[rng.integers(len(colours))] + rng.normal(0, 13, 3), 0, 255)
 
 
-def _mix(one: Array, other: Array | tuple[int, int, int], share: float) -> Array:
+def _mix(one: Array, other: Array | Colour, share: float) -> Array:
     """The colour that is `share` (0-1) of the way from one to the other."""
     return one + (np.asarray(other) - one) * share
 
@@ -209,3 +207,8 @@ def _rotation(angle: float) -> Array:
 def _disc(radius: float, corners: int = 12) -> Array:
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return radius * np.array([np.cos(angle), np.sin(angle)]).T
+
+
+def _box(start: float, stop: float, half_width: float) -> Array:
+    u = half_width
+    return np.array([[start, -u], [stop, -u], [stop, u], [start, u]])

@@ -1,10 +1,10 @@
 """Oxford 102 Flowers (Nilsback and Zisserman, 2008)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from scipy.io import loadmat
+from torchvision.datasets import Flowers102 as Torchvision
 
 from thaw.data.base import PhotoDataModule
 from thaw.data.checks import check, check_files_exist
@@ -16,6 +16,8 @@ URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
+
+CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
 
 Split = Literal["official", "trainval", "swapped"]
 
@@ -42,13 +44,8 @@ class Flowers102(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Split)
-        check("split", self.split, self.split in allowed, " or ".join(allowed))
-
-    @property
-    def folder(self) -> Path:
-        """Where the photos are."""
-        return self.data_dir / "flowers-102"
+        self.folder = self.data_dir / "flowers-102"
+        check("split", self.split, self.split in get_args(Split), " or ".join(get_args(Split)))
 
     def download(self) -> None:
         """Download 345 MB, if they are not there."""
@@ -60,9 +57,8 @@ class Flowers102(PhotoDataModule):
         for name, checksum in (LABELS, SPLITS):
             fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
         name, checksum = PHOTOS
-        fetch_archive(
-            URL + name, self.folder / "jpg", inside="jpg", checksum=checksum, remedy=remedy
-        )
+        folder = self.folder / "jpg"
+        fetch_archive(URL + name, folder, inside="jpg", checksum=checksum, remedy=remedy)
 
     def find_splits(self) -> Splits:
         """Read which photo is of which class and in which split."""
@@ -84,29 +80,3 @@ class Flowers102(PhotoDataModule):
             splits = Splits(CLASSES, photos("tstid"), photos("trnid", "valid"), None)
         check_files_exist(splits)
         return splits
-
-
-# In the order of the labels, 1 to 102 (torchvision.datasets.Flowers102.classes)
-# fmt: off
-CLASSES = (
-    "pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea",
-    "english marigold", "tiger lily", "moon orchid", "bird of paradise", "monkshood",
-    "globe thistle", "snapdragon", "colt's foot", "king protea", "spear thistle", "yellow iris",
-    "globe-flower", "purple coneflower", "peruvian lily", "balloon flower",
-    "giant white arum lily", "fire lily", "pincushion flower", "fritillary", "red ginger",
-    "grape hyacinth", "corn poppy", "prince of wales feathers", "stemless gentian", "artichoke",
-    "sweet william", "carnation", "garden phlox", "love in the mist", "mexican aster",
-    "alpine sea holly", "ruby-lipped cattleya", "cape flower", "great masterwort", "siam tulip",
-    "lenten rose", "barbeton daisy", "daffodil", "sword lily", "poinsettia", "bolero deep blue",
-    "wallflower", "marigold", "buttercup", "oxeye daisy", "common dandelion", "petunia",
-    "wild pansy", "primula", "sunflower", "pelargonium", "bishop of llandaff", "gaura",
-    "geranium", "orange dahlia", "pink-yellow dahlia?", "cautleya spicata", "japanese anemone",
-    "black-eyed susan", "silverbush", "californian poppy", "osteospermum", "spring crocus",
-    "bearded iris", "windflower", "tree poppy", "gazania", "azalea", "water lily", "rose",
-    "thorn apple", "morning glory", "passion flower", "lotus", "toad lily", "anthurium",
-    "frangipani", "clematis", "hibiscus", "columbine", "desert-rose", "tree mallow", "magnolia",
-    "cyclamen", "watercress", "canna lily", "hippeastrum", "bee balm", "ball moss", "foxglove",
-    "bougainvillea", "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower",
-    "trumpet creeper", "blackberry lily",
-)
-# fmt: on

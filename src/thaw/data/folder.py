@@ -64,18 +64,13 @@ def find_in(root: Path) -> Splits:
         )
     splits = {name: _photos(folder, classes) for name, folder in folders.items()}
     train = splits["train"] if folders else _photos(root, classes)
-    for label, name in enumerate(classes):
-        if label not in train.labels:
-            raise ConfigError(
-                f"data.root={root}: the class folder {train_root / name} holds no pictures "
-                f"({' '.join(SUFFIXES)}). Add some or delete the folder."
-            )
-    for name in ("val", "test"):
-        if name in splits and not splits[name]:
-            raise ConfigError(
-                f"data.root={root}: {folders[name]} holds no pictures. Add some or delete the "
-                "folder."
-            )
+    empty = [train_root / name for k, name in enumerate(classes) if k not in train.labels]
+    empty += [folders[name] for name, photos in splits.items() if not photos]
+    if empty:
+        raise ConfigError(
+            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}). "
+            "Add some or delete the folder."
+        )
     return Splits(classes, train, splits.get("val"), splits.get("test"))
 
 
@@ -97,7 +92,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             )
         else:
             folders[split] = folder
-    if "train" not in folders or not list(_subfolders(folders["train"])):
+    if "train" not in folders or not _subfolders(folders["train"]):
         if folders and not others:
             raise ConfigError(f"data.root={root} has {', '.join(sorted(folders))} only. {LAYOUT}")
         return {}
@@ -127,7 +122,8 @@ def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
     if absent and paths:
         print_once(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
     if left_out:
-        print_once(f"{folder}: {len(left_out)} files are left out, as {left_out[0].relative_to(folder)}")
+        example = left_out[0].relative_to(folder)
+        print_once(f"{folder}: {len(left_out)} files are left out, as {example}")
     return Photos(tuple(paths), tuple(labels))
 
 
@@ -143,8 +139,8 @@ def visible(folder: Path) -> list[Path]:
     return sorted(entries, key=lambda p: natural(p.name))
 
 
-def _subfolders(folder: Path) -> Iterator[Path]:
-    return (p for p in visible(folder) if p.is_dir())
+def _subfolders(folder: Path) -> list[Path]:
+    return [p for p in visible(folder) if p.is_dir()]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,22 +44,11 @@ class PhotoSampler(DistributedSampler[Key]):
     """
 
     def __init__(
-        self,
-        labels: Sequence[int],
-        *,
-        train: bool,
-        seed: int,
-        balanced: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(
-            range(len(labels)),  # pyright: ignore[reportArgumentType]  only its length is read
-            num_replicas=world_size,
-            rank=rank,
-            shuffle=train,
-            seed=seed,
-        )
+        self, labels: Sequence[int], *, train: bool, seed: int, balanced: bool = False,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
+        places = range(len(labels))
+        super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
         self.size = len(labels)
         self.train = train
         self.augment = True
@@ -94,14 +83,6 @@ class PhotoSampler(DistributedSampler[Key]):
         yield from zip(order[mine].tolist(), seeds, strict=False)
 
 
-class HasBatch(Protocol):
-    """A table of features, see `ResumableLoader.features`."""
-
-    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of N keys."""
-        ...
-
-
 class ResumableLoader(DataLoader):
     """A DataLoader that can continue in the middle of an epoch.
 
@@ -110,11 +91,12 @@ class ResumableLoader(DataLoader):
     Attributes:
         consumed: returns how many batches of the current epoch were trained on before; it is 0
             unless a run was resumed.
-        features: if set, its rows are given instead of photos, for the same keys in the same order.
+        features: a table of features; if set, its batch(keys) gives the batches, features (N, D)
+            and labels (N,), for the same keys in the same order as the photos.
     """
 
     consumed: Callable[[], int] | None = None
-    features: "HasBatch | None" = None
+    features: Any = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Yields batches.
@@ -153,17 +135,9 @@ def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 def make_loader(
-    dataset: Dataset,
-    *,
-    labels: Sequence[int],
-    batch_size: int,
-    num_workers: int,
-    train: bool,
-    seed: int,
-    balanced: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> ResumableLoader:
+    dataset: Dataset, *, labels: Sequence[int], batch_size: int, num_workers: int, train: bool,
+    **order: Any,
+) -> ResumableLoader:  # fmt: skip
     """A loader of (images (N, 3, H, W), labels (N,)) over one split.
 
     Args:
@@ -171,25 +145,14 @@ def make_loader(
         labels: of the dataset's photos, in order.
         batch_size: images per device.
         num_workers: processes that prepare batches; 0: the training process does.
-        train: see `PhotoSampler`, as the arguments after it.
-        seed: of the order and of the views.
-        balanced: draw every class equally often.
-        rank: of this process.
-        world_size: number of processes.
+        train: whether to shuffle.
+        order: the other arguments of `PhotoSampler`.
     """
-    sampler = PhotoSampler(
-        labels, train=train, seed=seed, balanced=balanced, rank=rank, world_size=world_size
-    )
+    sampler = PhotoSampler(labels, train=train, **order)
     # A last batch of one image would stop BatchNorm: it needs two values per channel.
     single = train and len(sampler) > batch_size and len(sampler) % batch_size == 1
     return ResumableLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate,
-        drop_last=single,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        prefetch_factor=4 if num_workers > 0 else None,
-    )
+        dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers,
+        collate_fn=collate, drop_last=single, pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0, prefetch_factor=4 if num_workers > 0 else None,
+    )  # fmt: skip

@@ -1,7 +1,6 @@
 """Oxford-IIIT Pets (Parkhi et al., 2012)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from thaw.data.base import PhotoDataModule, print_once
@@ -38,13 +37,8 @@ class Pets(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Target)
-        check("target", self.target, self.target in allowed, " or ".join(allowed))
-
-    @property
-    def folder(self) -> Path:
-        """Where the photos are."""
-        return self.data_dir / "oxford-iiit-pet"
+        self.folder = self.data_dir / "oxford-iiit-pet"
+        check("target", self.target, self.target in get_args(Target), " or ".join(get_args(Target)))
 
     def download(self) -> None:
         """Download 811 MB, if they are not there."""
@@ -54,9 +48,8 @@ class Pets(PhotoDataModule):
             "network with data=demo"
         )
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
-            fetch_archive(
-                URL + name, self.folder / inside, inside=inside, checksum=checksum, remedy=remedy
-            )
+            folder = self.folder / inside
+            fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
 
     def find_splits(self) -> Splits:
         """Read which photo is of which class and in which split."""

@@ -8,12 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Photos:
-    """Photo files in a fixed order.
-
-    Attributes:
-        paths: of the files.
-        labels: of each file; an index into `Splits.classes`.
-    """
+    """Photo files in a fixed order, and the label of each: an index into `Splits.classes`."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -34,8 +29,7 @@ class Photos:
     def fingerprint(self) -> str:
         """A hash of the files' paths, sizes and times of change.
 
-        The status-change time is included because the modification time can be set by hand: `cp -p`
-        and unpacking an archive give a replaced photo the old one.
+        With the time of the last status change, since `cp -p` keeps the modification time.
         """
         digest = hashlib.sha256()
         for path in self.paths:

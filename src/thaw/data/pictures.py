@@ -59,14 +59,9 @@ class ShrunkPhotos(Dataset[Tensor]):
 
 
 def read_pictures(
-    photos: Photos,
-    shrink: Callable[[Tensor], Tensor],
-    *,
-    num_workers: int,
-    label: str,
-    processes: int = 1,
-    verbose: bool = True,
-) -> Pictures | None:
+    photos: Photos, shrink: Callable[[Tensor], Tensor], *, num_workers: int, label: str,
+    processes: int = 1, verbose: bool = True,
+) -> Pictures | None:  # fmt: skip
     """Decode all photos into memory.
 
     Args:
@@ -95,17 +90,14 @@ def read_pictures(
     places: list[tuple[int, int, int, int]] = []
     start = 0
     loader = DataLoader(dataset, READ_AT_ONCE, num_workers=num_workers, collate_fn=list)
-    with tqdm(total=len(dataset), desc=label, unit="images", leave=False,
-              disable=None if verbose else True) as bar:
-        for batch in loader:
-            for picture in batch:
-                places.append((len(blocks), start, *picture.shape[:2]))
-                waiting.append(picture.flatten().clone())  # else the worker's file stays open
-                start += picture.numel()
-            if start >= BLOCK_BYTES or len(places) == len(dataset):
-                blocks.append(torch.cat(waiting))
-                waiting, start = [], 0
-            bar.update(len(batch))
+    for batch in tqdm(loader, label, leave=False, disable=None if verbose else True):
+        for picture in batch:
+            places.append((len(blocks), start, *picture.shape[:2]))
+            waiting.append(picture.flatten().clone())  # else the worker's file stays open
+            start += picture.numel()
+        if start >= BLOCK_BYTES or len(places) == len(dataset):
+            blocks.append(torch.cat(waiting))
+            waiting, start = [], 0
     return Pictures(blocks, torch.tensor(places), repr(shrink))
 
 

@@ -15,8 +15,8 @@ from thaw.errors import ConfigError
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
     """Draw a fraction of each class.
 
-    At least one photo of each class is drawn and at least one is left, if the class has two. A
-    single photo is not drawn: a class without a training photo could not be learned.
+    Of a class with two photos or more at least one is drawn and at least one is left. A single
+    photo is not drawn: a class without a training photo could not be learned.
 
     Args:
         photos: of all classes.
@@ -24,7 +24,7 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
         rule: text that decides which photos are drawn.
 
     Returns:
-        The drawn photos and the rest, both in the order of `photos`.
+        The drawn photos and the rest.
     """
     drawn: list[int] = []
     for members in _by_class(photos, rule).values():
@@ -51,9 +51,8 @@ def split_fold(
 ) -> tuple[Photos, Photos]:
     """Split for k-fold cross-validation, stratified by class.
 
-    The folds are disjoint and make up all photos. Their sizes differ by at most one photo, in each
-    class and in total. The rule is fixed, so runs with different seeds use the same folds. Unlike
-    in the other splits, adding a photo moves other photos too.
+    The sizes of the folds differ by at most one photo, in each class and in total. The rule is
+    fixed, so runs with different seeds use the same folds.
 
     Args:
         photos: of all classes.
