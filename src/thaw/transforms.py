@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
@@ -100,7 +100,7 @@ def train_transform(
             f"augment.crop_scale={[low, high]}: allowed is [low, high] with 0 < low <= high <= 1, "
             "or null for no random crop"
         )
-    steps: list[nn.Module] = [*eval_transform(spec).transforms]
+    steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
         steps = [
             v2.RandomResizedCrop(

@@ -64,8 +64,7 @@ class PhotoDataModule(LightningDataModule):
         shrink: the same, to the size that the cache keeps; needed by the cache.
     """
 
-    name: ClassVar[str]
-    licence: ClassVar[str]  # of the photos
+    licence: ClassVar[str]  # of the photos; every source sets it, and `name`
 
     data_dir: Path
     cache_dir: Path

@@ -3,9 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.checks import check, is_fraction
@@ -27,19 +25,13 @@ HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
 HOMES += ("kagglecatsanddogs_5340", "kagglecatsanddogs_3367a", ".")
 
 
-class Layout(NamedTuple):
-    """Patterns of the photos of one class below a home folder: {} is cat, {C} is Cat."""
-
-    name: str
-    train: str
-    val: str | None
-
-
-LAYOUTS = (
-    Layout("fast.ai", "train/{}s/*.jpg", "valid/{}s/*.jpg"),
-    Layout("Kaggle", "train/{}.*.jpg", None),
-    Layout("Microsoft", "PetImages/{C}/*.jpg", None),
-)
+# Name -> patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
+LAYOUTS = {
+    "fast.ai": "train/{}s/*.jpg",
+    "Kaggle": "train/{}.*.jpg",
+    "Microsoft": "PetImages/{C}/*.jpg",
+}
+FASTAI_VAL = "valid/{}s/*.jpg"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -88,27 +80,27 @@ class DogsVsCats(PhotoDataModule):
         if not layouts:
             raise ConfigError(
                 f"{self.data_dir} holds no photos of cats and dogs in a known layout: looked for "
-                + ", ".join(layout.train for layout in LAYOUTS)
+                + ", ".join(LAYOUTS.values())
                 + f" in {', '.join(HOMES)}. Name the folder with paths.data_dir=PATH."
             )
         home, layout = layouts[0]
         if len(layouts) > 1:
-            others = ", ".join(f"{other} ({name.name})" for other, name in layouts[1:])
-            print_once(f"dogs_vs_cats: reading {home} ({layout.name}), not {others}")
-        train = _photos(home, layout.train)
-        if layout.name == "Microsoft":
+            others = ", ".join(f"{other} ({name})" for other, name in layouts[1:])
+            print_once(f"dogs_vs_cats: reading {home} ({layout}), not {others}")
+        train = _photos(home, LAYOUTS[layout])
+        if layout == "Microsoft":
             train = _without_ambiguous(train)
-        val = _photos(home, layout.val) if layout.val else None
+        val = _photos(home, FASTAI_VAL) if layout == "fast.ai" else None
         return add_test_split(Splits(CLASSES, train, val or None, None), self.test_fraction)
 
 
-def find_layouts(data_dir: Path) -> list[tuple[Path, Layout]]:
+def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:
     """Every (home, layout) with photos of both classes, in the order of preference."""
     return [
         (data_dir / home, layout)
         for home in HOMES
-        for layout in LAYOUTS
-        if all(any(_files(data_dir / home, layout.train, name)) for name in CLASSES)
+        for layout, pattern in LAYOUTS.items()
+        if all(any(_files(data_dir / home, pattern, name)) for name in CLASSES)
     ]
 
 
@@ -136,7 +128,7 @@ def _without_ambiguous(photos: Photos) -> Photos:
     4 KiB in the middle, and only if these are equal by all bytes.
     """
     suspects = list(range(len(photos)))
-    for read in (_middle, _digest):
+    for read in (_middle, Path.read_bytes):
         groups: defaultdict[object, list[int]] = defaultdict(list)
         for i in suspects:
             groups[read(photos.paths[i])].append(i)
@@ -150,10 +142,6 @@ def _middle(path: Path) -> tuple[int, bytes]:
     with path.open("rb", buffering=0) as file:
         file.seek(size // 2)
         return size, file.read(4096)
-
-
-def _digest(path: Path) -> bytes:
-    return sha256(path.read_bytes()).digest()
 
 
 def _without(photos: Photos, left_out: set[int], why: str) -> Photos:

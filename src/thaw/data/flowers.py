@@ -192,7 +192,9 @@ def _photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _pick(colours: Sequence[Colour], rng: np.random.Generator) -> Array:
-    return np.clip(colours[rng.integers(len(colours))] + rng.normal(0, 13, 3), 0, 255)
+    return np.clip(
+        np.asarray(colours[int(rng.integers(len(colours)))]) + rng.normal(0, 13, 3), 0, 255
+    )
 
 
 def _mix(one: Array, other: Array | Colour, share: float) -> Array:

@@ -102,9 +102,8 @@ def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
 
 
 def _smallest_class(members: dict[int, list[int]], classes: tuple[str, ...]) -> tuple[str, int]:
-    sizes = {name: len(members.get(label, [])) for label, name in enumerate(classes)}
-    name = min(sizes, key=lambda name: sizes[name])
-    return name, sizes[name]
+    sizes = ((name, len(members.get(label, []))) for label, name in enumerate(classes))
+    return min(sizes, key=lambda pair: pair[1])
 
 
 def _by_class(photos: Photos, rule: str) -> dict[int, list[int]]:
