@@ -1,5 +1,7 @@
 """The base of all sources: splits, few-shot, loaders, and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ class Source(PhotoDataModule):
     splits: Splits
     looked: int = 0
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
         self.looked += 1
         return self.splits
 
@@ -136,9 +138,9 @@ def test_few_shot_takes_from_the_other_folds() -> None:
         ({"folds": 3, "fold": 3}, r"^data\.fold=3 is not allowed: give 0 to 2, as data\.folds=3"),
         ({"folds": 3, "fold": -1}, r"^data\.fold=-1 is not allowed"),
         ({"folds": 3, "fold": None}, r"^data\.fold=None is not allowed"),
-        ({"fold": 1}, r"^data\.fold=1 has no effect without data\.folds"),
-        ({"folds": 3, "val_fraction": 0.2}, r"^data\.val_fraction=0\.2 has no effect beside"),
-        ({"folds": 3, "val_fraction": 0}, r"^data\.val_fraction=0 has no effect beside"),
+        ({"fold": 1}, r"^data\.fold=1 is not allowed: give the number of folds too"),
+        ({"folds": 3, "val_fraction": 0.2}, r"^data\.val_fraction=0\.2 is not allowed: give null"),
+        ({"folds": 3, "val_fraction": 0}, r"^data\.val_fraction=0 is not allowed: give null"),
     ],
 )
 def test_folds_that_are_refused(arguments: dict, message: str) -> None:
@@ -295,3 +297,24 @@ def test_lightning_takes_the_loaders_and_their_absence(
     model = Mean()
     trainer.fit(model, datamodule=module)
     assert (model.trained, model.validated) == (12, 18 if validated else 0)  # 6 in the sanity check
+
+
+def test_what_was_found_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    make().setup()
+    assert (
+        capsys.readouterr().out == "data      source: 2 classes, 32 train, 8 val, 10 test photos\n"
+    )
+    module = make(Splits(("a", "b"), some(1000), NONE, None))
+    module.setup()
+    module.setup()
+    said = capsys.readouterr().out
+    assert said == "data      source: 2 classes, 2,000 train, no val, no test photos\n"
+
+
+@pytest.mark.slow
+def test_decoding_needs_neither_lightning_nor_hydra() -> None:
+    code = (
+        "import sys, thaw.data.decode, thaw.transforms;"
+        "assert not {'lightning', 'pytorch_lightning', 'hydra', 'omegaconf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

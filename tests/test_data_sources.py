@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from thaw.data import dogs_vs_cats, flowers102, pets
 from thaw.data.base import PhotoDataModule
+from thaw.data.demo import Demo
 from thaw.data.dogs_vs_cats import DogsVsCats
 from thaw.data.flowers102 import Flowers102
 from thaw.data.folder import Folder
@@ -45,7 +46,7 @@ def sizes(module: PhotoDataModule) -> tuple[int, int, int]:
     return len(module.train), size(module.val), size(module.test)
 
 
-@pytest.mark.parametrize("source", [Flowers102, Pets, DogsVsCats, Folder])
+@pytest.mark.parametrize("source", [Flowers102, Pets, DogsVsCats, Folder, Demo])
 def test_yaml_has_every_argument_with_its_default(source: type) -> None:
     module = source.__module__.rpartition(".")[2]
     leaf = yaml.safe_load((ROOT / "conf" / "data" / f"{module}.yaml").read_text())
@@ -121,8 +122,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "found 0 class folders"),
         (["a.jpg", "b.jpg"], "found 0 class folders"),
         (["a/0.jpg"], "found 1 class folders"),
-        (["a/0.jpg", "b/.hidden.jpg"], r"class folder .*b holds no pictures"),
-        (["a/0.jpg", "b/readme.txt"], r"class folder .*b holds no pictures"),
+        (["a/0.jpg", "b/.hidden.jpg"], r"folder .*b holds no pictures"),
+        (["a/0.jpg", "b/readme.txt"], r"folder .*b holds no pictures"),
         (["train/a/0.jpg", "train/b/0.jpg", "val/c/0.jpg"], r"has class folders .*: c\."),
         (["train/a/0.jpg", "train/b/0.jpg", "val/notes.txt"], r"val holds no pictures"),
         (["train/a/0.jpg", "train/b/0.jpg", "val/a/0.jpg", "valid/a/0.jpg"], "both val/ and valid"),
@@ -206,7 +207,7 @@ def test_several_layouts_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(dogs(tmp_path, test_fraction=0, val_fraction=0).train) == 10
     assert "dogscats (fast.ai), not" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="no photos of cats and dogs in a known layout"):
-        dogs(tmp_path / "nowhere").find()
+        dogs(tmp_path / "nowhere").find_splits()
 
 
 # --- pets ---

@@ -47,6 +47,25 @@ def test_no_augmentation_is_the_evaluation_view() -> None:
     assert torch.equal(plain(picture()), eval_transform(SPEC)(picture()))
 
 
+def test_flips_without_a_crop() -> None:
+    straight = train_transform(SPEC, crop_scale=None, horizontal_flip=0)(picture())
+    mirrored = train_transform(SPEC, crop_scale=None, horizontal_flip=1)(picture())
+    assert torch.equal(mirrored, straight.flip(-1))
+
+
+def test_the_repr_names_every_setting() -> None:
+    """Cached features are told apart by it."""
+    settings = {
+        "crop_scale": (0.2, 1.0), "horizontal_flip": 0.3, "rotation": 10, "shear": 5,
+        "color_jitter": 0.3, "policy": "rand", "erasing": 0.5,
+    }  # fmt: skip
+    shown = {repr(train_transform(SPEC, **{key: value})) for key, value in settings.items()}
+    assert len(shown | {repr(train_transform(SPEC))}) == len(settings) + 1
+    other = InputSpec(32, 36, SPEC.mean, SPEC.std)
+    assert repr(eval_transform(other)) != repr(eval_transform(SPEC))
+    assert repr(Shrink(other)) != repr(Shrink(SPEC))
+
+
 def test_views_are_bytes_and_normalise_makes_floats_of_a_batch() -> None:
     views = torch.stack([train_transform(SPEC, erasing=1.0)(picture()) for _ in range(2)])
     assert views.dtype == torch.uint8

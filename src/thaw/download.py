@@ -1,8 +1,8 @@
-"""Files and archives from their official places: whole or not at all, and once for parallel jobs.
+"""Downloads of files and archives: complete or not at all, and once for parallel jobs.
 
-Everything is written beside its final place and moved there in one step when it is complete and
-its checksum holds. So what exists under its final name is whole, and nothing is written, not even
-a lock, where all is there already (a data folder may be read-only).
+Everything is written beside its final place and moved there in one step, after its checksum was
+compared. So what has its final name is complete, and if it is there, nothing is written, not even a
+lock (a data folder may be read-only).
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -22,26 +23,28 @@ from filelock import FileLock, Timeout
 
 from thaw.errors import DownloadError
 
-# Without a network a run must fail within seconds: 5 s to connect, and no retries. 30 s is for a
-# server that stops in the middle.
-TIMEOUT = (5, 30)  # seconds: to connect, between two pieces of the answer
+# Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
+TIMEOUT = (5, 30)
 
 MIB = 2**20
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
-    """Have the file at `path`, downloading it only when it is not there.
+    """Download a file to `path`, unless it is there.
 
-    checksum:  "md5:<hex>", "sha256:<hex>" (its first 8 digits or more are enough: torch hub's
-               file names carry them), "md5-first-mib:<hex>" (fast.ai's way), or None where nobody
-               publishes one: then the length that the server announced is all that is checked
-    remedy:    what the user can do without a network, as the end of a sentence
+    Args:
+        url: its address.
+        path: where it shall be.
+        checksum: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
+            "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
+        remedy: what the user can do without a network, as the end of a sentence.
 
-    DownloadError with the address, the cause and the remedy; `path` does not exist then.
+    Raises:
+        DownloadError: with the address, the cause and the remedy; `path` does not exist then.
     """
     if path.exists():
         return path
-    with _alone(path, url, remedy):
+    with _locked(path, url, remedy):
         if not path.exists():  # another process may have fetched it while this one waited
             print(f"Downloading {url} to {path}", flush=True)
             _download(url, path, checksum, remedy)
@@ -51,22 +54,23 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
 def fetch_archive(
     url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
 ) -> Path:
-    """Have the folder `inside` of a .tar.gz as `folder`, downloading only when it is not there.
+    """Download and unpack the folder `inside` of a .tar.gz as `folder`, unless that is there.
 
-    An archive that lies beside `folder` already (put there by hand) is used, after its checksum
-    was compared, and left there; one that is downloaded is deleted when it is unpacked.
+    An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
+    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`.
 
-    DownloadError as `fetch`, and for archives that are broken, lack `inside`, or hold members
-    that would land outside; `folder` does not exist then.
+    Raises:
+        DownloadError: as `fetch`, or the archive is broken, lacks `inside`, or has members that
+            would land outside; `folder` does not exist then.
     """
     if folder.exists():
         return folder
     archive = folder.parent / url.rpartition("/")[2]
-    with _alone(folder, url, remedy):
+    with _locked(folder, url, remedy):
         if folder.exists():
             return folder
         for left_over in folder.parent.glob(f".{folder.name}.partly-*"):
-            shutil.rmtree(left_over)  # of a process that was killed: the lock is ours
+            shutil.rmtree(left_over)  # of a process that was killed
         by_hand = archive.exists()
         if by_hand:
             _compare(archive, checksum, str(archive), remedy)
@@ -79,8 +83,8 @@ def fetch_archive(
 
 
 @contextlib.contextmanager
-def _alone(path: Path, url: str, remedy: str) -> Iterator[None]:
-    """Hold the lock of `path`; parallel jobs wait here until the first one has it."""
+def _locked(path: Path, url: str, remedy: str) -> Iterator[None]:
+    """The lock of `path`; parallel jobs wait here until the first one has finished."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
@@ -98,22 +102,16 @@ def _alone(path: Path, url: str, remedy: str) -> Iterator[None]:
 
 
 def _download(url: str, path: Path, checksum: str | None, remedy: str) -> None:
-    # here, not above: in a notebook it warns of tqdm's missing widgets, download or not
+    # imported here: in a notebook it warns of tqdm's missing widgets, download or not
     import pooch
 
     opened: list[requests.Response] = []
-
-    def remember(response: requests.Response, *_: object, **__: object) -> None:
-        opened.append(response)
-
     loader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=MIB,
-        timeout=TIMEOUT,
-        # As it is: some servers send a .tgz as "compressed", and it would arrive unpacked
+        progressbar=sys.stderr.isatty(), chunk_size=MIB, timeout=TIMEOUT,
+        # some servers send a .tgz as "compressed", and it would arrive unpacked
         headers={"Accept-Encoding": "identity"},
-        hooks={"response": remember},
-    )
+        hooks={"response": lambda response, *_, **__: opened.append(response)},
+    )  # fmt: skip
     partly = path.with_name(f".{path.name}.partly")
     try:
         loader(url, str(partly), None)
@@ -132,8 +130,6 @@ def _download(url: str, path: Path, checksum: str | None, remedy: str) -> None:
 def _cause(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no answer within {TIMEOUT[0]} seconds"
     stalled = error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
     if isinstance(error, requests.ReadTimeout) or stalled:
         return f"the server fell silent for {TIMEOUT[1]} seconds"
@@ -148,20 +144,16 @@ def _compare(path: Path, checksum: str | None, what: str, remedy: str) -> None:
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")
-    assert len(expected) >= 8, f"{checksum}: too short to say anything"
-    found = _digest(path, kind)
-    if not found.startswith(expected):
-        cause = f"its {kind} is {found} and should be {expected}: the file is damaged or another"
-        raise _failed(what, cause, remedy)
-
-
-def _digest(path: Path, kind: str) -> str:
+    assert len(expected) >= 8, f"{checksum}: too short to mean anything"
     with path.open("rb") as file:
         if kind == "md5-first-mib":
-            return hashlib.md5(file.read(MIB), usedforsecurity=False).hexdigest()
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(kind, usedforsecurity=False)
-        ).hexdigest()
+            actual = hashlib.md5(file.read(MIB), usedforsecurity=False).hexdigest()
+        else:
+            new = partial(hashlib.new, kind, usedforsecurity=False)
+            actual = hashlib.file_digest(file, new).hexdigest()
+    if not actual.startswith(expected):
+        cause = f"its {kind} is {actual} and should be {expected}: the file is damaged or another"
+        raise _failed(what, cause, remedy)
 
 
 def _unpack(archive: Path, folder: Path, inside: str, remedy: str) -> None:
@@ -175,7 +167,7 @@ def _unpack(archive: Path, folder: Path, inside: str, remedy: str) -> None:
         with gzip.open(archive) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 tar.extractall(partly, filter="data")
-            while stream.read(MIB):  # to the very end, where gzip keeps the sum of it all
+            while stream.read(MIB):  # to the end, where gzip stores the checksum of everything
                 pass
         (partly / inside).rename(folder)
     except tarfile.FilterError as error:

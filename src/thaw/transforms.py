@@ -1,8 +1,8 @@
-"""Training and evaluation pipelines, made from the backbone's input spec.
+"""Training and evaluation transforms, built from the backbone's input spec.
 
-Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): there
-torch's antialiased resize is several times faster than on float, and a quarter of the bytes goes to
-the device. `normalise` makes float32 of a whole batch there.
+Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): torch's
+antialiased resize is several times faster on uint8 than on float, and a quarter of the bytes goes
+to the device. `normalise` makes float32 of a whole batch there.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,13 @@ from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
-from thaw.views import CropAndFlip
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
 
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
-    """Resize the short side, crop the centre: what the weights were evaluated with."""
+    """Resize the short side and crop the centre, as the weights were evaluated."""
     return v2.Compose(
         [
             v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
@@ -31,7 +30,7 @@ def eval_transform(spec: InputSpec) -> v2.Compose:
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
-    """A batch, uint8 (N, 3, H, W) -> float32, as the weights want it."""
+    """A batch, uint8 (N, 3, H, W) -> float32, scaled as the weights need it."""
     return v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
@@ -41,9 +40,9 @@ def normalise(spec: InputSpec) -> v2.Compose:
 
 
 class Shrink(v2.Resize):
-    """Makes a picture's short side as small as evaluation needs it; smaller ones stay as they are.
+    """Makes a picture as small as evaluation needs it; a smaller picture stays as it is.
 
-    The evaluation view of the result is that of the picture, to the bit.
+    The evaluation view of the result is that of the picture, bit by bit.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -65,14 +64,14 @@ def train_transform(
     color_jitter: float = 0.0,
     policy: Policy = "none",
     erasing: float = 0.0,
-) -> torch.nn.Module:
-    """Random views for training: a `CropAndFlip`, where that is all there is.
+) -> v2.Compose:
+    """Random views for training.
 
     Args:
         spec: of the backbone.
         crop_scale: share of the picture's area that the random-resized crop covers, from-to, each
-            0-1 (He et al., arXiv:1512.03385, use 0.08-1 on 1.28 million pictures; small sets want
-            more of the object); None takes the evaluation crop.
+            0-1 (He et al., arXiv:1512.03385, use 0.08-1 on 1.28 million pictures; small data sets
+            want more of the object); None: the evaluation crop.
         horizontal_flip: probability 0-1.
         rotation: degrees, drawn from -rotation to +rotation.
         shear: degrees that upright lines lean, drawn from -shear to +shear.
@@ -82,70 +81,64 @@ def train_transform(
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
 
     Raises:
-        ConfigError: a value out of its range.
+        ConfigError: a value is out of its range.
     """
-    for key, value in (
-        ("horizontal_flip", horizontal_flip),
-        ("color_jitter", color_jitter),
-        ("erasing", erasing),
+    for key, value, most, unit in (
+        ("horizontal_flip", horizontal_flip, 1, ""),
+        ("color_jitter", color_jitter, 1, ""),
+        ("erasing", erasing, 1, ""),
+        ("rotation", rotation, 180, " degrees"),
+        ("shear", shear, 60, " degrees"),
     ):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"augment.{key}={value}: allowed is 0 to 1")
-    if not 0 <= rotation <= 180:
-        raise ConfigError(f"augment.rotation={rotation}: allowed is 0 to 180 degrees")
-    if not 0 <= shear <= 60:
-        raise ConfigError(f"augment.shear={shear}: allowed is 0 to 60 degrees")
+        if not 0 <= value <= most:
+            raise ConfigError(f"augment.{key}={value}: allowed is 0 to {most}{unit}")
     if policy not in ("none", "trivial", "rand"):
         raise ConfigError(f"augment.policy={policy}: allowed are none, trivial, rand")
-    steps: list[torch.nn.Module] = []
-    if crop_scale is None:
-        steps += [
-            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
-            v2.CenterCrop(spec.size),
-        ]
-        if horizontal_flip:
-            steps.append(v2.RandomHorizontalFlip(horizontal_flip))
-    else:
-        low, high = crop_scale
-        if not 0 < low <= high <= 1:
-            raise ConfigError(
-                f"augment.crop_scale={list(crop_scale)}: allowed is [low, high] with "
-                "0 < low <= high <= 1, or null for no random crop"
+    low, high = crop_scale or (1, 1)
+    if not 0 < low <= high <= 1:
+        raise ConfigError(
+            f"augment.crop_scale={[low, high]}: allowed is [low, high] with 0 < low <= high <= 1, "
+            "or null for no random crop"
+        )
+    steps: list[Callable] = [*eval_transform(spec).transforms]
+    if crop_scale:
+        steps = [
+            v2.RandomResizedCrop(
+                spec.size, (low, high), interpolation=spec.interpolation, antialias=True
             )
-        settings = {"scale": (low, high), "flip": horizontal_flip}
-        steps.append(CropAndFlip(spec.size, **settings, interpolation=spec.interpolation))
-    grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
+        ]
+    grey = [round(255 * channel) for channel in spec.mean]  # it is zero after normalising
+    bilinear = InterpolationMode.BILINEAR
     degrees = [-rotation, rotation]
-    if shear:  # with the rotation in it: the picture is resampled once
-        affine = {"shear": shear, "interpolation": InterpolationMode.BILINEAR, "fill": grey}
-        steps.append(v2.RandomAffine(degrees, **affine))
+    if horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(horizontal_flip))
+    if shear:  # with the rotation in it, so that the picture is resampled once
+        steps.append(v2.RandomAffine(degrees, shear=shear, interpolation=bilinear, fill=grey))
     elif rotation:
-        steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=grey))
+        steps.append(v2.RandomRotation(degrees, bilinear, fill=grey))
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-    if policy == "trivial":
-        steps.append(v2.TrivialAugmentWide())
-    elif policy == "rand":
-        steps.append(v2.RandAugment())
+    if policy != "none":
+        steps.append(v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment())
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
-    return steps[0] if len(steps) == 1 else v2.Compose(steps)
+    return v2.Compose(steps)
 
 
 def mixing(
     num_classes: int, *, mixup_alpha: float | None = None, cutmix_alpha: float | None = None
 ) -> Mix:
-    """(images (N, 3, H, W), labels (N,)) -> mixed images and their soft labels (N, K).
+    """A function of (images (N, 3, H, W), labels (N,)) -> mixed images, soft labels (N, K).
 
     Args:
         num_classes: K.
-        mixup_alpha: of the Beta distribution that a weighted mean of two pictures is drawn from
-            (mixup, arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
-        cutmix_alpha: of the one that the area of a pasted box is drawn from (CutMix,
+        mixup_alpha: of the Beta distribution of the weight in the mean of two pictures (mixup,
+            arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
+        cutmix_alpha: of the Beta distribution of the area of a pasted box (CutMix,
             arXiv:1905.04899, uses 1); None: no CutMix. With both, each batch gets one of them.
 
     Raises:
-        ConfigError: neither, or an alpha that is not positive.
+        ConfigError: both are None, or one is not positive.
     """
     for key, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
         if alpha is not None and not alpha > 0:

@@ -1,13 +1,13 @@
 """Oxford 102 Flowers (Nilsback and Zisserman, 2008)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from scipy.io import loadmat
+from torchvision.datasets import Flowers102 as Torchvision
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_present
+from thaw.data.checks import check, check_files_exist
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch, fetch_archive
 
@@ -17,6 +17,8 @@ PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
 
+CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
+
 Split = Literal["official", "trainval", "swapped"]
 
 
@@ -24,15 +26,15 @@ Split = Literal["official", "trainval", "swapped"]
 class Flowers102(PhotoDataModule):
     """8,189 photos of 102 flowers, in data_dir/flowers-102 (torchvision's layout).
 
-    split:  official   1,020 train, 1,020 validation, 6,149 test: 10 + 10 photos per class
-            trainval   2,040 train, no validation, 6,149 test: the last refit, as papers do once
-                       every choice is made; the last checkpoint is the result. With
-                       data.val_fraction=0.1 validation is drawn from the 2,040
-            swapped    6,149 train, 2,040 validation, no test: as seed recipes do. Every photo
-                       was trained on or chosen with, so no number of it is a test result
+    The official splits share two pictures, byte by byte: 07307 (train) is 07309 (test), and 08067
+    (test) is 08077 (val). They stay, so that numbers compare with everybody's.
 
-    The official splits share two pictures: 07307 (train) is 07309 (test), byte by byte, and
-    08067 (test) is 08077 (val). They stay, so numbers compare with everybody's.
+    Args:
+        split: "official": 1,020 train, 1,020 validation and 6,149 test photos, so 10 + 10 photos
+            per class to train and validate on. "trainval": 2,040 train, no validation (or
+            data.val_fraction of the 2,040) and 6,149 test photos, for the last refit when every
+            choice is made. "swapped": 6,149 train and 2,040 validation photos, no test, as many
+            tutorials do; no number of it is a test result.
     """
 
     name = "flowers102"
@@ -42,14 +44,11 @@ class Flowers102(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Split)
-        check("split", self.split, self.split in allowed, " or ".join(allowed))
-
-    @property
-    def folder(self) -> Path:
-        return self.data_dir / "flowers-102"
+        self.folder = self.data_dir / "flowers-102"
+        check("split", self.split, self.split in get_args(Split), " or ".join(get_args(Split)))
 
     def download(self) -> None:
+        """Download 345 MB, if they are not there."""
         remedy = (
             f"put {PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL} into {self.folder}, or name "
             "the folder that holds flowers-102/ with paths.data_dir=PATH, or try thaw without a "
@@ -58,11 +57,11 @@ class Flowers102(PhotoDataModule):
         for name, checksum in (LABELS, SPLITS):
             fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
         name, checksum = PHOTOS
-        fetch_archive(
-            URL + name, self.folder / "jpg", inside="jpg", checksum=checksum, remedy=remedy
-        )
+        folder = self.folder / "jpg"
+        fetch_archive(URL + name, folder, inside="jpg", checksum=checksum, remedy=remedy)
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
+        """Read which photo is of which class and in which split."""
         labels = loadmat(self.folder / LABELS[0], squeeze_me=True)["labels"]  # 1 to 102
         ids = loadmat(self.folder / SPLITS[0], squeeze_me=True)
 
@@ -76,116 +75,8 @@ class Flowers102(PhotoDataModule):
         if self.split == "official":
             splits = Splits(CLASSES, photos("trnid"), photos("valid"), photos("tstid"))
         elif self.split == "trainval":
-            nothing = Photos((), ())
-            splits = Splits(CLASSES, photos("trnid", "valid"), nothing, photos("tstid"))
+            splits = Splits(CLASSES, photos("trnid", "valid"), Photos((), ()), photos("tstid"))
         else:
             splits = Splits(CLASSES, photos("tstid"), photos("trnid", "valid"), None)
-        check_present(splits)
+        check_files_exist(splits)
         return splits
-
-
-# In the order of the labels, 1 to 102 (torchvision.datasets.Flowers102.classes)
-CLASSES = (
-    "pink primrose",
-    "hard-leaved pocket orchid",
-    "canterbury bells",
-    "sweet pea",
-    "english marigold",
-    "tiger lily",
-    "moon orchid",
-    "bird of paradise",
-    "monkshood",
-    "globe thistle",
-    "snapdragon",
-    "colt's foot",
-    "king protea",
-    "spear thistle",
-    "yellow iris",
-    "globe-flower",
-    "purple coneflower",
-    "peruvian lily",
-    "balloon flower",
-    "giant white arum lily",
-    "fire lily",
-    "pincushion flower",
-    "fritillary",
-    "red ginger",
-    "grape hyacinth",
-    "corn poppy",
-    "prince of wales feathers",
-    "stemless gentian",
-    "artichoke",
-    "sweet william",
-    "carnation",
-    "garden phlox",
-    "love in the mist",
-    "mexican aster",
-    "alpine sea holly",
-    "ruby-lipped cattleya",
-    "cape flower",
-    "great masterwort",
-    "siam tulip",
-    "lenten rose",
-    "barbeton daisy",
-    "daffodil",
-    "sword lily",
-    "poinsettia",
-    "bolero deep blue",
-    "wallflower",
-    "marigold",
-    "buttercup",
-    "oxeye daisy",
-    "common dandelion",
-    "petunia",
-    "wild pansy",
-    "primula",
-    "sunflower",
-    "pelargonium",
-    "bishop of llandaff",
-    "gaura",
-    "geranium",
-    "orange dahlia",
-    "pink-yellow dahlia?",
-    "cautleya spicata",
-    "japanese anemone",
-    "black-eyed susan",
-    "silverbush",
-    "californian poppy",
-    "osteospermum",
-    "spring crocus",
-    "bearded iris",
-    "windflower",
-    "tree poppy",
-    "gazania",
-    "azalea",
-    "water lily",
-    "rose",
-    "thorn apple",
-    "morning glory",
-    "passion flower",
-    "lotus",
-    "toad lily",
-    "anthurium",
-    "frangipani",
-    "clematis",
-    "hibiscus",
-    "columbine",
-    "desert-rose",
-    "tree mallow",
-    "magnolia",
-    "cyclamen",
-    "watercress",
-    "canna lily",
-    "hippeastrum",
-    "bee balm",
-    "ball moss",
-    "foxglove",
-    "bougainvillea",
-    "camellia",
-    "mallow",
-    "mexican petunia",
-    "bromelia",
-    "blanket flower",
-    "trumpet creeper",
-    "blackberry lily",
-)

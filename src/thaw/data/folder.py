@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, is_share, say
-from thaw.data.draw import with_test
+from thaw.data.base import PhotoDataModule, print_once
+from thaw.data.checks import check, is_fraction
 from thaw.data.photos import Photos, Splits
+from thaw.data.splitting import add_test_split
 from thaw.errors import ConfigError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -23,11 +23,12 @@ LAYOUT = (
 
 @dataclass(kw_only=True, eq=False)
 class Folder(PhotoDataModule):
-    """Photos in `root`, found by looking; LAYOUT says how they may lie.
+    """Your own photos below a folder, in one of the two layouts that LAYOUT describes.
 
-    root:           folder of the photos; relative to the current directory
-    test_fraction:  fraction (0-1) of the training photos held out as test photos, class by class,
-                    the same ones for every seed; 0: only what lies in root/test, if anything
+    Args:
+        root: folder of the photos, relative to the current directory.
+        test_fraction: fraction (0-1) of the training photos to test on, class by class, the same
+            ones for every seed; 0: only the photos in root/test, if there are any.
     """
 
     name = "folder"
@@ -39,19 +40,16 @@ class Folder(PhotoDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.root = Path(self.root).expanduser()
-        check(
-            "test_fraction",
-            self.test_fraction,
-            is_share(self.test_fraction),
-            "a fraction from 0 (no more than root/test holds) to below 1",
-        )
+        rule = "a fraction from 0 (no more than root/test holds) to below 1"
+        check("test_fraction", self.test_fraction, is_fraction(self.test_fraction), rule)
 
-    def find(self) -> Splits:
-        return with_test(find_in(self.root), self.test_fraction)
+    def find_splits(self) -> Splits:
+        """List the photos below `root`."""
+        return add_test_split(find_in(self.root), self.test_fraction)
 
 
 def find_in(root: Path) -> Splits:
-    """Read either layout under `root`. ConfigError where it is neither, or ambiguous."""
+    """List the photos below `root`; raise a ConfigError if it has neither layout, or both."""
     if not root.is_dir():
         raise ConfigError(
             f"data.root={root} is no folder (looked in {Path.cwd()}). Give one. {LAYOUT}"
@@ -66,26 +64,21 @@ def find_in(root: Path) -> Splits:
         )
     splits = {name: _photos(folder, classes) for name, folder in folders.items()}
     train = splits["train"] if folders else _photos(root, classes)
-    for label, name in enumerate(classes):
-        if label not in train.labels:
-            raise ConfigError(
-                f"data.root={root}: the class folder {train_root / name} holds no pictures "
-                f"({' '.join(SUFFIXES)}). Add some or delete the folder."
-            )
-    for name in ("val", "test"):
-        if name in splits and not splits[name]:
-            raise ConfigError(
-                f"data.root={root}: {folders[name]} holds no pictures. Add some or delete the "
-                "folder."
-            )
+    empty = [train_root / name for k, name in enumerate(classes) if k not in train.labels]
+    empty += [folders[name] for name, photos in splits.items() if not photos]
+    if empty:
+        raise ConfigError(
+            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}). "
+            "Add some or delete the folder."
+        )
     return Splits(classes, train, splits.get("val"), splits.get("test"))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Name of split -> its folder; empty where `root` holds the classes themselves.
+    """Name of split -> its folder; empty if `root` holds the class folders themselves.
 
-    It is the folders inside root/train that make it a split: with pictures right inside it,
-    "train" is a class (beside "plane", say).
+    root/train is a split only if it holds folders. With pictures right inside it, "train" is a
+    class (beside "plane", for example).
     """
     folders: dict[str, Path] = {}
     others = []
@@ -99,17 +92,17 @@ def _split_folders(root: Path) -> dict[str, Path]:
             )
         else:
             folders[split] = folder
-    if "train" not in folders or not list(_subfolders(folders["train"])):
+    if "train" not in folders or not _subfolders(folders["train"]):
         if folders and not others:
             raise ConfigError(f"data.root={root} has {', '.join(sorted(folders))} only. {LAYOUT}")
         return {}
     if others:
-        say(f"data.root={root}: not read, beside train/: {', '.join(others)}")
+        print_once(f"data.root={root}: not read, beside train/: {', '.join(others)}")
     return folders
 
 
 def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
-    """All pictures of one split, by class and then by name."""
+    """The pictures of one split, by class and then by name."""
     unknown = [f.name for f in _subfolders(folder) if f.name not in classes]
     if unknown:
         raise ConfigError(
@@ -127,30 +120,31 @@ def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
         labels += [label] * len(pictures)
     absent = [name for label, name in enumerate(classes) if label not in labels]
     if absent and paths:
-        say(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
+        print_once(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
     if left_out:
-        say(f"{folder}: {len(left_out)} files are left out, as {left_out[0].relative_to(folder)}")
+        example = left_out[0].relative_to(folder)
+        print_once(f"{folder}: {len(left_out)} files are left out, as {example}")
     return Photos(tuple(paths), tuple(labels))
 
 
 def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key: 1, 2, 10, not 1, 10, 2; capitals like small letters."""
+    """Sort key that gives 1, 2, 10 instead of 1, 10, 2, and ignores upper and lower case."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p], name
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in `folder`, in natural order, without hidden files (.DS_Store, ._copy.jpg)."""
-    found = (p for p in folder.iterdir() if not p.name.startswith("."))
-    return sorted(found, key=lambda p: natural(p.name))
+    """The entries of a folder in natural order, without hidden ones (.DS_Store, ._copy.jpg)."""
+    entries = (p for p in folder.iterdir() if not p.name.startswith("."))
+    return sorted(entries, key=lambda p: natural(p.name))
 
 
-def _subfolders(folder: Path) -> Iterator[Path]:
-    return (p for p in visible(folder) if p.is_dir())
+def _subfolders(folder: Path) -> list[Path]:
+    return [p for p in visible(folder) if p.is_dir()]
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files of a class folder and of the folders in it."""
+    """The files of a class folder and of the folders in it."""
     for path in visible(folder):
         if path.is_dir():
             yield from _files(path)

@@ -1,11 +1,10 @@
 """Oxford-IIIT Pets (Parkhi et al., 2012)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
-from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_present, say
+from thaw.data.base import PhotoDataModule, print_once
+from thaw.data.checks import check, check_files_exist
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch_archive
 from thaw.errors import ConfigError
@@ -22,12 +21,13 @@ Target = Literal["breed", "binary"]
 class Pets(PhotoDataModule):
     """3,680 trainval and 3,669 test photos of cats and dogs, in data_dir/oxford-iiit-pet.
 
-    target:  breed   37 classes, named as in the files' names (Abyssinian, american_bulldog, ...)
-             binary  cat, dog
+    The split is the official one; validation is drawn from trainval (data.val_fraction=0 to refit
+    on all of it, as papers do). The text files in annotations/ say which files belong to the set,
+    so the stray .mat files in images/ do no harm, and a smaller copy works if its lists are cut.
 
-    Official split; validation is drawn from trainval (data.val_fraction=0 for a refit on all of
-    it, as papers report). The text files of annotations/ say what belongs to the set, so the
-    stray .mat files in images/ are no matter, and a cut copy works when its lists are cut too.
+    Args:
+        target: "breed": 37 classes, named as in the files' names (Abyssinian, american_bulldog,
+            ...). "binary": cat, dog.
     """
 
     name = "pets"
@@ -37,25 +37,22 @@ class Pets(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Target)
-        check("target", self.target, self.target in allowed, " or ".join(allowed))
-
-    @property
-    def folder(self) -> Path:
-        return self.data_dir / "oxford-iiit-pet"
+        self.folder = self.data_dir / "oxford-iiit-pet"
+        check("target", self.target, self.target in get_args(Target), " or ".join(get_args(Target)))
 
     def download(self) -> None:
+        """Download 811 MB, if they are not there."""
         remedy = (
             f"put {PHOTOS[0]} and {ANNOTATIONS[0]} from {URL} into {self.folder}, or name the "
             "folder that holds oxford-iiit-pet/ with paths.data_dir=PATH, or try thaw without a "
             "network with data=demo"
         )
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
-            fetch_archive(
-                URL + name, self.folder / inside, inside=inside, checksum=checksum, remedy=remedy
-            )
+            folder = self.folder / inside
+            fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
+        """Read which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
         breeds = {label: stem.rpartition("_")[0] for stem, label, _ in trainval + test}
         if sorted(breeds) != list(range(1, len(breeds) + 1)):
@@ -73,14 +70,14 @@ class Pets(PhotoDataModule):
             )
 
         splits = Splits(classes, photos(trainval), None, photos(test))
-        check_present(splits)
+        check_files_exist(splits)
         tested = len(set(photos(test).labels))
-        if tested < len(classes):  # a cut copy: means over classes leave the others out
-            say(f"pets: the test photos are of {tested} of {len(classes)} classes only")
+        if tested < len(classes):  # a smaller copy: means over classes leave the others out
+            print_once(f"pets: the test photos are of {tested} of {len(classes)} classes only")
         return splits
 
     def _read(self, split: str) -> list[tuple[str, int, int]]:
-        """(name without .jpg, breed from 1, species 1 cat or 2 dog) of each photo, by name."""
+        """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""
         file = self.folder / "annotations" / f"{split}.txt"
         try:
             rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]

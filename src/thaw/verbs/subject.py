@@ -101,7 +101,6 @@ def subject_of(cfg: DictConfig, backbone: Backbone) -> Subject:
         cfg.data, "data", train_transform=view, eval_transform=view,
         shrink=transforms.Shrink(backbone.input_spec),
     )  # fmt: skip
-    data.augment_on = "cpu"  # these views are not drawn
     trainer = device.trainer_settings(settings["trainer"], validates=True)
     precision = str(trainer["precision"])
     return Subject(

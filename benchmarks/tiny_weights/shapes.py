@@ -9,10 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scene import Array, background, jitter, mix, photograph
 
-from thaw.data.scene import Array, background, jitter, mix, photograph
-
-VERSION = 1  # part of the cache folder's name: raise it when any picture changes
 SUPERSAMPLING = 3
 
 COLOURS = (
