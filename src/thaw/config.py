@@ -46,9 +46,11 @@ def plain(node: Any) -> Any:
         return node
     try:
         return OmegaConf.to_container(node, resolve=True)
-    except OmegaConfBaseException as error:  # paths.output_dir, where Hydra runs no job
-        key = error.full_key
-        raise ConfigError(f"{key}: has no value here ({reason(error)}); give {key}=...") from error
+    except OmegaConfBaseException as error:
+        where = "; outside of python train.py give paths.output_dir=FOLDER" * (
+            "Hydra" in str(error)
+        )
+        raise ConfigError(f"{error.full_key}: has no value ({reason(error)}){where}") from error
 
 
 def build(
