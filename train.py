@@ -44,6 +44,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.features.caching import CacheFeatures
     from thaw.features.head_fit import FitHead, plan_with_fit
     from thaw.head import fit_of
+    from thaw.model_folder import save_model
     from thaw.training import device, metrics
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop
@@ -163,8 +164,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         best = trainer.checkpoint_callback.best_model_path or None
     scores = record.metrics_of(best) if cfg.train else {}
     if best:
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        saved = torch.load(best, map_location="cpu", weights_only=True)
+        module.load_state_dict(saved["state_dict"])
+        module.temperature = saved.get("temperature", 1.0)
 
     # 8. Test: the split is read here and nowhere else
     if cfg.test and data.test is not None:
@@ -180,6 +182,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )  # fmt: skip
     if trainer.is_global_zero:
         report.write(output, results, record)
+        save_model(
+            output / "model", classifier, backbone, targets=settings, classes=data.classes,
+            temperature=module.temperature, metrics=scores,
+            licences={"weights": backbone.licence, "photos": data.licence},
+            versions=results["versions"], git=results["git"],
+        )  # fmt: skip
         report.log_final(loggers, settings, scores)
         if cfg.save_backbone:
             report.save_body(classifier, Path(cfg.save_backbone))

@@ -58,6 +58,7 @@ class Backbone:
         licence: of the weights, one line.
         weights: what was loaded, one line ("random" for none).
         last_layer: what was taken off, as "fc (Linear)"; empty: the model had none.
+        builder: which of thaw's constructors made it, as "torchvision"; empty: the user's own.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Backbone:
     licence: str
     weights: str
     last_layer: str = ""
+    builder: str = ""
 
     @property
     def is_convolutional(self) -> bool:
@@ -120,13 +122,17 @@ def torchvision_backbone(
 
     make = partial(torchvision_model, name, random=weights is None)
     if weights is None:
-        return assemble(name, make, spec, None, licences.RANDOM, "random", granularity)
+        return assemble(
+            "torchvision", name, make, spec, None, licences.RANDOM, "random", granularity
+        )
     if entry is None:
         licence = licences.of_file(weights)
-        return assemble(name, make, spec, lambda: Path(weights), licence, weights, granularity)
+        return assemble(
+            "torchvision", name, make, spec, lambda: Path(weights), licence, weights, granularity
+        )
     licence = licences.of_torchvision(entry).line
     file = partial(official_file, entry.url)
-    return assemble(name, make, spec, file, licence, entry.name, granularity)
+    return assemble("torchvision", name, make, spec, file, licence, entry.name, granularity)
 
 
 def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module:
@@ -176,6 +182,7 @@ def width(name: str, body: nn.Module, size: int) -> int:
 
 
 def assemble(
+    builder: str,
     name: str,
     make: Make,
     spec: InputSpec,
@@ -198,7 +205,7 @@ def assemble(
     setattr(model.get_submodule(parent), child, nn.Identity())
     layer_groups = groups.split(model, seen, granularity)
     features = width(name, model, spec.size)
-    return Backbone(name, model, features, spec, layer_groups, licence, label, taken_off)
+    return Backbone(name, model, features, spec, layer_groups, licence, label, taken_off, builder)
 
 
 def _choose(name: str, weights: str | None, enum: type[WeightsEnum]) -> WeightsEnum | None:

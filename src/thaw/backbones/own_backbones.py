@@ -43,7 +43,7 @@ def tiny_backbone(
     def make(size: int) -> nn.Module:
         return tiny.TinyResNet(num_classes=1)  # of any size; the last layer is taken off
 
-    return assemble("tiny", make, spec, file, licence, weights or "random", granularity)
+    return assemble("tiny", "tiny", make, spec, file, licence, weights or "random", granularity)
 
 
 def cnn_backbone(
@@ -74,4 +74,4 @@ def cnn_backbone(
         return cnn.SmallCnn(num_classes=1, size=size)  # the last layer is taken off
 
     file = (lambda: path) if path else None
-    return assemble("cnn", make, spec, file, licence, weights or "random", granularity)
+    return assemble("cnn", "cnn", make, spec, file, licence, weights or "random", granularity)

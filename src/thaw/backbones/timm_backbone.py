@@ -69,7 +69,9 @@ def timm_backbone(
     body = _without_last_layer(model)
     layer_groups = ordered_groups(body, seen, granularity)
     features = width(full_name, body, spec.size)
-    return Backbone(full_name, body, features, spec, layer_groups, licence, label, taken_off)
+    return Backbone(
+        full_name, body, features, spec, layer_groups, licence, label, taken_off, "timm"
+    )  # fmt: skip
 
 
 def import_timm() -> Any:

@@ -1,9 +1,12 @@
 """How many workers prepare photos: what suits the machine."""
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
-from lightning import Trainer
+
+if TYPE_CHECKING:  # `thaw predict` reads this module, and does without Lightning
+    from lightning import Trainer
 
 # 8 workers decode and crop some 4,000 photos of 500 x 375 a second (500 each, measured here), more
 # than one GPU trains on (assumption). Each holds a few hundred MB; and a container on a machine of
@@ -22,7 +25,7 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def computes_on_cpu(trainer: Trainer | None) -> bool:
+def computes_on_cpu(trainer: "Trainer | None") -> bool:
     """Whether the network trains on the CPU; without a trainer, whether it would."""
     if trainer is None:
         return not (torch.cuda.is_available() or torch.backends.mps.is_available())

@@ -1,0 +1,260 @@
+"""A trained model as a folder: model.safetensors (the weights) and model.json (all the rest).
+
+Nothing in the folder is run as code. model.json names the backbone and the head, and thaw builds
+those that it knows. Lightning, Hydra and the network are not needed to use a model.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+
+from thaw import head, transforms
+from thaw.backbones import own_backbones
+from thaw.backbones.backbone import Backbone, InputSpec, torchvision_backbone
+from thaw.backbones.pretrained import differences
+from thaw.classifier import Classifier
+from thaw.data.decode import decode, from_pillow
+from thaw.errors import ConfigError
+from thaw.store import write_json
+
+FORMAT = 1  # raised when an older thaw can no longer read what is written
+HEADS = {"thaw.head.linear": head.linear, "thaw.head.mlp": head.mlp}
+OWN = {"tiny": own_backbones.tiny_backbone, "cnn": own_backbones.cnn_backbone}
+Photo = str | Path | Image.Image | Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the model says of one photo.
+
+    Attributes:
+        label: the most probable class.
+        probability: its probability, 0-1, calibrated.
+        probabilities: of all classes, the most probable first.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class ImageClassifier(nn.Module):
+    """A trained body and head, with everything that is needed to use them on photos.
+
+    Attributes:
+        classes: names of the K classes, in the order of the probabilities.
+        input_spec: size and normalisation of the input.
+        temperature: that the class scores are divided by before the softmax.
+        transform: a decoded picture, uint8 (3, H, W) -> uint8 (3, S, S).
+        facts: the content of model.json.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.body, self.head, self.facts = body, head, facts
+        self.classes: tuple[str, ...] = tuple(facts["classes"])
+        self.temperature = float(facts["temperature"])
+        spec = facts["input"]
+        mode = InterpolationMode(spec["interpolation"])
+        self.input_spec = InputSpec(**{**spec, "interpolation": mode})
+        self.transform = transforms.eval_transform(self.input_spec)
+        self.normalise = transforms.normalise(self.input_spec)
+        fast = facts["backbone"]["channels_last"]
+        self.memory_format = torch.channels_last if fast else torch.contiguous_format
+        self.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S), uint8 or float of 0-1 -> probabilities (N, K)."""
+        images = images.clone(memory_format=self.memory_format)  # normalising works in place
+        scores = self.head(self.body(self.normalise(images)))
+        return (scores / self.temperature).softmax(1)
+
+    @torch.inference_mode()
+    def predict(self, photos: Photo | Sequence[Photo], batch_size: int = 64) -> list[Prediction]:
+        """Labels and probabilities of photos of any size, resized and cropped as in training.
+
+        Args:
+            photos: one or a list of them: paths, Pillow pictures, tensors uint8 (3, H, W) in RGB.
+            batch_size: photos that are computed at once.
+
+        Raises:
+            PhotoError: a file that cannot be read as a picture.
+            TypeError: something else than a photo.
+        """
+        many = isinstance(photos, Sequence) and not isinstance(photos, str)
+        every: Sequence[Photo] = photos if many else [photos]  # pyright: ignore
+        device = next(self.parameters()).device
+        predictions: list[Prediction] = []
+        for start in range(0, len(every), batch_size):
+            views = [self.transform(_decoded(photo)) for photo in every[start : start + batch_size]]
+            predictions += self.named(self(torch.stack(views).to(device)))
+        return predictions
+
+    def named(self, probabilities: Tensor) -> list[Prediction]:
+        """One `Prediction` for each row of the probabilities (N, K)."""
+        values, order = probabilities.sort(dim=1, descending=True, stable=True)
+        predictions = []
+        for row, labels in zip(values.tolist(), order.tolist(), strict=True):
+            names = [self.classes[label] for label in labels]
+            predictions.append(Prediction(names[0], row[0], dict(zip(names, row, strict=True))))
+        return predictions
+
+
+def _decoded(photo: Photo) -> Tensor:
+    """uint8 (3, H, W)."""
+    if isinstance(photo, str | Path):
+        return decode(Path(photo))
+    if isinstance(photo, Image.Image):
+        return from_pillow(photo)
+    if isinstance(photo, Tensor) and photo.dtype == torch.uint8 and photo.shape[:-2] == (3,):
+        return photo
+    raise TypeError(
+        f"predict: no photo: {type(photo).__name__} {tuple(getattr(photo, 'shape', ()))}; give a "
+        "path, a Pillow picture (of an array in RGB: PIL.Image.fromarray(array)) or a tensor "
+        "uint8 (3, H, W) in RGB"
+    )
+
+
+def save_model(
+    folder: Path, classifier: Classifier, backbone: Backbone, *, targets: Mapping[str, Any],
+    classes: Sequence[str], temperature: float, **facts: Any,
+) -> None:  # fmt: skip
+    """Writes the model folder, whole or not at all; one that is there is replaced.
+
+    Args:
+        folder: to write.
+        classifier: the trained network.
+        backbone: that it was made of.
+        targets: the nodes `backbone` and `head` of the run's configuration. What a user brought
+            with a `_target_` of their own is only named by it.
+        classes: names, in label order.
+        temperature: of the calibration.
+        facts: further plain values for model.json: metrics, licences, versions, git.
+    """
+    spec = backbone.input_spec
+    arguments = dict(targets["head"])
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "backbone": {
+            "builder": backbone.builder or targets["backbone"]["_target_"],
+            "name": backbone.name,
+            "image_size": spec.size,
+            "features": backbone.out_features,
+            "channels_last": backbone.is_convolutional,
+            # torchvision's Inception and GoogLeNet change the usual mean and std to their own
+            "transform_input": getattr(backbone.body, "transform_input", False),
+        },
+        "head": {"builder": arguments.pop("_target_"), "arguments": arguments},
+        "classes": list(classes),
+        "input": {**dataclasses.asdict(spec), "interpolation": spec.interpolation.value},
+        "temperature": temperature,
+        **facts,
+    }
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    state = {
+        name: (value.float() if value.is_floating_point() else value).cpu().contiguous().clone()
+        for name, value in classifier.state_dict().items()
+    }
+    save_file(state, part / "model.safetensors")
+    record["sha256"] = _sha256(part / "model.safetensors")
+    write_json(record, part / "model.json")
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.replace(folder)
+
+
+def load(
+    path: str | Path, *, body: nn.Module | None = None, head: nn.Module | None = None
+) -> ImageClassifier:
+    """The model of a model folder, or of a run folder, on the CPU and in eval mode.
+
+    Args:
+        path: the folder.
+        body, head: needed where the run had a backbone or a head of your own: the module, with any
+            weights. Body: (N, 3, S, S) -> (N, D); head: (N, D) -> (N, K).
+
+    Raises:
+        ConfigError: no model there, of a newer format, changed since it was written, with parts
+            that thaw cannot build, or with weights that do not fit them.
+    """
+    given = Path(path).expanduser()
+    folder = given if (given / "model.json").is_file() else given / "model"
+    described, weights = folder / "model.json", folder / "model.safetensors"
+    if not described.is_file():
+        raise ConfigError(
+            f"{given}: holds no model (neither model.json nor model/model.json). Give the folder "
+            "of a finished run, like logs/train/runs/2026-01-31_12-00-00, or its model folder"
+        )
+    try:
+        record = json.loads(described.read_text(encoding="utf-8"))
+        if record["format"] > FORMAT:
+            raise ConfigError(
+                f"{described}: has format {record['format']}, and this thaw reads up to {FORMAT}; "
+                "update thaw"
+            )
+        if not weights.is_file() or _sha256(weights) != record["sha256"]:
+            raise ConfigError(
+                f"{weights}: is missing, or is not the file that model.json was written with (by "
+                "its sha256); copy the whole model folder again"
+            )
+        model = ImageClassifier(body or _body(record), head or _head(record), record)
+    except ConfigError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{described}: is no description of a model ({error!r})") from error
+    state = load_file(weights)
+    if misfit := differences(model.state_dict(), state):
+        raise ConfigError(f"{weights}: these weights do not fit the model ({misfit})")
+    model.load_state_dict(state)
+    return model
+
+
+def _body(record: Mapping[str, Any]) -> nn.Module:
+    facts = record["backbone"]
+    options = {"weights": None, "image_size": facts["image_size"]}
+    if facts["builder"] == "torchvision":
+        body = torchvision_backbone(facts["name"], **options).body
+    elif facts["builder"] == "timm":
+        from thaw.backbones.timm_backbone import timm_backbone  # timm is an extra
+
+        body = timm_backbone(facts["name"].removeprefix("timm/"), **options).body
+    elif facts["builder"] in OWN:
+        body = OWN[facts["builder"]](**options).body
+    else:
+        raise _unknown("body", facts["builder"])
+    if facts["transform_input"]:
+        body.transform_input = True  # pyright: ignore[reportArgumentType]  a plain flag there
+    return body
+
+
+def _head(record: Mapping[str, Any]) -> nn.Module:
+    facts = record["head"]
+    if facts["builder"] not in HEADS:
+        raise _unknown("head", facts["builder"])
+    sizes = record["backbone"]["features"], len(record["classes"])
+    return HEADS[facts["builder"]](*sizes, **facts["arguments"])
+
+
+def _unknown(part: str, builder: str) -> ConfigError:
+    return ConfigError(
+        f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model folder "
+        f"runs no code. Build the module yourself and give it: thaw.load(path, {part}=MODULE)"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
