@@ -1,5 +1,6 @@
 """The command `thaw`: what is done beside training.
 
+    thaw predict logs/train/runs/2026-01-31_12-00-00 photo.jpg
     thaw models resnet --sort accuracy
     thaw rank data=pets backbones=resnet18,resnet50
     thaw compare logs/train/multiruns/2026-01-31_12-00-00
@@ -11,10 +12,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from thaw import launch
 
 VERBS = {
+    "predict": "what a trained model says of photos",
     "models": "the backbones there are: size, compute, accuracy, licence",
     "rank": "which backbone suits your photos, before training any",
     "advise": "which way of transfer suits your photos and backbone",
@@ -40,9 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, about in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         if words[:1] == [name]:
-            module = importlib.import_module(f"thaw.verbs.{name}")
-            module.arguments(verb)
+            _module(name).arguments(verb)
     given = parser.parse_args(words)
-    module = importlib.import_module(f"thaw.verbs.{given.verb}")
     with launch.explained():
-        module.run(given)
+        _module(given.verb).run(given)
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"thaw.{'tools' if verb == 'predict' else 'verbs'}.{verb}")

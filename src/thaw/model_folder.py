@@ -64,9 +64,11 @@ class ImageClassifier(nn.Module):
         self.body, self.head, self.facts = body, head, facts
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         self.temperature = float(facts["temperature"])
-        spec = facts["input"]
-        mode = InterpolationMode(spec["interpolation"])
-        self.input_spec = InputSpec(**{**spec, "interpolation": mode})
+        size, resize, mean, std, interpolation = (
+            facts["input"][name] for name in ("size", "resize", "mean", "std", "interpolation")
+        )
+        mode = InterpolationMode(interpolation)
+        self.input_spec = InputSpec(size, resize, tuple(mean), tuple(std), mode)
         self.transform = transforms.eval_transform(self.input_spec)
         self.normalise = transforms.normalise(self.input_spec)
         fast = facts["backbone"]["channels_last"]

@@ -1,0 +1,1 @@
+"""The commands of `thaw`, one module each. They use the rest of the package, never the reverse."""
