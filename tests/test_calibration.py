@@ -140,3 +140,4 @@ def test_two_processes_with_unlike_numbers_of_photos_log_what_one_does(tmp_path:
     }
     assert two == pytest.approx(one, rel=1e-5)
     assert one["val/loss"] == one["test/loss"]
+    assert one["test/ece"] != one["test/ece_uncalibrated"]  # the one is at the temperature
