@@ -39,7 +39,9 @@ def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
     arguments = {name: value for name, value in head.items() if name != "_target_"}
     classifier = Classifier(backbone, make(backbone.out_features, len(CLASSES), **arguments))
     with torch.no_grad():
-        for value in [*classifier.parameters(), *classifier.buffers()]:
+        for value in classifier.parameters():
+            value.mul_(1 + 0.1 * torch.rand_like(value))
+        for value in classifier.buffers():
             if value.is_floating_point():
                 value.add_(0.1 * torch.rand_like(value))
     return classifier.eval()
@@ -70,9 +72,8 @@ def photo(path: Path, seed: int = 0, size: tuple[int, int] = (40, 60)) -> Path:
     ("make", "arguments", "head"),
     [
         (tiny_backbone, {"image_size": 32}, LINEAR),
-        (cnn_backbone, {"image_size": 30}, MLP),
-        (torchvision_backbone, {"name": "squeezenet1_1", "image_size": 48}, LINEAR),
-        (torchvision_backbone, {"name": "mobilenet_v3_small", "image_size": 48}, MLP),
+        (cnn_backbone, {"image_size": 30}, LINEAR),
+        (torchvision_backbone, {"name": "squeezenet1_1", "image_size": 48}, MLP),
         (timm_backbone, {"name": "tf_efficientnet_lite0", "image_size": 48}, LINEAR),
         pytest.param(torchvision_backbone, {"name": "inception_v3", "image_size": 96}, LINEAR,
                      marks=pytest.mark.slow),
@@ -101,6 +102,7 @@ def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(
     with torch.no_grad():
         scores = classifier(transforms.normalise(backbone.input_spec)(images))
         assert torch.equal(model(images), (scores / 0.5).softmax(1))
+        assert not torch.equal(model(images), scores.softmax(1))  # none is certain
         shades = images / 255
         before = shades.clone()
         assert torch.allclose(model(shades), model(images), atol=1e-5)
