@@ -21,7 +21,6 @@ from thaw.backbones.pretrained import check_weights, load_into, official_file, r
 from thaw.backbones.tracing import Make, Trace
 from thaw.errors import ConfigError, near
 
-Builder = Literal["torchvision", "timm", "tiny", "cnn"]
 
 RANDOM = "weights: random"  # the licence line of a backbone that starts from random weights
 
@@ -64,8 +63,7 @@ class Backbone:
         licence: One line on the licence of the weights, as their publisher declares it.
         weights: One line on the weights that were loaded ("random" for none).
         last_layer: The layer that was removed, like "fc (Linear)"; empty if the model had none.
-        builder: The function that built it. `rebuild.rebuild` needs it, the name and the size.
-        granularity: Of the layer groups.
+        builder: The function that built it, see `rebuild.BUILDERS`; empty for a user's own.
     """
 
     name: str
@@ -76,8 +74,7 @@ class Backbone:
     licence: str
     weights: str
     last_layer: str = ""
-    builder: Builder = "torchvision"
-    granularity: Granularity = "stage"
+    builder: str = ""
 
     @property
     def is_convolutional(self) -> bool:
@@ -199,7 +196,7 @@ def width(name: str, body: nn.Module, size: int) -> int:
 
 
 def assemble(
-    builder: Builder,
+    builder: str,
     name: str,
     make: Make,
     spec: InputSpec,
@@ -232,6 +229,5 @@ def assemble(
     layer_groups = groups.split(model, seen, granularity)
     features = width(name, model, spec.size)
     return Backbone(
-        name, model, features, spec, layer_groups, licence, weights or "random", removed, builder,
-        granularity,
+        name, model, features, spec, layer_groups, licence, weights or "random", removed, builder
     )  # fmt: skip

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from thaw.download import fetch
 from thaw.errors import ConfigError, near
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
@@ -49,6 +48,8 @@ def official_file(url: str) -> Path:
     Raises:
         DownloadError: It is not on this machine and cannot be fetched.
     """
+    from thaw.download import fetch  # imports network libraries, which thaw.load has no use for
+
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     digest = re.search(r"-([0-9a-f]{8,})\.", name)  # torch hub's convention: start of the sha256

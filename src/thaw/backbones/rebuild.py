@@ -1,17 +1,21 @@
 """A body without weights, as it was built for training: what a saved model needs to be loaded."""
 
-from collections.abc import Callable
+import importlib
 
 import torch
 from torch import nn
 
-from thaw.backbones.backbone import Backbone, Builder, torchvision_backbone
-from thaw.backbones.own_backbones import cnn_backbone, tiny_backbone
-from thaw.backbones.timm_backbone import timm_backbone
 from thaw.errors import ConfigError
 
+BUILDERS = {  # imported when used: timm is an extra
+    "torchvision": "thaw.backbones.backbone.torchvision_backbone",
+    "timm": "thaw.backbones.timm_backbone.timm_backbone",
+    "tiny": "thaw.backbones.own_backbones.tiny_backbone",
+    "cnn": "thaw.backbones.own_backbones.cnn_backbone",
+}
 
-def rebuild(builder: Builder, name: str, image_size: int) -> nn.Module:
+
+def rebuild(builder: str, name: str, image_size: int) -> nn.Module:
     """Builds the body of a `Backbone` again, with random weights and without a network.
 
     Its modules and its state dict have the names and shapes of the first one, so that
@@ -27,13 +31,10 @@ def rebuild(builder: Builder, name: str, image_size: int) -> nn.Module:
     Raises:
         ConfigError: The builder or the name is unknown, or timm is needed and not installed.
     """
-    builders: dict[str, Callable[[], Backbone]] = {
-        "torchvision": lambda: torchvision_backbone(name, None, image_size),
-        "timm": lambda: timm_backbone(name.removeprefix("timm/"), None, image_size),
-        "tiny": lambda: tiny_backbone(None, image_size),
-        "cnn": lambda: cnn_backbone(None, image_size),
-    }
-    if builder not in builders:
-        raise ConfigError(f"builder {builder}: no such builder; known are {', '.join(builders)}")
+    if builder not in BUILDERS:
+        raise ConfigError(f"builder {builder}: no such builder; known are {', '.join(BUILDERS)}")
+    module, _, function = BUILDERS[builder].rpartition(".")
+    build = getattr(importlib.import_module(module), function)
+    named = {"name": name.removeprefix("timm/")} if builder in ("torchvision", "timm") else {}
     with torch.random.fork_rng(devices=[]):
-        return builders[builder]().body
+        return build(**named, weights=None, image_size=image_size).body

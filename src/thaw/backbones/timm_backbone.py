@@ -81,7 +81,7 @@ def timm_backbone(
     layer_groups = ordered_groups(body, seen, granularity)
     features = width(full_name, body, spec.size)
     return Backbone(
-        full_name, body, features, spec, layer_groups, licence, label, removed, "timm", granularity
+        full_name, body, features, spec, layer_groups, licence, label, removed, "timm"
     )
 
 

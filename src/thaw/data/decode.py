@@ -75,8 +75,17 @@ def _decode(data: bytes) -> Tensor:
                 picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
                 assert isinstance(picture, Tensor)  # it is a list only for a list of files
                 return picture
-        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))  # (H, W, 3)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return from_pillow(image)
+
+
+def from_pillow(image: Image.Image) -> Tensor:
+    """Converts a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB, as it is meant to be seen.
+
+    Raises:
+        ValueError: a kind of picture that cannot be shown as RGB.
+    """
+    pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,18 +1,15 @@
 """Your own photos: one sub-folder per class, with or without train/val/test folders above them."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.checks import check, is_fraction
 from thaw.data.photos import Photos, Splits
+from thaw.data.picture_files import SUFFIXES, all_files, natural, visible
 from thaw.data.splitting import add_test_split
 from thaw.errors import ConfigError
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-SUFFIXES += (".ppm", ".pgm", ".avif", ".jp2")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 LAYOUT = (
@@ -113,7 +110,7 @@ def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
     labels: list[int] = []
     left_out: list[Path] = [p for p in visible(folder) if p.is_file()]
     for label, name in enumerate(classes):
-        files = list(_files(folder / name)) if (folder / name).is_dir() else []
+        files = list(all_files(folder / name)) if (folder / name).is_dir() else []
         pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
         left_out += [f for f in files if f.suffix.lower() not in SUFFIXES]
         paths += pictures
@@ -127,26 +124,5 @@ def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
     return Photos(tuple(paths), tuple(labels))
 
 
-def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key that gives 1, 2, 10 instead of 1, 10, 2, and ignores upper and lower case."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p], name
-
-
-def visible(folder: Path) -> list[Path]:
-    """The entries of a folder in natural order, without hidden ones (.DS_Store, ._copy.jpg)."""
-    entries = (p for p in folder.iterdir() if not p.name.startswith("."))
-    return sorted(entries, key=lambda p: natural(p.name))
-
-
 def _subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """The files of a class folder and of the folders in it."""
-    for path in visible(folder):
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path

@@ -6,6 +6,7 @@ checkpoints.py      stop gracefully, keep the last epoch
 averaging.py        EMA and SWA of the weights
 progress.py         record and show what a run does
 metrics.py          what is measured
+calibration.py      the temperature that makes confidences honest
 measures.py         names of the metrics, and which way each is better
 device.py           what suits the device
 """

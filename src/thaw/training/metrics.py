@@ -5,15 +5,11 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassF1Score,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from thaw.errors import ConfigError
+from thaw.training.calibration import Calibration
 from thaw.training.measures import MODES
 
 
@@ -31,9 +27,10 @@ class MeanClassAccuracy(MulticlassAccuracy):
 
 
 class Means:
-    """Weighted means over an epoch, on the device and without waiting for it.
+    """Weighted means of training over an epoch, on the device and without waiting for it.
 
-    Lightning's `self.log` does the same, for half a millisecond a value and step.
+    Lightning's `self.log` does the same, for half a millisecond a value and step. All processes
+    of a distributed run train on equally many photos, so that their means may be averaged.
     """
 
     def __init__(self) -> None:
@@ -41,26 +38,30 @@ class Means:
         self.weight = 0
 
     def add(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """One step's means over `weight` photos."""
+        """Adds the means of one step, which are over `weight` photos."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value.float() * weight
         self.weight += weight
 
     def take(self) -> tuple[dict[str, Tensor], int]:
-        """The means, and the photos that they are of; begins anew."""
+        """Returns the means and the number of photos that they are over, and starts again."""
         means = {name: total / self.weight for name, total in self.sums.items()}
         weight = self.weight
         self.sums, self.weight = {}, 0
         return means, weight
 
 
-def make_metrics(num_classes: int, split: str) -> MetricCollection:
-    """Metrics over probabilities (N, K) and labels (N,), logged as `split`/name.
+def make_metrics(
+    num_classes: int, split: str, temperature: float | None = None
+) -> MetricCollection:
+    """Metrics over class scores (N, K) and labels (N,), logged as `split`/name.
 
-    acc: share of photos whose best class is right. acc_top5: among the best five (or all, where
-    there are fewer classes). acc_macro: mean over classes of the accuracy within each, as the Pets
-    and Flowers papers report; classes without photos left out. f1: macro F1. ece: expected
-    calibration error over 15 bins (arXiv:1706.04599).
+    acc: share of photos whose best class is right. acc_top5: share of photos whose label is among
+    the best five classes (or all, where there are fewer). acc_macro: mean over classes of the
+    accuracy within each, as the Pets and Flowers papers report; classes without photos are left
+    out. f1: macro F1. loss: cross-entropy, without the label smoothing of the training loss. ece:
+    expected calibration error with `temperature`, ece_uncalibrated: without it. Where no
+    `temperature` is given, it is fitted to the photos and logged too; see `Calibration`.
     """
     return MetricCollection(
         {
@@ -70,40 +71,40 @@ def make_metrics(num_classes: int, split: str) -> MetricCollection:
             ),
             "acc_macro": MeanClassAccuracy(num_classes, average="macro", validate_args=False),
             "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
+            "calibration": Calibration(temperature),  # gives loss, ece and the others
         },
         prefix=f"{split}/",
         # by hand: torchmetrics joins those whose counts agree in the first batch, and a first batch
         # that is all right makes acc_top5 one with acc for good
-        compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["ece"]],
+        compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["calibration"]],
     )
 
 
 class Scores(nn.Module):
     """All metrics of a split over an epoch, logged once, at its end.
 
-    In every step Lightning would take as long to note a metric as it takes to update it.
+    Lightning would take as long to note a metric in every step as it takes to update it.
+
+    Args:
+        num_classes: K.
+        split: "val" or "test", the prefix of the names.
+        temperature: as in `make_metrics`.
     """
 
-    def __init__(self, num_classes: int, split: str) -> None:
+    def __init__(self, num_classes: int, split: str, temperature: float | None = None) -> None:
         super().__init__()
-        self.split = split
-        self.metrics = make_metrics(num_classes, split)
-        self.means = Means()
+        self.metrics = make_metrics(num_classes, split, temperature)
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Class scores (N, K) and labels (N,) of a batch."""
-        scores = scores.float()
-        self.metrics.update(scores.softmax(1), labels)
-        # plain cross-entropy, comparable whatever the training loss smooths
-        self.means.add({f"{self.split}/loss": cross_entropy(scores, labels)}, len(labels))
+        """Adds the class scores (N, K) and labels (N,) of a batch."""
+        self.metrics.update(scores.float(), labels)
 
-    def log(self, module: LightningModule) -> None:
-        """Over the photos of all ranks; begins anew."""
-        means, weight = self.means.take()
-        module.log_dict(means, batch_size=weight, sync_dist=True)
-        module.log_dict(self.metrics.compute(), sync_dist=True)  # equal on all ranks already
+    def log(self, module: LightningModule) -> dict[str, Tensor]:
+        """Logs the metrics over the photos of all processes, returns them, and starts again."""
+        values = self.metrics.compute()
+        module.log_dict(values, sync_dist=True)  # torchmetrics has made them equal on all
         self.metrics.reset()
+        return values
 
 
 def monitor_modes(

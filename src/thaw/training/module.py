@@ -45,6 +45,10 @@ class TransferModule(pl.LightningModule):
 
     Attributes:
         plan: as it stands after the validation results so far.
+        temperature: that class scores are divided by to calibrate the model, from the latest
+            validation; 1 before the first one. It is in every checkpoint.
+        test_predictions: (N,), the label that the test has predicted for each photo of this
+            process, in the order of the data set; on the CPU.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class TransferModule(pl.LightningModule):
         self.means = Means()  # of training
         self.shown_loss: float | None = None  # in the progress bar
         self.val_scores = Scores(len(classes), "val")
-        self.test_scores = Scores(len(classes), "test")
+        self.test_scores = Scores(len(classes), "test", 1.0)
+        self.temperature = 1.0
+        self.test_predictions = torch.empty(0, dtype=torch.long)
+        self._predicted: list[Tensor] = []  # by batch of the test
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -172,9 +179,17 @@ class TransferModule(pl.LightningModule):
         """Counts for val/."""
         self.val_scores.add(self(batch[0]), batch[1])
 
+    def on_test_epoch_start(self) -> None:
+        """Calibration is measured at the temperature that the validation photos gave."""
+        classes = len(self.hparams["classes"])
+        self.test_scores = Scores(classes, "test", self.temperature).to(self.device)
+        self._predicted = []
+
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Counts for test/."""
-        self.test_scores.add(self(batch[0]), batch[1])
+        scores = self(batch[0])
+        self.test_scores.add(scores, batch[1])
+        self._predicted.append(scores.argmax(1))
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
         """Class probabilities (N, K)."""
@@ -182,12 +197,13 @@ class TransferModule(pl.LightningModule):
         return self(images).float().softmax(1)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/."""
-        self.val_scores.log(self)
+        """Logs val/, and takes over the temperature that was fitted."""
+        self.temperature = float(self.val_scores.log(self)["val/temperature"])
 
     def on_test_epoch_end(self) -> None:
         """Logs test/."""
         self.test_scores.log(self)
+        self.test_predictions = torch.cat(self._predicted).cpu()
 
     def on_train_epoch_end(self) -> None:
         """Brings the plan up to date; what goes by validation finds the value of each epoch."""
@@ -197,7 +213,8 @@ class TransferModule(pl.LightningModule):
             self.plan = self.written_plan.after([*self.plan.values, sign * value])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The validation results that the plan has gone by."""
+        """The validation results that the plan has gone by, and the temperature."""
+        checkpoint["temperature"] = self.temperature
         checkpoint["plan"] = {"monitor": self.monitor, "values": list(self.plan.values)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -216,6 +233,7 @@ class TransferModule(pl.LightningModule):
                     f"{', '.join(known)}, this run has {', '.join(names)}; go on with the "
                     "backbone, granularity and layer-wise rates that the run was started with"
                 )
+        self.temperature = checkpoint.get("temperature", 1.0)
         saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
         self.plan = self.written_plan.after(saved["values"])
         whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
