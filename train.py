@@ -11,7 +11,6 @@ import logging
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from thaw import report, transforms
-    from thaw.backbones.cut import cut
     from thaw.classifier import Classifier
     from thaw.features.caching import CacheFeatures
-    from thaw.features.head_fit import FitHead, plan_with_fit
-    from thaw.head import fit_of
     from thaw.training import device, metrics
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop
@@ -68,13 +64,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 2. Backbone: it owns the input spec, so it comes before the data
     backbone = config.build(cfg.backbone, "backbone")
-    if cfg.finetune.get("features_from") is not None:
-        if cfg.save_backbone:
-            raise ConfigError(
-                f"save_backbone={cfg.save_backbone}: finetune.features_from leaves no whole "
-                "body to save; leave one of the two out"
-            )
-        backbone = cut(backbone, cfg.finetune.features_from)
 
     # 3. Data
     data = config.build(
@@ -92,19 +81,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         classifier.compile()  # in place: names in checkpoints stay as they are
 
     # 5. Plan: what trains when, at which rate
-    plan = config.build(
-        cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs
-    )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
-    validates = data.val is not None and cfg.trainer.limit_val_batches != 0
-    plan = plan_with_fit(
-        plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
-        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=bool(cfg.data.get("balanced")),
+    plan = config.build(
+        cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
+        mixes=mix is not None, limits_batches=cfg.trainer.limit_train_batches is not None,
+        overfits=bool(cfg.trainer.overfit_batches),
     )  # fmt: skip
-    if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
-        plan = replace(plan, cache=plan.cache.on_some_batches())
+    validates = data.val is not None and cfg.trainer.limit_val_batches != 0
     plan.check(
-        monitor=cfg.monitor, validates=validates, mixes=mix is not None,
+        monitor=cfg.monitor, validates=validates,
         validate_every=cfg.trainer.check_val_every_n_epoch,
     )  # fmt: skip
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
@@ -143,7 +128,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     trainer: pl.Trainer = config.build(
         trainer_settings,
         "trainer",
-        callbacks=[ApplyPlan(notes), record, cache, FitHead(), *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )
@@ -163,8 +148,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         best = trainer.checkpoint_callback.best_model_path or None
     scores = record.metrics_of(best) if cfg.train else {}
     if best:
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        module.load_checkpoint(best)
 
     # 8. Test: the split is read here and nowhere else
     if cfg.test and data.test is not None:

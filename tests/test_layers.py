@@ -3,7 +3,7 @@
 import pytest
 
 from thaw.backbones.groups import LayerGroup
-from thaw.backbones.layers import layer_rates
+from thaw.finetune.layers import layer_rates
 from thaw.errors import ConfigError
 
 NAMES = ("stem", "middle", "deep", "head")

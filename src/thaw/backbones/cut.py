@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import LayerGroup
-from thaw.backbones.layers import find
+from thaw.finetune.layers import groups_named as find
 from thaw.errors import ConfigError
 
 KEY = "finetune.features_from"
