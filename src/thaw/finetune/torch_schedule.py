@@ -1,4 +1,4 @@
-"""Any scheduler of torch as a table: it runs once on a stand-in, so that it has no state to lose."""
+"""Any scheduler of torch as a table: it runs once on a stand-in, so it has no state to lose."""
 
 import functools
 from typing import Any

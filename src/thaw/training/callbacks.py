@@ -105,14 +105,12 @@ class ApplyPlan(pl.Callback):
         Raises:
             ConfigError: The message has both numbers.
         """
-        done, batches = (
-            trainer.fit_loop.epoch_loop.batch_progress.current.ready,
-            module.saved_batches,
-        )
-        if done and batches not in (None, int(trainer.num_training_batches)):
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        was, now = module.saved_batches, int(trainer.num_training_batches)
+        if was is not None and 0 < done < was != now:
             raise ConfigError(
-                f"resume: the checkpoint stands after {done} of {batches} batches of an epoch, "
-                f"which has {trainer.num_training_batches} now; go on with the batch size, devices "
+                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, "
+                f"which has {now} now; go on with the batch size, devices "
                 "and photos that it had, or from the last whole epoch with "
                 "ckpt_path=RUN/checkpoints/last.ckpt"
             )

@@ -26,8 +26,8 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise ConfigError(
-            f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__}); it is damaged, "
-            "or no file that thaw wrote. Give a file of a run's checkpoints/ folder"
+            f"{key}={path}: cannot be read as a checkpoint ({type(error).__name__}); it is "
+            "damaged, or no file that thaw wrote. Give a file of a run's checkpoints/ folder"
         ) from error
     hyper = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if "state_dict" not in checkpoint or "classes" not in hyper:
@@ -84,7 +84,7 @@ def check_weights(
         return
     part = "backbone" if any(".body." in name for name in wrong) else "head"
     node = config.get(part)
-    was = {name: value for name, value in node.items()} if isinstance(node, Mapping) else "unknown"
+    was = dict(node) if isinstance(node, Mapping) else "unknown"
     shapes = [
         f"{name} {_shape(saved, name)} for {_shape(own, name)}" for name in wrong[:3]
     ]  # fmt: skip
