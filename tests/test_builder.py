@@ -173,6 +173,7 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
         ("freeze_unfreeze", {"cached_views": 0}, "finetune.cached_views=0: allowed is 1 or more"),
         ("freeze_unfreeze", {"unfreeze_on_plateau": {"patience": 0}},
          "finetune.unfreeze_on_plateau.patience=0: allowed is 1 or more"),
+        ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: finetune=freeze_unfreeze ne"),
         ("freeze_unfreeze", {"unfrozen": {**CONSTANT, "lr": None}}, "finetune.unfrozen.lr=null: a"),
     ],
 )  # fmt: skip
@@ -202,7 +203,8 @@ def test_a_setting_that_a_mode_does_not_have_names_those_that_do(mode: str) -> N
     assert {name for _, names in MODES.values() for name in names} == values.keys()
     for name in values.keys() - set(own):
         others = [other for other, (_, names) in MODES.items() if name in names]
-        message = refused(mode=mode, **{name: values[name]})
+        needed = {part: CONSTANT for part in ("frozen", "unfrozen") if part in own}
+        message = refused(mode=mode, **needed, **{name: values[name]})
         assert message.startswith(f"finetune={mode} finetune.{name}")
         assert f"this mode {does} and has no {name}; it has {', '.join(own)}." in message
         assert message.endswith(f"Use finetune={' or '.join(others)}")

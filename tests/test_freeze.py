@@ -167,7 +167,11 @@ FAMILIES = ["resnet18", "vgg11_bn", "mobilenet_v2", "efficientnet_b0", "densenet
 
 
 @pytest.mark.parametrize("granularity", ["stage", "module", "block", "layer"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("resnet18", "vit_b_32") else pytest.param(name, marks=pytest.mark.slow)
+     for name in FAMILIES],
+)  # fmt: skip
 def test_all_backbones_have_few_groups_that_hold_everything(name: str, granularity: Any) -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone(name, None, granularity=granularity)
@@ -208,7 +212,8 @@ def twins() -> Classifier:
 
 
 @pytest.mark.parametrize(
-    "backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    "backend",
+    [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
 )
 def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, backend: str | None) -> None:
     module = module_of(plan_of("freeze_unfreeze"), twins())

@@ -97,7 +97,7 @@ def built(name: str) -> tuple[Classifier, Plan, torch.optim.Optimizer]:
 def rates(name: str, group: str = HEAD) -> list[float]:
     """At the start of each epoch, of 5 steps."""
     plan = built(name)[1]
-    return [plan.rate(group, 5 * epoch, 5) for epoch in range(plan.phases[-1].end)]
+    return [plan.learning_rate(group, epoch, 0.0) for epoch in range(plan.phases[-1].end)]
 
 
 def torch_rates(epochs: int, make: Callable[..., Any], values: Any = None) -> list[float]:
@@ -129,7 +129,7 @@ def test_what_was_published(name: str) -> None:
     for phase in plan.phases:
         everything = phase.name == "unfrozen"
         assert set(phase.rates) == (set(plan.groups) if everything else {HEAD})
-        assert phase.settings.warmup_epochs == 0
+        assert phase.schedule.warmup_epochs == 0
     assert cfg.task_name == name
     assert cfg.label_smoothing == 0
     if name != "dogs_vs_cats_vgg16_svm":  # the optimiser as torch has it
@@ -185,7 +185,7 @@ def test_codes_of_vgg16() -> None:
     (last,) = (layer for layer in model.head.modules() if isinstance(layer, nn.Linear))
     assert last.in_features == 4096
     (phase,) = built("dogs_vs_cats_vgg16_svm")[1].phases
-    assert not phase.settings.augment
+    assert not phase.augment
 
 
 def test_pets_on_a_plateau() -> None:
@@ -200,7 +200,7 @@ def test_pets_on_a_plateau() -> None:
         ),
         values,
     )
-    found = [plan.after(values[:epoch]).rate(HEAD, 5 * epoch, 5) for epoch in range(30)]
+    found = [plan.after(values[:epoch]).learning_rate(HEAD, epoch, 0.0) for epoch in range(30)]
     # torch's own least change is 1e-8, where it stops
     assert [rate for rate in found if rate > 1e-7] == pytest.approx(
         [rate for rate in expected if rate > 1e-7], rel=1e-9
@@ -209,8 +209,8 @@ def test_pets_on_a_plateau() -> None:
     cfg = composed(name)
     assert cfg.data.val_fraction == 0.5
     assert cfg.trainer.precision == "auto"
-    assert not plan.phases[0].settings.augment  # the weights' own preprocessing
-    assert plan.views(plan.phases[0], mixes=False) == 1
+    assert not plan.phases[0].augment  # the weights' own preprocessing
+    assert plan.phases[0].cached_views == 1
 
 
 FLOWERS = [name for name in RECIPES if name.startswith("flowers102")]

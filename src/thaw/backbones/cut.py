@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import LayerGroup
-from thaw.finetune.layers import groups_named as find
 from thaw.errors import ConfigError
+from thaw.finetune.layers import groups_named as find
 
 KEY = "finetune.features_from"
 

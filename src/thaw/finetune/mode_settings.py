@@ -37,6 +37,9 @@ def check_mode(mode: str, given: Mapping[str, Any]) -> None:
         ConfigError: The message names the mode, what it has, and the modes that have the setting.
     """
     does, own = MODES.get(mode, ("", tuple(given)))
+    for name in ("frozen", "unfrozen"):
+        if mode in MODES and name in own and not as_typed(name, given[name]):
+            raise ConfigError(f"finetune.{name}=null: finetune={mode} needs the phase; leave it be")
     for name, value in given.items():
         if name not in own and (typed := as_typed(f"finetune.{name}", value)):
             others = [other for other, (_, settings) in MODES.items() if name in settings]
