@@ -219,7 +219,7 @@ def test_all_modes_have_the_same_keys() -> None:
 @pytest.mark.parametrize("mode", ["feature_extraction", "full", "from_scratch", "classifier"])
 def test_a_sweep_over_modes_says_which_one_lacks_a_setting(mode: str) -> None:
     cfg = configuration(RUN, f"finetune={mode}", "finetune.unfreeze_epoch=1")
-    with pytest.raises(ConfigError, match=rf"^finetune={mode} finetune\.unfreeze_epoch=1: this mod"):
+    with pytest.raises(ConfigError, match=rf"^finetune={mode} finetune\.unfreeze_epoch=1: this"):
         build_plan(cfg)
 
 

@@ -114,7 +114,7 @@ def test_an_argument_that_is_needed() -> None:
     )
     nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phase_items.PhaseSettings")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phase_items.")
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:

@@ -30,9 +30,7 @@ RESULTS = {
 def record_of(mode: str) -> Record:
     groups = small_classifier().groups
     plans = {
-        "feature_extraction": build_plan(
-            groups, 2, mode="feature_extraction", frozen=SCHEDULE
-        ),
+        "feature_extraction": build_plan(groups, 2, mode="feature_extraction", frozen=SCHEDULE),
         "freeze_unfreeze": build_plan(
             groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
         ),

@@ -6,7 +6,7 @@ turns into a list of `PhaseItem`; `finetune=phases` gives that list itself.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from thaw.backbones.groups import HEAD
 from thaw.classifier import BatchNormMode
@@ -218,6 +218,6 @@ def _check_cache(when: Any, views: Any) -> None:
         raise ConfigError(f"finetune.cached_views={views}: allowed is 1 or more views, or null")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     """Whether a value is a whole number from 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

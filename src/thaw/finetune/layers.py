@@ -1,6 +1,7 @@
 """What a setting means by layer groups: a name, the top of the body, a rule for the rates."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.errors import ConfigError, near
@@ -114,7 +115,7 @@ def top_groups(groups: Groups, top: Top, key: str) -> set[str]:
     return {HEAD} | {match for name in top for match in groups_named(groups, name, key)}
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -86,8 +86,8 @@ def check_weights(
     node = config.get(part)
     was = dict(node) if isinstance(node, Mapping) else "unknown"
     shapes = [
-        f"{name} {_shape(saved, name)} for {_shape(own, name)}" for name in wrong[:3]
-    ]  # fmt: skip
+        f"{name} is {_shape(saved, name)} there and {_shape(own, name)} here" for name in wrong[:3]
+    ]
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     raise ConfigError(
         f"{key}: its {part} is another one than {part}=... of this run: {', '.join(shapes)}{more}. "
