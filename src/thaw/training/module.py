@@ -18,15 +18,10 @@ from thaw.errors import ConfigError
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
+from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
 from thaw.training.metrics import Means, Scores
-from thaw.training.restore import (
-    check_classes,
-    check_groups,
-    check_weights,
-    read_checkpoint,
-)
 from thaw.transforms import Mix
 
 
@@ -116,11 +111,9 @@ class TransferModule(pl.LightningModule):
         return self.make_optimizer(self._parameter_groups())
 
     def begin(self, steps_per_epoch: int) -> None:
-        """Fixes the unit in which the plan counts, before the first step.
+        """Fixes the optimiser steps of an epoch, in which the plan counts, before the first step.
 
-        Args:
-            steps_per_epoch: Optimiser steps of an epoch. A resumed run keeps the number that its
-                checkpoint has.
+        A resumed run keeps the number that its checkpoint has.
 
         Raises:
             ConfigError: A scheduler of torch that does not fit the length of its phase.
@@ -214,12 +207,11 @@ class TransferModule(pl.LightningModule):
                 the plan goes by validation results that it lacks.
         """
         self._check(checkpoint)
-        check_groups(checkpoint, [group["name"] for group in self._parameter_groups()])
+        restore.check_groups(checkpoint, [group["name"] for group in self._parameter_groups()])
         saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
         self.saved_batches = saved.get("batches")
-        self.written_plan = replace(
-            self.written_plan, steps_per_epoch=saved.get("steps_per_epoch")
-        )  # fmt: skip
+        steps = saved.get("steps_per_epoch")
+        self.written_plan = replace(self.written_plan, steps_per_epoch=steps)
         self.plan = self.written_plan.after(saved["values"])
         whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
         if self.plan.watches and not (whole and saved["monitor"] == self.monitor):
@@ -230,19 +222,15 @@ class TransferModule(pl.LightningModule):
             )
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Takes the weights of a checkpoint, to test them.
-
-        Raises:
-            ConfigError: It cannot be read, or is of other classes or of another model.
-        """
-        checkpoint = read_checkpoint(path)
+        """Takes the weights of a checkpoint, to test them; refuses those of another model."""
+        checkpoint = restore.read_checkpoint(path)
         self._check(checkpoint)
         self.load_state_dict(checkpoint["state_dict"])
 
     def _check(self, checkpoint: dict[str, Any]) -> None:
         hyper = checkpoint.get("hyper_parameters", {})
-        check_classes(hyper.get("classes", []), self.classes)
-        check_weights(checkpoint["state_dict"], self.state_dict(), hyper.get("config", {}))
+        restore.check_classes(hyper.get("classes", []), self.classes)
+        restore.check_weights(checkpoint["state_dict"], self.state_dict(), hyper.get("config", {}))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         phases = [phase.rates for phase in self.written_plan.phases]
