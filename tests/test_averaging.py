@@ -6,11 +6,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import EPOCHS, GROUPS, STEPS, fit, module_of, plans, settings
+from fits import EPOCHS, GROUPS, STEPS, fit, module_of, plan_of, settings
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from thaw.errors import ConfigError
-from thaw.finetune import modes
+from thaw.finetune.builder import build_plan
 from thaw.training.averaging import EMA, SWA
 from thaw.training.callbacks import check_callbacks
 
@@ -33,7 +33,7 @@ class Follow(pl.Callback):
 
 
 def train(folder: Path, average: pl.Callback) -> tuple[Follow, list[torch.Tensor]]:
-    module = module_of(plans(settings())["freeze_unfreeze"])
+    module = module_of(plan_of("freeze_unfreeze"))
     fit(module, folder, follow := Follow(), average)
     saved = [
         torch.load(folder / f"epoch{epoch}.ckpt", weights_only=True)["state_dict"][WEIGHT]
@@ -86,16 +86,17 @@ def test_swa_takes_the_second_half_of_the_last_phase(tmp_path: Path) -> None:
     ],
 )
 def test_averages_that_cannot_work(make: Any, words: str) -> None:
-    plan = plans(settings())["freeze_unfreeze"]
+    plan = plan_of("freeze_unfreeze")
     with pytest.raises(ConfigError, match=words):
         check_callbacks({"mine": make()}, plan)
 
 
 @pytest.mark.parametrize(("last", "start"), [(1, None), (2, 4), (3, 4), (4, 4)])
 def test_swa_has_two_epochs_of_the_last_phase_or_is_refused(last: int, start: int | None) -> None:
-    plan = modes.freeze_unfreeze(
-        GROUPS, EPOCHS, unfreeze_epoch=EPOCHS - last, frozen=settings(), unfrozen=settings()
-    )
+    plan = build_plan(
+        GROUPS, EPOCHS, mode="freeze_unfreeze", unfreeze_epoch=EPOCHS - last, frozen=settings(),
+        unfrozen=settings(),
+    )  # fmt: skip
     if start is None:
         with pytest.raises(ConfigError, match=r"start_epoch=null: .*epochs 5 to 5"):
             check_callbacks({"swa": SWA()}, plan)

@@ -84,7 +84,7 @@ def test_one_view_gives_the_weights_of_the_run_without_a_cache(
 def test_the_second_run_computes_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    settings = ["finetune=feature_extraction", "finetune.views=3", CACHE]
+    settings = ["finetune=feature_extraction", "finetune.cached_views=3", CACHE]
     for name in ("first", "second"):
         count = Count(monkeypatch)
         cfg = configuration(tmp_path / name, *SMALL, f"data.root={photos}", "test=false",
@@ -115,7 +115,7 @@ def test_validation_in_some_epochs_is_on_features_too(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = Count(monkeypatch)
-    run(photos, tmp_path / "run", "finetune=feature_extraction", "finetune.views=1",
+    run(photos, tmp_path / "run", "finetune=feature_extraction", "finetune.cached_views=1",
         "trainer.check_val_every_n_epoch=2", only=True)  # fmt: skip
     assert count.images == 24 + 12 + 2
 
@@ -124,10 +124,10 @@ def test_a_second_phase_of_the_head_has_views_of_its_own(
     photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
     """The first without augmentation; and no cache once the body was trained."""
-    head = "groups: 0, lr: 1e-3"
+    head = "top: 0, lr: 1e-3"
     phases = (
-        f"finetune.phases=[{{{head}, augment: false}}, {{start: 1, {head}}}, "
-        f"{{start: 2, lr: 1e-3}}, {{start: 3, {head}}}]"
+        f"finetune.phases=[{{{head}, epochs: 1, augment: false}}, {{epochs: 1, {head}}}, "
+        f"{{epochs: 1, lr: 1e-3}}, {{{head}}}]"
     )
     run(photos, tmp_path / "run", "finetune=phases", phases, CACHE, only=True)
     printed = capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_a_second_phase_of_the_head_has_views_of_its_own(
 
 def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
     """From the third of six steps of the first epoch."""
-    keep = (CACHE, "finetune.views=2")
+    keep = (CACHE, "finetune.cached_views=2")
     save = ("+callbacks.each._target_=fits.Save", f"+callbacks.each.folder={tmp_path}",
             "+callbacks.each.steps=[3]")  # fmt: skip
     run(photos, tmp_path / "whole", *keep, *save)
@@ -151,7 +151,7 @@ def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
     """From a cached epoch, from the last before the unfreeze, from an unfrozen one."""
-    keep = (CACHE, "finetune.views=2", "callbacks.checkpoint.save_top_k=-1",
+    keep = (CACHE, "finetune.cached_views=2", "callbacks.checkpoint.save_top_k=-1",
             "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
     run(photos, tmp_path / "whole", *keep)
     start = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
@@ -173,7 +173,7 @@ def test_a_full_disk_goes_on_without(
 @pytest.mark.parametrize(
     ("cache", "said"),
     [
-        ("finetune.views=1", r"^features: train, .*cache.*: going on without a cache$"),
+        ("finetune.cached_views=1", r"^features: train, .*cache.*: going on without a cache$"),
         ("data.cache=disk", r"^pictures: train, .*cache.*: decoding them in every epoch$"),
     ],
 )
@@ -194,9 +194,8 @@ def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> N
     ("setting", "words"),
     [
         ("finetune.cache_features=maybe", r"finetune\.cache_features=maybe: allowed are auto,"),
-        ("finetune.views=0", r"finetune\.views=0: allowed is 1"),
-        ("finetune.views=1.5", r"finetune\.views=1\.5: allowed is 1"),
-        ("finetune.views=2", r"finetune\.views=2: has no effect"),  # in two epochs, by auto
+        ("finetune.cached_views=0", r"finetune\.cached_views=0: allowed is 1"),
+        ("finetune.cached_views=1.5", r"finetune\.cached_views=1\.5: allowed is 1"),
         ("finetune.cache_features=0", r"finetune\.cache_features=0: allowed are auto,"),
     ],
 )
@@ -208,8 +207,15 @@ def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, wor
 def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
     run(photos, tmp_path / "a", "mix=mixup", "finetune.frozen.mix=false", CACHE)
     assert "features: train" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"cache_features=true: .*no phase .* on unmixed"):
-        run(photos, tmp_path / "b", "mix=mixup", CACHE)
+    run(photos, tmp_path / "b", "mix=mixup", CACHE)
+    assert "features: train" not in capsys.readouterr().out
+
+
+def test_the_same_batches_again_and_again_are_photos(
+    photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run(photos, tmp_path / "a", "trainer.overfit_batches=1", CACHE)
+    assert "features: train" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -227,7 +233,7 @@ def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: A
 def test_auto_caches_where_it_saves_something(
     photos: Path, tmp_path: Path, capsys: Any, settings: tuple[str, ...], cached: bool
 ) -> None:
-    views = ("finetune.views=1",) if cached and PLAIN not in settings else ()
+    views = ("finetune.cached_views=1",) if cached and PLAIN not in settings else ()
     run(photos, tmp_path / "run", *views, *settings)
     printed = capsys.readouterr().out
     assert ("features: train" in printed) == cached

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,8 @@ from models import small_classifier
 from torch import Tensor
 
 from thaw.errors import ConfigError, Interrupted
-from thaw.finetune.modes import feature_extraction, freeze_unfreeze
-from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.builder import build_plan
+from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.module import TransferModule
@@ -27,15 +28,15 @@ from thaw.training.progress import LogRates, Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")
-STILL = PhaseSettings(1e-12, "constant")  # a rate at which nothing changes
+STILL: dict[str, Any] = {"lr": 1e-12, "schedule": "constant"}  # a rate at which nothing changes
 BATCH, STEPS = 4, 3  # images, batches in an epoch
 IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: PhaseSettings = STILL) -> Plan:
-    return freeze_unfreeze(
-        GROUPS, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5,
-        batchnorm="eval",
+def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Any = None) -> Plan:
+    return build_plan(
+        GROUPS, epochs, mode="freeze_unfreeze", unfreeze_epoch=unfreeze, frozen=frozen or STILL,
+        unfrozen=STILL, lr_decay=0.5, batchnorm="eval",
     )  # fmt: skip
 
 
@@ -133,10 +134,13 @@ def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             seen.append(current_rates(trainer))
 
-    plan = two_phases(2, frozen=PhaseSettings(1e-9, "cosine"))
+    plan = two_phases(2, frozen={"lr": 1e-9})
     fit(tmp_path, plan, Look())
+    plan = replace(plan, steps_per_epoch=STEPS)
     assert seen == [
-        {f"lr/{name}": plan.rate(name, step, STEPS) for name in NAMES} for step in range(2 * STEPS)
+        {f"lr/{name}": plan.learning_rate(name, epoch, step / STEPS) for name in NAMES}
+        for epoch in range(2)
+        for step in range(STEPS)
     ]
     assert seen[0] == {"lr/conv": 0, "lr/low": 0, "lr/middle": 0, "lr/deep": 0, "lr/head": 1e-9}
     assert seen[STEPS]["lr/deep"] == 5e-13
@@ -158,8 +162,8 @@ def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     trainer = fit(tmp_path, plan)
     text = (tmp_path / "plan.txt").read_text()
     assert text in capsys.readouterr().out
-    assert "frozen: epochs 0-0" in text
-    assert "unfrozen: epochs 1-2" in text
+    assert "frozen: epoch 1 " in text
+    assert "unfrozen: epochs 2-3" in text
     assert trainer.global_step == 3 * STEPS
 
 
@@ -180,10 +184,6 @@ def test_the_last_epoch_is_kept_also_when_it_is_no_better(tmp_path: Path) -> Non
     assert epochs == {"best": 0, "last": 2}
 
 
-def stop_early(patience: int) -> StopEarly:
-    return StopEarly(monitor="val/acc", mode="max", patience=patience)
-
-
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [0, 1, 2]), (1e9, [0, 2])])
 def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
     tmp_path: Path, seconds: float, saved: list[int]
@@ -201,22 +201,36 @@ def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
     assert epochs == saved
 
 
-def test_patience_must_fit_into_the_last_phase() -> None:
-    plan = two_phases(4)  # the last phase has three epochs
-    check_callbacks({"early": stop_early(2)}, plan)
-    for patience in (3, 9):
-        with pytest.raises(ConfigError, match=r"phase \(unfrozen\) has 3 .* allowed is 0 to 2"):
-            check_callbacks({"early": stop_early(patience)}, plan)
-    check_callbacks({"early": stop_early(3)}, feature_extraction(GROUPS, 4, frozen=STILL))
-
-
 def test_lightnings_own_early_stopping_must_outlast_the_frozen_phase() -> None:
     plan = two_phases(6, unfreeze=3)
-    for patience, words in ((2, r"callbacks\.mine\.patience=2: can end the run before epoch 3"),):
-        with pytest.raises(ConfigError, match=words):
-            check_callbacks({"mine": EarlyStopping("val/acc", patience=patience)}, plan)
-    with pytest.raises(ConfigError, match="has no effect"):
-        check_callbacks({"mine": EarlyStopping("val/acc", patience=3)}, plan)
+    with pytest.raises(ConfigError, match=r"mine\.patience=2: can end the run before epoch 4"):
+        check_callbacks({"mine": EarlyStopping("val/acc", patience=2)}, plan)
+    check_callbacks({"mine": EarlyStopping("val/acc", patience=3)}, plan)
+    check_callbacks({"ours": StopEarly(monitor="val/acc", patience=1)}, plan)
+
+
+def test_early_stopping_counts_from_the_last_phase(tmp_path: Path) -> None:
+    """val/acc is 1 from the first epoch on, so nothing is ever better."""
+    stop = StopEarly(monitor="val/acc", mode="max", patience=1)
+    trainer = fit(tmp_path, two_phases(8, unfreeze=4), stop)
+    assert trainer.current_epoch == 6  # epochs from 0: 4 is the best of those that count, 5 is not
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_batches_of_one_step_share_its_rate(tmp_path: Path, every: int) -> None:
+    rates: list[float] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            rates.append(current_rates(trainer)["lr/head"])
+
+    plan = build_plan(GROUPS, 1, mode="feature_extraction", frozen={"lr": 1e-9})
+    fit(tmp_path, plan, Look(), accumulate_grad_batches=every)
+    steps = -(-STEPS // every)
+    plan = replace(plan, steps_per_epoch=steps)
+    expected = [plan.learning_rate("head", 0, n // every / steps) for n in range(STEPS)]
+    assert rates == expected
+    assert len(set(rates)) == steps
 
 
 @pytest.mark.parametrize("fails", [False, True])

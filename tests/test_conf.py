@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch import nn
 from thaw import config, launch
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
+from thaw.finetune.phase_items import PhaseSettings
 from thaw.finetune.plan import Plan
 from thaw.training import device, metrics
 
@@ -39,7 +41,7 @@ GROUPS = (  # of a backbone with a classifier of several layers
 COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec", "num_classes"},
-    "thaw.finetune": {"groups", "max_epochs"},
+    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "overfits"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 launch.register_backbones()  # recipes choose some
@@ -198,9 +200,40 @@ def test_a_plan_is_built(leaf: str) -> None:
 def test_the_settings_of_a_phase_are_built(leaf: str) -> None:
     name = leaf.partition("/")[2]
     cfg = configuration(RUN, f"phase@finetune.frozen={name}")
-    settings = config.build(cfg.finetune.frozen, "finetune.frozen")
-    settings.check("finetune.frozen", epochs=5)
-    assert settings.lr == {"frozen": 1e-3, "unfrozen": 1e-3}[name]
+    node = config.plain(cfg.finetune.frozen)
+    assert list(node) == [part.name for part in fields(PhaseSettings)]
+    if name == "none":
+        assert set(node.values()) == {None}
+    else:
+        PhaseSettings(**node).check("finetune.frozen")
+
+
+def test_all_modes_have_the_same_keys() -> None:
+    """So that a sweep over some of them with a common setting composes."""
+    found = [config.plain(chosen(leaf))["finetune"] for leaf in files("finetune")]
+    for node in found:
+        assert node.keys() == found[0].keys()
+        for name in ("frozen", "unfrozen", "unfreeze_on_plateau"):
+            assert node[name].keys() == found[0][name].keys()
+
+
+@pytest.mark.parametrize("mode", ["feature_extraction", "full", "from_scratch", "classifier"])
+def test_a_sweep_over_modes_says_which_one_lacks_a_setting(mode: str) -> None:
+    cfg = configuration(RUN, f"finetune={mode}", "finetune.unfreeze_epoch=1")
+    with pytest.raises(ConfigError, match=rf"^finetune={mode} finetune\.unfreeze_epoch=1: this"):
+        build_plan(cfg)
+
+
+def test_a_short_run_just_works() -> None:
+    cfg = configuration(RUN, "trainer.max_epochs=2", "finetune.unfreeze_epoch=1")
+    assert [phase.schedule.warmup(phase.epochs) for phase in build_plan(cfg).phases] == [0, 0.5]
+
+
+def test_a_scheduler_of_torch_on_the_command_line() -> None:
+    words = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:2}"
+    plan = build_plan(configuration(RUN, f"finetune.frozen.schedule={words}"))
+    rates = [plan.learning_rate("head", epoch, 0.0) for epoch in range(5)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
 
 
 @pytest.mark.parametrize("leaf", files("mix"))

@@ -9,17 +9,21 @@ from omegaconf import OmegaConf
 from thaw import config, launch
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.modes import feature_extraction
-from thaw.finetune.plan import PhaseSettings
+from thaw.finetune.phase_items import PhaseSettings
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
-    "_target_": "thaw.finetune.modes.feature_extraction",
-    "frozen": {"_target_": "thaw.finetune.plan.PhaseSettings", "lr": 0.1},
+    "_target_": f"{__name__}.one_phase",
+    "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings", "lr": 0.1},
 }
 BAR = {"_target_": "thaw.training.progress.ProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
+
+
+def one_phase(groups: object, max_epochs: int, *, frozen: PhaseSettings) -> PhaseSettings:
+    """A constructor with a node inside."""
+    return frozen
 
 
 def keep(**arguments: object) -> dict[str, object]:
@@ -55,7 +59,7 @@ def test_an_unknown_key_at_the_top() -> None:
 
 def test_nested_nodes_are_built_and_checked() -> None:
     plan = config.build(FEATURES, "finetune", groups=GROUPS, max_epochs=2)
-    assert plan == feature_extraction(GROUPS, 2, frozen=PhaseSettings(0.1))
+    assert plan == PhaseSettings(0.1)
     slip = {**FEATURES, "frozen": {**FEATURES["frozen"], "lrr": 0.1}}
     message = refused(slip, "finetune", groups=GROUPS, max_epochs=2)
     assert message.startswith("finetune.frozen.lrr=0.1: nothing reads this key; did you mean lr?")
@@ -99,8 +103,8 @@ def test_a_value_that_must_be_given(node: dict, key: str) -> None:
 
 
 def test_null_where_there_must_be_a_node() -> None:
-    message = refused({**FEATURES, "frozen": None}, "finetune", groups=GROUPS, max_epochs=2)
-    assert message == "finetune.frozen=null: is needed, and must be a PhaseSettings"
+    message = refused({**HEAD, "dropout": None}, in_features=8, num_classes=2)
+    assert message == "head.dropout=null: is needed, and must be a float"
     head = config.build({**HEAD, "dropout": 0.0}, "head", in_features=8, num_classes=2)
     assert head is not None
 
@@ -109,9 +113,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.plan.PhaseSettings"}}
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.plan.PhaseSettings")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phase_items.")
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from models import small_classifier
 
-from thaw.backbones.layers import layer_rates
 from thaw.classifier import Classifier
+from thaw.finetune.layers import layer_rates
 from thaw.finetune.optim import parameter_groups
 
 

@@ -95,7 +95,7 @@ def built(name: str) -> tuple[Classifier, Plan, torch.optim.Optimizer]:
 def rates(name: str, group: str = HEAD) -> list[float]:
     """At the start of each epoch, of 5 steps."""
     plan = built(name)[1]
-    return [plan.rate(group, 5 * epoch, 5) for epoch in range(plan.phases[-1].end)]
+    return [plan.learning_rate(group, epoch, 0.0) for epoch in range(plan.phases[-1].end)]
 
 
 def torch_rates(epochs: int, make: Callable[..., Any], values: Any = None) -> list[float]:
@@ -127,7 +127,7 @@ def test_what_was_published(name: str) -> None:
     for phase in plan.phases:
         everything = phase.name == "unfrozen"
         assert set(phase.rates) == (set(plan.groups) if everything else {HEAD})
-        assert phase.settings.warmup_epochs == 0
+        assert phase.schedule.warmup_epochs == 0
     assert cfg.task_name == name
     assert cfg.label_smoothing == 0
     assert cfg.trainer.gradient_clip_val is None  # the optimiser as torch has it
@@ -188,7 +188,7 @@ def test_pets_on_a_plateau() -> None:
         ),
         values,
     )
-    found = [plan.after(values[:epoch]).rate(HEAD, 5 * epoch, 5) for epoch in range(30)]
+    found = [plan.after(values[:epoch]).learning_rate(HEAD, epoch, 0.0) for epoch in range(30)]
     # torch's own least change is 1e-8, where it stops
     assert [rate for rate in found if rate > 1e-7] == pytest.approx(
         [rate for rate in expected if rate > 1e-7], rel=1e-9
@@ -197,8 +197,8 @@ def test_pets_on_a_plateau() -> None:
     cfg = composed(name)
     assert cfg.data.val_fraction == 0.5
     assert cfg.trainer.precision == "auto"
-    assert not plan.phases[0].settings.augment  # the weights' own preprocessing
-    assert plan.views(plan.phases[0], mixes=False) == 1
+    assert not plan.phases[0].augment  # the weights' own preprocessing
+    assert plan.phases[0].cached_views == 1
 
 
 FLOWERS = [name for name in RECIPES if name.startswith("flowers102")]

@@ -11,11 +11,10 @@ from models import small_classifier
 from safetensors.torch import load_file
 
 from thaw import report
-from thaw.finetune.modes import feature_extraction, freeze_unfreeze
-from thaw.finetune.plan import PhaseSettings
+from thaw.finetune.builder import build_plan
 from thaw.training.progress import Record
 
-SCHEDULE = PhaseSettings(1e-3, "constant")
+SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [
     {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
      "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
@@ -31,9 +30,9 @@ RESULTS = {
 def record_of(mode: str) -> Record:
     groups = small_classifier().groups
     plans = {
-        "feature_extraction": feature_extraction(groups, 2, frozen=SCHEDULE),
-        "freeze_unfreeze": freeze_unfreeze(
-            groups, 4, unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
+        "feature_extraction": build_plan(groups, 2, mode="feature_extraction", frozen=SCHEDULE),
+        "freeze_unfreeze": build_plan(
+            groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
         ),
     }
     record = Record(plans[mode])

@@ -21,7 +21,7 @@ from thaw.backbones.timm_backbone import declared_licence, timm_backbone
 from thaw.backbones.tracing import without_values
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
-from thaw.finetune import modes
+from thaw.finetune.builder import build_plan
 from thaw.head import linear
 
 # Small ones of each family, with a size in pixels that they take, their last layer and D: written
@@ -127,9 +127,10 @@ def test_layer_decay_reaches_torch_optimisers(
     torch.manual_seed(0)
     backbone = timm_backbone(name, None, size, "block")
     model = Classifier(backbone, linear(backbone.out_features, 4, init="normal"))
-    plan = modes.full(
-        model.groups, EPOCHS, unfrozen=settings(lr=0.1, shape="constant"), lr_decay=decay
-    )
+    plan = build_plan(
+        model.groups, EPOCHS, mode="full", unfrozen=settings(lr=0.1, schedule="constant"),
+        lr_decay=decay,
+    )  # fmt: skip
     module = module_of(plan, model)
     module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]
     plain = Views.__getitem__  # of 16 pixels

@@ -48,7 +48,7 @@ class CacheFeatures(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the loaders to features, or back to photos."""
         module = cast(TransferModule, pl_module)
-        views = module.views
+        views = module.phase.cached_views
         loaders: list[tuple[str, Any]] = [("train", trainer.train_dataloader)]
         loaders.append(("val", trainer.val_dataloaders))
         for split, loader in loaders:

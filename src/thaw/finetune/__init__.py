@@ -1,11 +1,12 @@
-"""What trains when and at which rate: pure functions of the epoch and the plan.
+"""What trains when and at which rate: pure functions of the place in the run and the plan.
 
-modes.py            freeze_unfreeze, partial, gradual, ...: each writes the phases
-phase_list.py       the mode that you write yourself
-plan.py             phases: which groups train, from which epoch
+builder.py          the settings of conf/finetune/ -> a list of phases -> a plan
+phase_items.py      the settings of one phase
+mode_settings.py    which settings each mode has
+plan.py             phases: which groups train, in which epochs; when a phase ends early
 plan_table.py       the plan as it is printed
-plateau.py          when a phase ends early
+layers.py           names of layer groups, the top of the body, layer-wise rates
 schedule.py         the rate over a phase
-replay.py           torch's schedulers as tables
+torch_schedule.py   torch's schedulers as tables
 optim.py            layer groups -> optimiser groups
 """

@@ -1,37 +1,33 @@
 """The phases of a run: which layer groups train, in which epochs, at which rates.
 
-What trains in an epoch, and at which rate in a step, is a pure function of the plan (and, where a
-plateau decides, of the validation results so far), so a resumed run needs no other memory of it.
+What trains in an epoch, and at which rate, is a pure function of the plan and of the place in the
+run (and, where a plateau decides, of the validation results so far), so a resumed run needs no
+other memory of it. A place is (epoch, share of the epoch that is done), never a number of steps:
+a run may go on with another batch size, accumulation or number of devices.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
-from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError
-from thaw.features.cache_choice import CacheChoice
-from thaw.finetune.plateau import NEVER, Plateau
-from thaw.finetune.schedule import Schedule, factor, plateaus
+from thaw.finetune.schedule import Schedule, plateaus
 
 
 @dataclass(frozen=True)
-class PhaseSettings(Schedule):
-    """The rate over a phase, and what else is on or off in it.
+class Plateau:
+    """When a phase ends before its time.
 
     Attributes:
-        augment: False trains on the evaluation view of every photo.
-        mix: whether `mix=...` (mixup, CutMix) is on.
-        reset_optimizer: whether the optimiser forgets its momenta when the phase begins.
+        patience: Epochs in a row without a better value of the monitored metric; None: never.
+        min_delta: How much better a value must be to count.
     """
 
-    augment: bool = True
-    mix: bool = True
-    reset_optimizer: bool = False
+    patience: int | None = None
+    min_delta: float = 0.0
 
 
-NO_CACHE = CacheChoice()
+NEVER = Plateau()
 
 
 @dataclass(frozen=True)
@@ -39,21 +35,31 @@ class Phase:
     """Some epochs during which the same groups train.
 
     Attributes:
-        name: for logs and tables.
-        start, end: epochs, from 0; the end is not included.
-        rates: learning rate of each group that trains, before the schedule; all others are frozen.
-        settings: schedule and switches.
-        batchnorm: of the body, see `Classifier`.
-        plateau: ends the phase early.
-        key: where the settings stand in the configuration, for messages.
+        name: For logs and tables.
+        start, end: Epochs, from 0; the end is not included.
+        rates: Learning rate of each group that trains, before the schedule; all other groups are
+            frozen.
+        schedule: How the rates go over the phase.
+        batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
+        augment: Whether photos are trained on in random views; else in the evaluation view.
+        mix: Whether mixup or CutMix is on.
+        reset_optimizer: Whether the optimiser forgets its momenta when the phase begins.
+        cached_views: Number of views of each training photo that the head trains on as cached
+            features; 0: the phase reads photos.
+        plateau: Ends the phase early.
+        key: Where the settings stand in the configuration, for messages.
     """
 
     name: str
     start: int
     end: int
     rates: dict[str, float]
-    settings: PhaseSettings
+    schedule: Schedule
     batchnorm: BatchNormMode = "eval"
+    augment: bool = True
+    mix: bool = False
+    reset_optimizer: bool = False
+    cached_views: int = 0
     plateau: Plateau = NEVER
     key: str = "finetune"
 
@@ -63,10 +69,13 @@ class Phase:
         return self.end - self.start
 
     @property
-    def plateau_key(self) -> str:
-        """Where its plateau stands in the configuration."""
-        own = self.key.startswith("finetune.phases.")
-        return f"{self.key}.plateau" if own else "finetune.unfreeze_on_plateau"
+    def watches(self) -> str | None:
+        """The setting that makes it depend on validation; None where nothing does."""
+        if self.schedule.schedule == "plateau":
+            return f"{self.key}.schedule=plateau"
+        if self.plateau.patience is None:
+            return None
+        return f"{plateau_key(self.key)}.patience={self.plateau.patience}"
 
 
 @dataclass(frozen=True)
@@ -74,128 +83,96 @@ class Plan:
     """All phases of a run, in order, without gaps.
 
     Attributes:
-        mode: the function that wrote it.
-        groups: names of all layer groups, stem first, head last.
-        phases: from epoch 0 to the last.
-        values: of the monitored metric after each epoch so far, larger is better.
-        cache: which phases train on cached features.
+        mode: The choice of conf/finetune/ that it was made from.
+        groups: Names of all layer groups, stem first, head last.
+        phases: From epoch 0 to the last one.
+        values: Of the monitored metric after each epoch so far; larger is better.
+        steps_per_epoch: Optimiser steps of an epoch when the run began, in which the warm-up and
+            torch's schedulers count. It is kept when a resumed run has another number.
     """
 
     mode: str
     groups: tuple[str, ...]
     phases: tuple[Phase, ...]
     values: tuple[float, ...] = ()
-    cache: CacheChoice = NO_CACHE
+    steps_per_epoch: int | None = None
 
     @property
     def unfreeze_epochs(self) -> tuple[int, ...]:
-        """Epochs at which a later phase begins."""
+        """Epochs, from 0, at which a later phase begins."""
         return tuple(phase.start for phase in self.phases[1:])
 
     @property
     def watches(self) -> str | None:
         """The setting that makes the plan depend on validation; None where nothing does."""
-        for phase in self.phases:
-            if phase.settings.shape == "plateau":
-                return f"{phase.key}.shape=plateau"
-            if phase.plateau.patience is not None:
-                return f"{phase.plateau_key}.patience={phase.plateau.patience}"
-        return None
+        return next((phase.watches for phase in self.phases if phase.watches), None)
 
     @property
     def moves(self) -> bool:
         """Whether phases can begin earlier than written."""
         return any(phase.plateau.patience is not None for phase in self.phases)
 
-    def check(self, *, monitor: str, validates: bool, mixes: bool, validate_every: int = 1) -> None:
-        """Refuses a plan that waits for what is not measured, or never uses what is chosen.
+    def check(self, *, monitor: str, validates: bool, validate_every: int = 1) -> None:
+        """Refuses a plan that waits for what is not measured.
 
         Args:
-            monitor: the metric that checkpoints and plateaus go by.
-            validates: whether there are validation photos.
-            mixes: whether mixup or CutMix is chosen.
-            validate_every: epochs between two validations.
+            monitor: The metric that checkpoints and plateaus go by.
+            validates: Whether there are validation photos.
+            validate_every: Epochs between two validations.
 
         Raises:
-            ConfigError: names the setting.
+            ConfigError: The message names the setting.
         """
         if self.watches and not validates:
             raise ConfigError(
                 f"{self.watches}: goes by {monitor}, and there are no validation photos to measure "
                 "it on; set data.val_fraction=0.2"
             )
-        cached = [phase for phase in self.phases if self.views(phase, mixes)]
-        if self.cache.features is True and not cached:
-            raise ConfigError(
-                "finetune.cache_features=true: has no effect, since no phase trains the head alone "
-                "on unmixed pictures; set auto or false, or finetune.frozen.mix=false"
-            )
-        if self.cache.views is not None and not any(p.settings.augment for p in cached):
-            raise ConfigError(
-                f"finetune.views={self.cache.views}: has no effect, since no phase trains on "
-                "cached features of augmented photos (finetune.cache_features=auto wants more "
-                "epochs than views; true caches them all the same); set finetune.views=null"
-            )
         if self.watches and validate_every != 1:
             raise ConfigError(
                 f"trainer.check_val_every_n_epoch={validate_every}: {self.watches} needs a "
                 "validation after every epoch; set 1"
             )
-        if mixes and not any(phase.settings.mix for phase in self.phases):
-            keys = ", ".join(dict.fromkeys(f"{phase.key}.mix=true" for phase in self.phases))
-            raise ConfigError(
-                "mix: has no effect, since it is off in every phase; set one of "
-                f"{keys}, or mix=none"
-            )
 
-    def check_lengths(self, steps_per_epoch: int) -> None:
+    def check_lengths(self) -> None:
         """Refuses schedulers of torch that do not fit the steps of their phase.
 
         Raises:
-            ConfigError: names the setting.
+            ConfigError: The message names the setting.
         """
         for phase in self.phases:
             grows = self.moves and phase is self.phases[-1]
-            phase.settings.check_length(phase.key, steps_per_epoch, phase.epochs, grows=grows)
-
-    def views(self, phase: Phase, mixes: bool) -> int:
-        """Cached views of each training photo in a phase; 0: it reads photos.
-
-        Args:
-            phase: one of the plan.
-            mixes: whether mixup or CutMix is chosen.
-        """
-        settings = phase.settings
-        before = self.phases[: self.phases.index(phase)]
-        if any(set(earlier.rates) != {HEAD} for earlier in before):
-            return 0  # the body is no longer what later runs have; nor what an average of it is
-        return self.cache.views_in(
-            phase.rates, epochs=phase.epochs, augment=settings.augment, mixes=mixes and settings.mix
-        )
+            steps = self.steps_per_epoch or 1
+            phase.schedule.check_length(phase.key, phase.epochs, steps, grows=grows)
 
     def phase_at(self, epoch: int) -> Phase:
-        """The phase of an epoch; beyond the end the last one."""
-        for phase in self.phases:
-            if epoch < phase.end:
-                return phase
-        return self.phases[-1]
+        """Gives the phase of an epoch (from 0); beyond the end the last one."""
+        return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
-    def rate(self, group: str, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of a group at an optimiser step of the run (from 0); 0 when frozen."""
-        phase = self.phase_at(step // steps_per_epoch)
+    def learning_rate(self, group: str, epoch: int, progress: float) -> float:
+        """Gives the learning rate of a layer group at a place in the run; 0 when it is frozen.
+
+        Args:
+            group: Name of the layer group.
+            epoch: Epochs of the run that are over.
+            progress: Share 0-1 of the current epoch that is done.
+        """
+        phase = self.phase_at(epoch)
         if group not in phase.rates:
             return 0.0
-        inside = step - phase.start * steps_per_epoch
-        seen = self.values[phase.start :]
-        return phase.rates[group] * factor(
-            phase.settings, inside, steps_per_epoch, phase.epochs, seen
-        )
+        return phase.rates[group] * phase.schedule.share(
+            epoch - phase.start, progress, epochs=phase.epochs,
+            steps_per_epoch=self.steps_per_epoch or 1, values=self.values[phase.start :],
+        )  # fmt: skip
 
     def after(self, values: Sequence[float]) -> "Plan":
-        """The plan as it stands after epochs with these validation results; larger is better.
+        """Gives the plan as it stands after epochs with these validation results.
 
         A phase that a plateau ends makes room: the phases behind it come earlier with the lengths
-        they had, and the last one has the epochs that were saved.
+        they had, and the last one has the epochs that were saved. The plan must be the written one.
+
+        Args:
+            values: One for each epoch so far; larger is better.
         """
         phases: list[Phase] = []
         saved = 0
@@ -205,38 +182,20 @@ class Plan:
             if phase is self.phases[-1]:
                 end = phase.end
             elif patience is not None:
-                found = plateaus(values[start : end - 1], patience, phase.plateau.min_delta)
-                if found:
-                    saved += end - (start + found[0])
-                    end = start + found[0]
+                places = plateaus(values[start : end - 1], patience, phase.plateau.min_delta)
+                if places:
+                    saved += end - (start + places[0])
+                    end = start + places[0]
             phases.append(replace(phase, start=start, end=end))
         return replace(self, phases=tuple(phases), values=tuple(values))
 
 
-def plan_of(
-    mode: str, groups: Sequence[LayerGroup], phases: Sequence[Phase],
-    cache: CacheChoice = NO_CACHE,
-) -> Plan:  # fmt: skip
-    """The plan, once each phase has been checked and named apart.
+def layers_key(key: str) -> str:
+    """Gives where the layer-wise settings of a phase stand, whose schedule stands at `key`."""
+    return key if key.startswith("finetune.phases.") else "finetune"
 
-    Raises:
-        ConfigError: a setting that cannot work in its phase, or does nothing there.
-    """
-    assert [phase.start for phase in phases[1:]] == [phase.end for phase in phases[:-1]]
-    if phases[0].settings.reset_optimizer:
-        raise ConfigError(
-            f"{phases[0].key}.reset_optimizer=true: has no effect, since the run begins with this "
-            "phase and has no optimiser state yet; set false"
-        )
-    names = [phase.name for phase in phases]
-    checked = []
-    for number, phase in enumerate(phases):
-        phase.settings.check(phase.key, phase.epochs)
-        if phase.batchnorm not in get_args(BatchNormMode):
-            allowed = ", ".join(get_args(BatchNormMode))
-            key = phase.key if mode == "phases" else "finetune"
-            raise ConfigError(f"{key}.batchnorm={phase.batchnorm}: allowed are {allowed}")
-        doubled = names.count(phase.name) > 1
-        checked.append(replace(phase, name=f"{phase.name} {number}") if doubled else phase)
-    cache.check()
-    return Plan(mode, tuple(group.name for group in groups), tuple(checked), cache=cache)
+
+def plateau_key(key: str) -> str:
+    """Gives where that stands which ends a phase early, whose schedule stands at `key`."""
+    own = key.startswith("finetune.phases.")
+    return f"{key}.end_on_plateau" if own else "finetune.unfreeze_on_plateau"

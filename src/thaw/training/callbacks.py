@@ -1,5 +1,6 @@
 """Lightning callbacks that steer a run: they say when; what to do is written elsewhere."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -41,25 +42,44 @@ class ApplyPlan(pl.Callback):
         if stage == "fit" and type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
             raise ConfigError(
                 f"trainer.strategy={type(trainer.strategy).__name__}: thaw unfreezes under auto "
-                "(one device), ddp and ddp_spawn; use trainer=default or trainer=ddp"
+                "(one device) and ddp; use trainer=default or trainer=ddp"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
         module = _transfer(pl_module)
-        print(f"\n{self._keep(trainer, module)}\n" if trainer.is_global_zero else "", end="")
+        self._check_resumed(trainer, module)
+        module.begin(steps_per_epoch(trainer))
+        if trainer.is_global_zero:
+            print(f"\n{self._save_plan(trainer, module)}\n")
         self._apply(trainer, module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Applies the epoch's phase; its own optimiser state, where asked, when it begins."""
         module = _transfer(pl_module)
         phase = module.phase
-        if phase.settings.reset_optimizer and trainer.current_epoch == phase.start:
+        if phase.reset_optimizer and trainer.current_epoch == phase.start:
             trainer.optimizers[0].state.clear()
         if trainer.is_global_zero and module.plan.unfreeze_epochs != self.told:
-            print(f"\n{module.monitor} stands still: {phase.name} begins at epoch {phase.start}")
-            self._keep(trainer, module)
+            print(
+                f"\n{module.monitor} stands still: {phase.name} begins at epoch {phase.start + 1}"
+            )
+            self._save_plan(trainer, module)
         self._apply(trainer, module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Writes the learning rate of every group, which nothing else does.
+
+        The batches of one optimiser step share a rate. Callbacks that log rates come after this.
+        """
+        plan = _transfer(pl_module).plan
+        step = batch_idx // trainer.accumulate_grad_batches
+        progress = step / steps_per_epoch(trainer)
+        for group in trainer.optimizers[0].param_groups:
+            name = group["layer_groups"][0]  # those that share a group have the same rate
+            group["lr"] = plan.learning_rate(name, trainer.current_epoch, progress)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
@@ -79,12 +99,26 @@ class ApplyPlan(pl.Callback):
                         mean = trainer.strategy.reduce(statistic.clone(), reduce_op="mean")
                         statistic.copy_(cast(torch.Tensor, mean))
 
-    def _keep(self, trainer: pl.Trainer, module: "TransferModule") -> str:
+    def _check_resumed(self, trainer: pl.Trainer, module: "TransferModule") -> None:
+        """Refuses to go on inside an epoch that has another number of batches now.
+
+        Raises:
+            ConfigError: The message has both numbers.
+        """
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        was, now = module.saved_batches, int(trainer.num_training_batches)
+        if was is not None and 0 < done < was != now:
+            raise ConfigError(
+                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, "
+                f"which has {now} now; go on with the batch size, devices "
+                "and photos that it had, or from the last whole epoch with "
+                "ckpt_path=RUN/checkpoints/last.ckpt"
+            )
+
+    def _save_plan(self, trainer: pl.Trainer, module: "TransferModule") -> str:
         """Writes plan.txt, and gives what is in it."""
         self.told = module.plan.unfreeze_epochs
-        table = plan_table(
-            module.plan, module.classifier, steps_per_epoch(trainer), mixes=module.mix is not None
-        )
+        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
         text = "\n".join([*self.notes, table])
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,14 +129,9 @@ class ApplyPlan(pl.Callback):
         phase = module.phase
         model = module.classifier
         model.set_trainable(phase.rates.keys(), phase.batchnorm)
-        steps = steps_per_epoch(trainer)
-        for group in trainer.optimizers[0].param_groups:
-            # the scheduler chose this rate before the epoch's validation, which can move a phase
-            name = group["layer_groups"][0]
-            group["lr"] = module.plan.rate(name, trainer.global_step, steps)
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, PhotoSampler):
-            sampler.augment = phase.settings.augment
+            sampler.augment = phase.augment
         learns = [parameter.requires_grad for parameter in model.parameters()]
         if self.wrapped == learns:
             return
@@ -131,42 +160,32 @@ class StopEarly(EarlyStopping):
 
 
 def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
-    """Refuses those that never do anything in this plan, end it too soon, or break it.
+    """Refuses callbacks that end a run before its last phase, or break the plan.
 
     Args:
-        callbacks: by their names in the configuration.
-        plan: of the run.
+        callbacks: By their names in the configuration.
+        plan: Of the run.
 
     Raises:
-        ConfigError: names the setting.
+        ConfigError: The message names the setting.
     """
+    last = plan.phases[-1]
     for name, callback in callbacks.items():
-        if isinstance(callback, EarlyStopping):
-            _check_stopping(name, callback, plan)
+        own = isinstance(callback, StopEarly)
+        if isinstance(callback, EarlyStopping) and not own and callback.patience < last.start:
+            raise ConfigError(
+                f"callbacks.{name}.patience={callback.patience}: can end the run before epoch "
+                f"{last.start + 1}, where the last phase ({last.name}) begins; use "
+                "thaw.training.callbacks.StopEarly, which counts from there, or a patience of "
+                f"{last.start} or more"
+            )
         check_averaging(name, callback, plan)
 
 
-def _check_stopping(name: str, callback: EarlyStopping, plan: Plan) -> None:
-    last = plan.phases[-1]
-    key = f"callbacks.{name}.patience={callback.patience}"
-    if callback.patience >= last.epochs and not plan.moves:
-        raise ConfigError(
-            f"{key}: has no effect, since the last phase ({last.name}) has {last.epochs} epochs; "
-            f"allowed is 0 to {last.epochs - 1}, or callbacks=default for no early stopping"
-        )
-    if not isinstance(callback, StopEarly) and callback.patience < last.start:
-        raise ConfigError(
-            f"{key}: can end the run before epoch {last.start}, where the last phase "
-            f"({last.name}) begins; use thaw.training.callbacks.StopEarly, which counts from "
-            f"there, or a patience of {last.start} or more"
-        )
-
-
 def steps_per_epoch(trainer: pl.Trainer) -> int:
-    """Optimiser steps in an epoch."""
-    epochs = trainer.max_epochs
-    assert epochs is not None
-    return max(1, int(trainer.estimated_stepping_batches) // epochs)
+    """Gives the optimiser steps of an epoch; the last one may have fewer batches than others."""
+    batches = int(trainer.num_training_batches)
+    return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
 def _transfer(module: pl.LightningModule) -> "TransferModule":

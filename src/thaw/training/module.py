@@ -1,7 +1,9 @@
 """The LightningModule: steps, logging and the optimiser. What trains when is in plan.py."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.classifier import Classifier
@@ -17,7 +18,7 @@ from thaw.errors import ConfigError
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
-from thaw.training.callbacks import steps_per_epoch
+from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
 from thaw.training.metrics import Means, Scores
@@ -76,8 +77,10 @@ class TransferModule(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
+        self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
-        self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
+        self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)
+        self.saved_batches: int | None = None  # of an epoch, in the checkpoint gone on from
         self.means = Means()  # of training
         self.shown_loss: float | None = None  # in the progress bar
         self.val_scores = Scores(len(classes), "val")
@@ -95,12 +98,7 @@ class TransferModule(pl.LightningModule):
     @property
     def mixes(self) -> bool:
         """Whether training pictures are mixed now."""
-        return self.mix is not None and self.phase.settings.mix
-
-    @property
-    def views(self) -> int:
-        """Views of each photo that the head trains on now, as cached features; 0: on photos."""
-        return self.plan.views(self.phase, self.mix is not None)
+        return self.mix is not None and self.phase.mix
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
@@ -115,25 +113,22 @@ class TransferModule(pl.LightningModule):
             return self.normalise(images).to(next(self.classifier.parameters()).dtype)
         return images
 
-    def configure_optimizers(self) -> Any:
-        """One optimiser with all groups from the first step on, and the plan as its scheduler.
+    def configure_optimizers(self) -> Optimizer:
+        """One optimiser with all groups from the first step on; `ApplyPlan` writes their rates."""
+        return self.make_optimizer(self._parameter_groups())
+
+    def begin(self, steps_per_epoch: int) -> None:
+        """Fixes the optimiser steps of an epoch, in which the plan counts, before the first step.
+
+        A resumed run keeps the number that its checkpoint has.
 
         Raises:
-            ConfigError: a scheduler that does not fit the length of its phase.
+            ConfigError: A scheduler of torch that does not fit the length of its phase.
         """
-        steps = steps_per_epoch(self.trainer)
-        self.plan.check_lengths(steps)
-        groups = self._parameter_groups()
-        optimizer = self.make_optimizer(groups)
-
-        def rate_of(group: str) -> Callable[[int], float]:
-            return lambda step: self.plan.rate(group, step, steps)
-
-        scheduler = LambdaLR(optimizer, [rate_of(group["layer_groups"][0]) for group in groups])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        steps = self.plan.steps_per_epoch or steps_per_epoch
+        self.written_plan = replace(self.written_plan, steps_per_epoch=steps)
+        self.plan = self.written_plan.after(self.plan.values)
+        self.written_plan.check_lengths()
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Makes this step's random numbers a function of (seed, step, rank): see seeds.py."""
@@ -206,43 +201,54 @@ class TransferModule(pl.LightningModule):
         self.test_predictions = torch.cat(self._predicted).cpu()
 
     def on_train_epoch_end(self) -> None:
-        """Brings the plan up to date; what goes by validation finds the value of each epoch."""
+        """Brings the plan up to date with the validation result of the epoch."""
         if self.monitor in self.trainer.callback_metrics:
             value = float(self.trainer.callback_metrics[self.monitor])
             sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
             self.plan = self.written_plan.after([*self.plan.values, sign * value])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The validation results that the plan has gone by, and the temperature."""
+        """Adds what the plan has gone by, and the temperature."""
         checkpoint["temperature"] = self.temperature
-        checkpoint["plan"] = {"monitor": self.monitor, "values": list(self.plan.values)}
+        checkpoint["plan"] = {
+            "monitor": self.monitor, "values": list(self.plan.values),
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "batches": int(self.trainer.num_training_batches),
+        }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them up again.
+        """Checks that the checkpoint is of this model, and brings the plan to where it stood.
 
         Raises:
-            ConfigError: the plan needs them, and they are of another metric or not of every epoch;
-                or the optimiser state is of other groups.
+            ConfigError: It is of other classes, of another model, or of other optimiser groups; or
+                the plan goes by validation results that it lacks.
         """
-        names = [group["name"] for group in self._parameter_groups()]
-        for state in checkpoint.get("optimizer_states", []):
-            known = [group["name"] for group in state["param_groups"]]
-            if known != names:
-                raise ConfigError(
-                    "ckpt_path: its optimiser knows the parameter groups "
-                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the "
-                    "backbone, granularity and layer-wise rates that the run was started with"
-                )
+        self._check(checkpoint)
+        restore.check_groups(checkpoint, [group["name"] for group in self._parameter_groups()])
         self.temperature = checkpoint.get("temperature", 1.0)
         saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
+        self.saved_batches = saved.get("batches")
+        steps = saved.get("steps_per_epoch")
+        self.written_plan = replace(self.written_plan, steps_per_epoch=steps)
         self.plan = self.written_plan.after(saved["values"])
         whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
         if self.plan.watches and not (whole and saved["monitor"] == self.monitor):
             raise ConfigError(
                 f"{self.plan.watches}: goes by {self.monitor} of every epoch, and the checkpoint "
-                f"of epoch {checkpoint['epoch']} knows {len(saved['values'])} values of "
+                f"after epoch {checkpoint['epoch'] + 1} has {len(saved['values'])} values of "
                 f"{saved['monitor']}; go on with the settings that the run was started with"
             )
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Takes the weights of a checkpoint, to test them; refuses those of another model."""
+        checkpoint = restore.read_checkpoint(path)
+        self._check(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"])
+
+    def _check(self, checkpoint: dict[str, Any]) -> None:
+        hyper = checkpoint.get("hyper_parameters", {})
+        restore.check_classes(hyper.get("classes", []), self.classes)
+        restore.check_weights(checkpoint["state_dict"], self.state_dict(), hyper.get("config", {}))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         phases = [phase.rates for phase in self.written_plan.phases]
