@@ -41,10 +41,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw import report, transforms
     from thaw.backbones.cut import cut
     from thaw.classifier import Classifier
-    from thaw.features.caching import CacheFeatures
-    from thaw.features.head_fit import FitHead, plan_with_fit
-    from thaw.head import fit_of
     from thaw.training import device, metrics
+    from thaw.training.caching import CacheFeatures
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop
     from thaw.training.module import TransferModule
@@ -97,10 +95,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
-    plan = plan_with_fit(
-        plan, fit_of(classifier.head), validates=validates, mixes=mix is not None,
-        validate_every=cfg.trainer.check_val_every_n_epoch, balanced=bool(cfg.data.get("balanced")),
-    )  # fmt: skip
     if cfg.trainer.limit_train_batches is not None or cfg.trainer.overfit_batches:
         plan = replace(plan, cache=plan.cache.on_some_batches())
     plan.check(
@@ -143,7 +137,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     trainer: pl.Trainer = config.build(
         trainer_settings,
         "trainer",
-        callbacks=[ApplyPlan(notes), record, cache, FitHead(), *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), stop],
         logger=loggers,
         enable_progress_bar="progress" in callbacks,
     )

@@ -1,7 +1,7 @@
 """The command `thaw`: what is done beside training.
 
     thaw models resnet --sort accuracy
-    thaw rank data=pets backbones=resnet18,resnet50
+    thaw probe data=pets backbones=resnet18,resnet50
     thaw compare logs/train/multiruns/2026-01-31_12-00-00
 
 A verb's module is imported when it is asked for, so that `thaw --help` does not wait for torch.
@@ -11,13 +11,13 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from thaw import launch
 
 VERBS = {
     "models": "the backbones there are: size, compute, accuracy, licence",
-    "rank": "which backbone suits your photos, before training any",
-    "advise": "which way of transfer suits your photos and backbone",
+    "probe": "which backbone and layers suit your photos, by classifiers on frozen features",
     "sweep": "what became of a sweep's jobs; run those that failed again",
     "compare": "runs beside each other: means over seeds, differences, pictures",
 }
@@ -40,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, about in VERBS.items():
         verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         if words[:1] == [name]:
-            module = importlib.import_module(f"thaw.verbs.{name}")
+            module = _module(name)
             module.arguments(verb)
     given = parser.parse_args(words)
-    module = importlib.import_module(f"thaw.verbs.{given.verb}")
+    module = _module(given.verb)
     with launch.explained():
         module.run(given)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"thaw.{'tools' if name == 'probe' else 'verbs'}.{name}")

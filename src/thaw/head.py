@@ -1,7 +1,7 @@
 """Heads: what turns the body's features (N, D) into class scores (N, K)."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
@@ -9,19 +9,11 @@ from thaw.errors import ConfigError
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 Norm = Literal["batch", "layer", "none"]
-Fit = Literal["sgd", "logistic", "lbfgs", "ridge", "svm"]
-
-
-class LinearHead(nn.Linear):
-    """A linear layer that says how it is to be learned on a frozen body, see `linear`."""
-
-    fit: Fit = "sgd"
 
 
 def linear(
-    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros",
-    fit: Fit = "sgd",
-) -> nn.Module:  # fmt: skip
+    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros"
+) -> nn.Module:
     """One linear layer.
 
     Args:
@@ -30,31 +22,14 @@ def linear(
         init: of the weights. "zeros": every class equally likely at first, and no random draw in
             the result (BiT, arXiv:1912.11370, section 3.3); "normal": std 0.01 (ImageNet recipes);
             "kaiming_uniform": torch's own for nn.Linear. Biases start at 0 but for the last.
-        fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. The others
-            are solved at once on cached features, the regularisation chosen on validation, and
-            instead of the phase's epochs: "logistic" or, by its method, "lbfgs": logistic (softmax)
-            regression; "ridge": least squares; "svm": linear support vector machines. Scores of
-            the last two are no logits: one number, which makes the cross-entropy on validation
-            smallest, scales them, and loss and ece are of that.
 
     Raises:
-        ConfigError: dropout out of range, or an unknown init or fit.
+        ConfigError: dropout out of range, or an unknown init.
     """
     _check_dropout(dropout)
-    if fit not in get_args(Fit):
-        raise ConfigError(f"head.fit={fit}: allowed are {', '.join(get_args(Fit))}")
-    layer = LinearHead(in_features, num_classes)
-    layer.fit = fit
+    layer = nn.Linear(in_features, num_classes)
     _initialise(layer, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
-
-
-def fit_of(head: nn.Module) -> Fit:
-    """How a head is to be learned on a frozen body; "sgd" for those that do not say."""
-    for layer in head.modules():
-        if isinstance(layer, LinearHead):
-            return layer.fit
-    return "sgd"
 
 
 def mlp(

@@ -102,7 +102,7 @@ def keep(
     }
     try:
         store = Store(folder, what)
-        with store.take():
+        with store.locked():
             if store.is_whole():
                 say(f"pictures from cache: {label}")
             elif not _fits(dataset, shutil.disk_usage(folder).free, str(folder), label, say):
@@ -163,14 +163,14 @@ def _write(store: Store, number: int, pictures: Iterator[Tensor]) -> None:
     """Pixels of all pictures, then (P, 2) int32: their heights and widths."""
     sizes = np.zeros((number, 2), dtype="<i4")
     try:
-        with store.part.open("wb") as file:
+        with store.part().open("wb") as file:
             for index, picture in enumerate(pictures):
                 sizes[index] = picture.shape[:2]
                 file.write(picture.numpy().data)
             file.write(sizes.data)
-        store.finish(number=number)
+        store.finish(store.part(), number=number)
     finally:
-        store.part.unlink(missing_ok=True)  # there only where it was not finished
+        store.part().unlink(missing_ok=True)  # there only where it was not finished
 
 
 def free_memory() -> int:

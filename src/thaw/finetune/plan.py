@@ -14,7 +14,6 @@ from thaw.errors import ConfigError
 from thaw.features.cache_choice import CacheChoice
 from thaw.finetune.plateau import NEVER, Plateau
 from thaw.finetune.schedule import Schedule, factor, plateaus
-from thaw.head import Fit
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Phase:
     settings: PhaseSettings
     batchnorm: BatchNormMode = "eval"
     plateau: Plateau = NEVER
-    fit: Fit = "sgd"
+    fit: str = "sgd"
     key: str = "finetune"
 
     @property
