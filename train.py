@@ -81,9 +81,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     plan = config.build(
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
-        mixes=mix is not None,
+        mixes=mix is not None, limits_batches=cfg.trainer.limit_train_batches is not None,
+        overfits=bool(cfg.trainer.overfit_batches),
     )  # fmt: skip
-    plan.check(monitor=cfg.monitor, validates=validates)
+    plan.check(
+        monitor=cfg.monitor, validates=validates,
+        validate_every=cfg.trainer.check_val_every_n_epoch,
+    )  # fmt: skip
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
     module = TransferModule(
         classifier, plan,
@@ -97,7 +101,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )  # fmt: skip
 
     # 6. Trainer
-    nodes = metrics.monitor_modes(settings["callbacks"], validates=validates)
+    nodes = metrics.monitor_modes(
+        settings["callbacks"], validates=validates,
+        validate_every=cfg.trainer.check_val_every_n_epoch,
+    )  # fmt: skip
     callbacks = config.build_all(nodes, "callbacks")
     check_callbacks(callbacks, plan)
     record = Record(plan)
@@ -119,7 +126,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     scores = record.metrics_of(saved)
 
     # 8. Test: the split is read here and nowhere else
-    module.temperature = scores.get("val/temperature", 1.0)
     if cfg.test and data.test is not None:
         trainer.test(module, data, verbose=False)
         scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -127,11 +133,17 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 9. Results
     results = report.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
-        seed=cfg.seed, device=device.describe(module.device), tags=settings["tags"],
-        best_checkpoint=str(checkpoint) if checkpoint else None, git=revision,
+        seed=cfg.seed, device=device.describe(trainer.strategy.root_device),
+        best_checkpoint=str(checkpoint) if checkpoint else None, tags=settings["tags"],
+        git=revision,
     )  # fmt: skip
     if trainer.is_global_zero:
-        model_folder.save_model(output / "model", backbone, classifier, data.classes, results)
+        model_folder.save_model(
+            output / "model", classifier, backbone, targets=settings, classes=data.classes,
+            temperature=module.temperature, metrics=scores,
+            licences={"weights": backbone.licence, "photos": data.licence},
+            versions=results["versions"], git=revision,
+        )  # fmt: skip
         report.write(output, results, record)
         report.log_final(loggers, settings, scores)
         print(report.summary(results, output))

@@ -1,19 +1,22 @@
 """The frozen phase on cached features is the frozen phase, and the unfrozen one goes on from it."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections import namedtuple
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
+from runs import ROOT, SMALL, TWO_AND_TWO, command, configuration, draw_photos
 
 import train
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
+from thaw.training.progress import ProgressBar
 
 # a checkpoint of another folder on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -70,7 +73,7 @@ def test_one_view_gives_the_weights_of_the_run_without_a_cache(
     count.images = 0
     results = run(photos, tmp_path / "cached", *both, CACHE)
     assert live == 4 * (24 + 12)
-    assert count.images == 2 * (24 + 12) + (24 + 12) + 2  # and one photo a split for its size
+    assert count.images == 2 * (24 + 12) + (24 + 12)
     one, two = (last(tmp_path / name)["state_dict"] for name in ("live", "cached"))
     for name, value in one.items():
         assert torch.allclose(value, two[name], atol=1e-5, rtol=1e-3), name
@@ -92,10 +95,11 @@ def test_the_second_run_computes_nothing(
         train.run(cfg)
         text = capsys.readouterr().out
         if name == "first":
-            assert "features: train, 24 photos, 3 views each" in text
-            assert count.images == 3 * 24 + 12 + 2
+            assert re.search(r"^features  train: 24 photos x 3 views, 0\.0 MB in", text, re.M)
+            assert count.images == 3 * 24 + 12
         else:
-            assert "features from cache: train, 24 photos, 3 views each" in text
+            assert re.search(r"^features  train: 24 photos x 3 views from cache$", text, re.M)
+            assert re.search(r"^features  val: 12 photos x 1 view from cache$", text, re.M)
             assert count.images == 0
     one, two = (last(tmp_path / name)["state_dict"] for name in ("first", "second"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -106,7 +110,7 @@ def test_the_second_run_computes_nothing(
     cfg = configuration(tmp_path / "third", *SMALL, f"data.root={photos}", "test=false",
                         f"paths.cache_dir={tmp_path / 'cache'}", *settings)  # fmt: skip
     train.run(cfg)
-    assert "features: train" in capsys.readouterr().out
+    assert "features  train: 24 photos x 3 views, " in capsys.readouterr().out
     three = last(tmp_path / "third")["state_dict"]
     assert all(torch.equal(value, three[name]) for name, value in one.items())
 
@@ -117,7 +121,7 @@ def test_validation_in_some_epochs_is_on_features_too(
     count = Count(monkeypatch)
     run(photos, tmp_path / "run", "finetune=feature_extraction", "finetune.cached_views=1",
         "trainer.check_val_every_n_epoch=2", only=True)  # fmt: skip
-    assert count.images == 24 + 12 + 2
+    assert count.images == 24 + 12
 
 
 def test_a_second_phase_of_the_head_has_views_of_its_own(
@@ -132,9 +136,9 @@ def test_a_second_phase_of_the_head_has_views_of_its_own(
     run(photos, tmp_path / "run", "finetune=phases", phases, CACHE, only=True)
     printed = capsys.readouterr().out
     assert "cached features, 1 view each  cached features, 2 views each  photos" in printed
-    assert "features: train, 24 photos, 1 view each" in printed
-    assert "features: train, 24 photos, 2 views each" in printed
-    assert printed.count("features: train") == 2
+    assert "features  train: 24 photos x 1 view, " in printed
+    assert "features  train: 24 photos x 2 views, " in printed
+    assert printed.count("features  train") == 2
 
 
 def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
@@ -166,14 +170,18 @@ def test_a_full_disk_goes_on_without(
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100))
     run(photos, tmp_path / "run", CACHE)
-    assert "0 MB free: going on without a cache" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    said = (
+        r"^features  train: .*: going on without a cache, since .* has 0 MB free\. Set paths\.cache"
+    )
+    assert len(re.findall(said, printed, re.M)) == 1  # once, not in every epoch
     assert not list((tmp_path / "cache" / "features").glob("*.bin"))
 
 
 @pytest.mark.parametrize(
     ("cache", "said"),
     [
-        ("finetune.cached_views=1", r"^features: train, .*cache.*: going on without a cache$"),
+        ("finetune.cached_views=1", r"^features  train: .*: going on without a cache, since .*cache"),
         ("data.cache=disk", r"^pictures: train, .*cache.*: decoding them in every epoch$"),
     ],
 )
@@ -183,6 +191,51 @@ def test_a_folder_that_cannot_be_written_goes_on_without(
     (tmp_path / "cache").write_text("a file, where the folder should be")
     run(photos, tmp_path / "run", cache)
     assert re.search(said, capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_overfit_batches_on_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    """Lightning's own sampler gives bare indices there."""
+    run(photos, tmp_path / "run", CACHE, "trainer.overfit_batches=2", "finetune.cached_views=2")
+    assert "features  train: 24 photos x 2 views, " in capsys.readouterr().out
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [row["phase"] for row in history] == ["frozen", "frozen", "unfrozen", "unfrozen"]
+
+
+class TellsCaching(ProgressBar):
+    """A progress bar of the run's own."""
+
+    told: ClassVar[list[tuple[str, int, int]]] = []
+
+    def on_caching(self, split: str, done: int, total: int) -> None:
+        self.told.append((split, done, total))
+
+
+def test_the_runs_own_bar_is_told_how_far_a_pass_is(photos: Path, tmp_path: Path) -> None:
+    TellsCaching.told.clear()
+    own = "+callbacks.progress._target_=test_caching.TellsCaching"
+    run(photos, tmp_path / "run", CACHE, "finetune.cached_views=2", own)
+    train_rows = [("train", done, 48) for done in range(4, 49, 4)]
+    assert TellsCaching.told == [*train_rows, *(("val", done, 12) for done in (4, 8, 12))]
+
+
+@pytest.mark.slow
+def test_two_nodes_without_a_shared_folder_go_on_without_a_cache(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Two ranks with a cache folder each, as two nodes have: said once, and nothing is poisoned."""
+    words = (
+        *SMALL, *TWO_AND_TWO, f"data.root={photos}", "test=false", CACHE,
+        "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
+        f"hydra.run.dir={tmp_path / 'run'}", f"paths.root_dir={tmp_path}",
+        f"paths.cache_dir={tmp_path}/cache${{oc.env:LOCAL_RANK,0}}",
+    )  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command(*words), cwd=ROOT, env=environment, timeout=300, check=True,
+                         capture_output=True, text=True)  # fmt: skip
+    assert ran.stdout.count("features  train: 24 photos x 2 views: going on without") == 1
+    assert "is not one folder for all ranks. Set paths.cache_dir" in ran.stdout
+    assert not [*tmp_path.glob("cache*/features/*.bin"), *tmp_path.glob("cache*/features/*part")]
 
 
 def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> None:
@@ -206,16 +259,16 @@ def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, wor
 
 def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
     run(photos, tmp_path / "a", "mix=mixup", "finetune.frozen.mix=false", CACHE)
-    assert "features: train" in capsys.readouterr().out
+    assert "features  train" in capsys.readouterr().out
     run(photos, tmp_path / "b", "mix=mixup", CACHE)
-    assert "features: train" not in capsys.readouterr().out
+    assert "features  train" not in capsys.readouterr().out
 
 
 def test_the_same_batches_again_and_again_are_photos(
     photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
     run(photos, tmp_path / "a", "trainer.overfit_batches=1", CACHE)
-    assert "features: train" not in capsys.readouterr().out
+    assert "features  train" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -236,5 +289,5 @@ def test_auto_caches_where_it_saves_something(
     views = ("finetune.cached_views=1",) if cached and PLAIN not in settings else ()
     run(photos, tmp_path / "run", *views, *settings)
     printed = capsys.readouterr().out
-    assert ("features: train" in printed) == cached
+    assert ("features  train" in printed) == cached
     assert ("cached features, 1 view each" in printed) == cached

@@ -1,10 +1,6 @@
-"""Features of a frozen body: computed once, kept, learned from, scored.
+"""Features of a frozen body: computed once, stored on disk, used instead of photos.
 
-table.py            features of photos in views, on disk; what they depend on
-extraction.py       the pass over the photos that fills them
-cache_choice.py     which phases train on them
-caching.py          the callback that puts them in the photos' place
-solvers.py          ridge, logistic regression, SVM; strength chosen on validation
-scores.py           linear probe, nearest neighbours, LogME
-speed.py            images a second
+table.py    the features of photos in views
+key.py      everything the features depend on; names their file
+fill.py     the pass over the photos that writes the file
 """

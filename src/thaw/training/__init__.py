@@ -2,6 +2,7 @@
 
 module.py           steps, logging, the optimiser
 callbacks.py        apply the plan, stop early
+caching.py          features instead of photos in the frozen phase
 checkpoints.py      stop gracefully, keep the last epoch
 averaging.py        EMA and SWA of the weights
 progress.py         record and show what a run does

@@ -239,11 +239,20 @@ class TransferModule(pl.LightningModule):
                 f"{saved['monitor']}; go on with the settings that the run was started with"
             )
 
-    def load_checkpoint(self, path: str | Path) -> None:
-        """Takes the weights of a checkpoint, to test them; refuses those of another model."""
+    def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
+        """Loads the weights and the temperature of a checkpoint, to test them.
+
+        Returns:
+            The content of the checkpoint.
+
+        Raises:
+            ConfigError: The file cannot be read, or it is of another model or of other classes.
+        """
         checkpoint = restore.read_checkpoint(path)
         self._check(checkpoint)
         self.load_state_dict(checkpoint["state_dict"])
+        self.temperature = checkpoint.get("temperature", 1.0)
+        return checkpoint
 
     def _check(self, checkpoint: dict[str, Any]) -> None:
         hyper = checkpoint.get("hyper_parameters", {})
