@@ -11,6 +11,7 @@ cross-validation among them, and measures them on the validation photos. The tes
 
 import argparse
 import logging
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,10 +128,9 @@ def read(words: Sequence[str]) -> Request:
     backbones: list[tuple[str, ...]] = [()] if single else []
     for part in own.get("backbones", "").split(","):
         name, _, file = part.strip().partition(":")
-        chosen = (
-            f"backbone={name}",
-            *([f"backbone.weights={launch.quoted(file)}"] if file else []),
-        )
+        plain = re.fullmatch(r"[\w./+-]*", file)  # all else needs quotes on Hydra's command line
+        weights = f"backbone.weights={file if plain else launch.quoted(file)}"
+        chosen = (f"backbone={name}", *([weights] if file else []))
         if name and chosen in backbones:
             raise ConfigError(f"backbones={own['backbones']}: names {part} twice")
         if name:
