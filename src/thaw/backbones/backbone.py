@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torchvision.models
 from torch import nn
@@ -20,7 +20,6 @@ from thaw.backbones.parts import Granularity
 from thaw.backbones.pretrained import check_weights, load_into, official_file, read_weights
 from thaw.backbones.tracing import Make, Trace
 from thaw.errors import ConfigError, near
-
 
 RANDOM = "weights: random"  # the licence line of a backbone that starts from random weights
 

@@ -80,9 +80,7 @@ def timm_backbone(
     body = _without_last_layer(model)
     layer_groups = ordered_groups(body, seen, granularity)
     features = width(full_name, body, spec.size)
-    return Backbone(
-        full_name, body, features, spec, layer_groups, licence, label, removed, "timm"
-    )
+    return Backbone(full_name, body, features, spec, layer_groups, licence, label, removed, "timm")
 
 
 def import_timm() -> Any:

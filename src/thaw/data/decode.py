@@ -79,7 +79,7 @@ def _decode(data: bytes) -> Tensor:
 
 
 def from_pillow(image: Image.Image) -> Tensor:
-    """Converts a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB, as it is meant to be seen.
+    """Converts a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB.
 
     Raises:
         ValueError: a kind of picture that cannot be shown as RGB.

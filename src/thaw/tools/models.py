@@ -5,14 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import get_args
 
 import torchvision.models
 from torch import nn
 
 from thaw.backbones import timm_backbone, tracing
-from thaw.backbones.backbone import Builder
 from thaw.backbones.own_backbones import cnn_backbone, tiny_backbone
+from thaw.backbones.rebuild import BUILDERS
 from thaw.errors import ConfigError, near
 from thaw.text_table import text_table
 
@@ -58,7 +57,15 @@ class Row:
     licence: str
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def main(words: Sequence[str]) -> int:
+    """Runs `thaw models` with the words that follow it on the command line."""
+    parser = argparse.ArgumentParser("thaw models", description=__doc__)
+    _add_arguments(parser)
+    _run(parser.parse_args(words))
+    return 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `thaw models`."""
     parser.add_argument(
         "pattern", nargs="*",
@@ -70,7 +77,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(given: argparse.Namespace) -> None:
+def _run(given: argparse.Namespace) -> None:
     """Prints the table.
 
     Raises:
@@ -86,7 +93,7 @@ def find(patterns: Sequence[str] = ()) -> list[Row]:
     Raises:
         ConfigError: A pattern matches no backbone, or timm is needed and not installed.
     """
-    own = [name for name in get_args(Builder) if name not in ("torchvision", "timm")]
+    own = [name for name in BUILDERS if name not in ("torchvision", "timm")]
     own += torchvision.models.list_models(module=torchvision.models)
     names: set[str] = set() if patterns else set(own)
     for pattern in patterns:

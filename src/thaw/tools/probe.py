@@ -56,7 +56,15 @@ class Row:
     fitted: Fitted
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def main(words: Sequence[str]) -> int:
+    """Runs `thaw probe` with the words that follow it on the command line."""
+    parser = argparse.ArgumentParser("thaw probe", description=__doc__)
+    _add_arguments(parser)
+    _run(parser.parse_args(words))
+    return 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `thaw probe` takes."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
@@ -68,7 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run(given: argparse.Namespace) -> None:
+def _run(given: argparse.Namespace) -> None:
     """Measures, and prints the table and the command that trains the best.
 
     Raises:

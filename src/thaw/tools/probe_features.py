@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from thaw import config, transforms
-from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader
@@ -171,6 +170,11 @@ class LayerOutputs(nn.Module):
 
 
 def pooled(output: Tensor) -> Tensor:
-    """Mean over places: (N, C, H, W), (N, H, W, C), (N, T, C) or (N, C) -> (N, C)."""
-    where = tracing.places(output.shape)
-    return output.mean(where) if where else output
+    """Mean over places: (N, C, H, W), (N, H, W, C), (N, T, C) or (N, C) -> (N, C).
+
+    The input was square, so (N, C, H, W) has two equal sizes at its end and (N, H, W, C), as in
+    Swin, has them in its middle; where all three are equal it is taken for (N, C, H, W).
+    """
+    if output.ndim == 4:
+        return output.mean((2, 3) if output.shape[2] == output.shape[3] else (1, 2))
+    return output.mean(1) if output.ndim == 3 else output

@@ -7,6 +7,7 @@ thaw sweep status logs/train/multiruns/2026-01-31_12-00-00
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,15 @@ ACTIONS = {
 }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def main(words: Sequence[str]) -> int:
+    """Runs `thaw sweep` with the words that follow it on the command line."""
+    parser = argparse.ArgumentParser("thaw sweep", description=__doc__)
+    _add_arguments(parser)
+    _run(parser.parse_args(words))
+    return 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the command line."""
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
     for name, about in ACTIONS.items():
@@ -30,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("folder", type=Path, metavar="DIR", help="of the sweep")
 
 
-def run(given: argparse.Namespace) -> None:
+def _run(given: argparse.Namespace) -> None:
     """Prints the table, or becomes the process of the sweep.
 
     Raises:

@@ -179,7 +179,7 @@ def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
                 "thaw.training.callbacks.StopEarly, which counts from there, or a patience of "
                 f"{last.start} or more"
             )
-        check_averaging(name, callback, plan)
+        check_averaging(name, callback)
 
 
 def steps_per_epoch(trainer: pl.Trainer) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-from thaw.training.metrics import MODES
+from thaw.training.measures import MODES
 from thaw.training.module import TransferModule
 from thaw.training.record import Record
 
