@@ -20,7 +20,7 @@ PEERS = {"plain": "plain PyTorch", "lightning": "Lightning BackboneFinetuning",
          "fastai": "fastai fine_tune", "timm": "timm"}  # fmt: skip
 TITLES = {"thaw": "thaw", **PEERS}
 LIMIT = 3 * 3600  # seconds for one process
-CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.views=1"]
+CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.cached_views=1"]
 
 
 class FailedError(Exception):

@@ -38,12 +38,12 @@ COMMON = (
 def frozen(views: int, lr: str, epochs: int = 5) -> list[str]:
     """The frozen phase alone; features of the validation photos are cached too."""
     mode = ["finetune=feature_extraction", f"trainer.max_epochs={epochs}"]
-    return [*mode, f"finetune.views={views}", f"finetune.frozen.lr={lr}"]
+    return [*mode, f"finetune.cached_views={views}", f"finetune.frozen.lr={lr}"]
 
 
 def whole(*changes: str) -> list[str]:
     """Both phases, validated once, at the end."""
-    first = ["finetune.views=4", "finetune.frozen.lr=2e-3", "trainer.check_val_every_n_epoch=10"]
+    first = ["finetune.cached_views=4", "finetune.frozen.lr=2e-3", "trainer.check_val_every_n_epoch=10"]
     return [*first, *changes]
 
 

@@ -264,6 +264,7 @@ def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: A
     assert "features  train" not in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning does so always
 def test_the_same_batches_again_and_again_are_photos(
     photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
