@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from thaw import config, transforms
+from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
 from thaw.data.dataset import PhotoDataset
 from thaw.data.loading import ResumableLoader

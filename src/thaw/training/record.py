@@ -1,6 +1,5 @@
 """Callbacks that write down what a run does and change nothing of it."""
 
-import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
+from thaw.features.table import view_key
 from thaw.finetune.plan import Plan
 from thaw.training.module import TransferModule
 
@@ -142,8 +142,8 @@ class LogFirstBatch(pl.Callback):
         images = batch[0][: self.images]
         loader: Any = trainer.train_dataloader
         if images.ndim == 2:  # cached features: show the photos that they were computed from
-            keys = itertools.islice(iter(loader.sampler), len(images))
-            photos = [loader.dataset[loader.features.photo_key(key)][0] for key in keys]
+            keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
+            photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]
             images = torch.stack(photos)
         grid = make_grid(images.detach().cpu().float(), nrow=8, normalize=True)  # (3, H, W)
         save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
