@@ -183,7 +183,7 @@ def test_a_search_bears_failures_and_maximises(place: Place) -> None:
     best = OmegaConf.load(place.sweep() / "optimization_results.yaml").best_params
     names = [path.name for path in place.sweep().glob("?_*")]
     assert best.seed == max(seed for name in names if (seed := int(name[-1])) in (1, 4))
-    place.thaw("sweep", "resume", str(place.sweep()))
+    assert "6 jobs done" in place.thaw("sweep", "resume", str(place.sweep())).stdout
     assert {path.name for path in place.sweep().glob("?_*")} == set(names)
     assert {job: len(goes) for job, goes in place.ran().items()} == {
         job: 1 if state == "done" else 2 for job, state in states.items()

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from thaw import sweeps
 from thaw.errors import ConfigError
+from thaw.launch import saved_words
 from thaw.sweeps import LONGEST, Folders, folder_name, new_folder
 
 
@@ -106,6 +107,8 @@ def test_jobs_know_their_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     cfg = hydra(tmp_path / "it's", "hydra.verbose=true")
     Folders().on_multirun_start(cfg)
     assert cfg.hydra.sweep.dir == f"{tmp_path}/it's"
+    file = tmp_path / "it's" / "multirun.yaml"  # for thaw sweep resume
+    assert saved_words(file, "hydra.overrides.task") == ["seed=1,2", "trainer=cpu"]
     assert cfg.hydra.overrides.hydra == [
         "hydra.verbose=true", f"hydra.sweep.dir='{tmp_path}/it\\'s'", f"{sweeps.FIXED}=['trainer']",
     ]  # fmt: skip

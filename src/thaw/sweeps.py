@@ -156,6 +156,7 @@ class Folders(Callback):
         listed = ",".join(map(quoted, fixed))  # each job is composed anew, from these words
         words = [f"hydra.sweep.dir={quoted(folder)}", f"{FIXED}=[{listed}]"]
         config.hydra.overrides.hydra = [*config.hydra.overrides.hydra, *words]
+        OmegaConf.save(config, Path(folder) / "multirun.yaml")  # Optuna's sweeper does not
         print(f"sweep     {folder}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
