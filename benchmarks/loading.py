@@ -4,9 +4,9 @@
 
 Twice: the photos as they are (short side 160 pixels, 128-pixel crops), and some of them enlarged to
 the size that cameras' photos of Pets and ImageNet have (long side 500, 224-pixel crops). The epochs
-after the first count: in that one the cache is being filled. Beside them two more: the
-loader that recipes write (PIL and torchvision), and a floor of any loader that cuts random-resized crops: torch's antialiased resize alone, of crops that
-lie in memory, on one core.
+after the first count: in that one the cache is being filled. Beside them two more: the loader that
+recipes write (PIL and torchvision), and a floor of any loader that cuts random-resized crops:
+torch's antialiased resize alone, of crops that lie in memory, on one core.
 """
 
 import argparse
