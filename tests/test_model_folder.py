@@ -33,7 +33,8 @@ MLP = {"_target_": "thaw.head.mlp", "hidden": [12], "dropout": 0.2, "norm": "bat
 
 
 def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
-    """With weights and statistics that no fresh network has."""
+    """With weights and statistics that no fresh network has, and scores that make no class certain:
+    deep networks with random weights give scores of millions."""
     torch.manual_seed(1)
     make = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}[head["_target_"]]
     arguments = {name: value for name, value in head.items() if name != "_target_"}
@@ -44,7 +45,12 @@ def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
         for value in classifier.buffers():
             if value.is_floating_point():
                 value.add_(0.1 * torch.rand_like(value))
-    return classifier.eval()
+        size = backbone.input_spec.size
+        spread = classifier.eval()(torch.rand(4, 3, size, size)).std()
+        last = [layer for layer in classifier.head.modules() if isinstance(layer, nn.Linear)][-1]
+        last.weight /= spread
+        last.bias /= spread
+    return classifier
 
 
 def save(folder: Path, backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
