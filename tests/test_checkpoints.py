@@ -1,15 +1,19 @@
 """Checkpoints: which one is the best, and that a run's folder can be moved."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import draw_photos, run_small
 
-from thaw.training.checkpoints import SaveBest, SaveLast, best_checkpoint
+from thaw.errors import Interrupted
+from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +32,23 @@ def test_the_best_is_that_of_the_monitored_metric_whatever_the_order(tmp_path: P
 
 
 def test_without_a_best_checkpoint_the_last_weights_are_tested_after_a_resume(
-    photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not the weights that the resumed run started from."""
-    settings = ("callbacks.checkpoint=null", "callbacks.last.every_seconds=0")
-    whole = run_small(photos, tmp_path / "whole", *settings)
-    first = run_small(photos, tmp_path / "run", *settings, "test=false")
-    assert first["best_checkpoint"] is None
-    early = tmp_path / "run" / "checkpoints" / "early.ckpt"
-    run_small(
-        photos, tmp_path / "early", *settings, "test=false",
-        "callbacks.checkpoint={_target_: thaw.training.checkpoints.SaveBest, "
-        f"dirpath: {early.parent}, filename: early, monitor: null, every_n_epochs: 1, "
-        "save_top_k: 1}",
-        "trainer.max_epochs=4",
-    )  # fmt: skip
-    resumed = run_small(photos, tmp_path / "again", *settings, f"ckpt_path={early}")
-    assert resumed["test/loss"] == pytest.approx(whole["test/loss"])
+    whole = run_small(photos, tmp_path / "whole", "callbacks.checkpoint=null")
+    assert whole["best_checkpoint"] is None
+
+    def stop(self: GracefulStop, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(GracefulStop, "on_train_batch_start", stop)
+    with pytest.raises(Interrupted):
+        run_small(photos, tmp_path / "run", "callbacks.checkpoint=null")
+    monkeypatch.undo()
+    resume = f"resume={tmp_path / 'run'}"
+    resumed = run_small(photos, tmp_path / "run", "callbacks.checkpoint=null", resume)
+    assert resumed["test/loss"] == whole["test/loss"]
 
 
 def test_a_run_that_was_moved_keeps_its_best_checkpoint(photos: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_one_row_an_epoch_and_a_line_at_the_unfreeze(
             for place, accuracy in enumerate(accuracies)]  # fmt: skip
     assert [bool(row[7]) for row in rows] == best
     lines = printed.out.splitlines()
-    unfreeze = next(place for place, line in enumerate(lines) if line.startswith("---"))
+    unfreeze = next(place for place, line in enumerate(lines) if line.startswith("--- "))
     assert "unfrozen: head, layer4" in lines[unfreeze]
     assert "from epoch 3 on" in lines[unfreeze]
     assert lines[unfreeze + 1].lstrip().startswith("3/4")

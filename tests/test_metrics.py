@@ -6,7 +6,7 @@ import torch
 
 from thaw.errors import ConfigError
 from thaw.training.measures import MODES, TITLES
-from thaw.training.metrics import Means, make_metrics, monitor_modes
+from thaw.training.metrics import Means, Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
 STOP = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
@@ -27,8 +27,8 @@ def draw(
 
 
 def measured(probabilities: np.ndarray, labels: np.ndarray, batch: int = 7) -> dict[str, float]:
-    """By `make_metrics`, in uneven batches."""
-    metrics = make_metrics(probabilities.shape[1], "val")
+    """By `Scores`, in uneven batches."""
+    metrics = Scores(probabilities.shape[1], "val").metrics
     for start in range(0, len(labels), batch):
         metrics.update(
             torch.tensor(probabilities[start : start + batch], dtype=torch.float32),
@@ -143,7 +143,7 @@ def test_a_metric_that_is_not_there(monitor: str, validates: bool) -> None:
 
 def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:
     """torchmetrics would make acc_top5 one with acc from then on, as their counts agree so far."""
-    metrics = make_metrics(3, "val")
+    metrics = Scores(3, "val").metrics
     scores = torch.eye(3)
     metrics.update(scores, torch.tensor([0, 1, 2]))
     metrics.update(scores, torch.tensor([1, 2, 0]))
@@ -155,7 +155,7 @@ def test_means_weigh_each_step_by_its_photos_and_begin_anew() -> None:
     means = Means()
     means.add({"loss": torch.tensor(2.0), "acc": torch.tensor(1.0)}, 30)
     means.add({"loss": torch.tensor(5.0), "acc": torch.tensor(0.5)}, 10)
-    found, weight = means.take()
+    found, weight = means.pop()
     assert weight == 40
     assert {name: value.item() for name, value in found.items()} == {"loss": 2.75, "acc": 0.875}
-    assert means.take() == ({}, 0)
+    assert means.pop() == ({}, 0)

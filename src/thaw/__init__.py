@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`thaw.load`, imported when it is asked for: torch takes a second."""
     if name == "load":
-        from thaw.model_folder import load
+        from thaw.image_classifier import load
 
         return load
     raise AttributeError(f"module 'thaw' has no attribute {name!r}")

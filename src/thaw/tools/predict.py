@@ -19,8 +19,7 @@ from thaw.data.decode import decode
 from thaw.data.picture_files import SUFFIXES, picture_files
 from thaw.data.workers import FEW_PHOTOS, choose_workers
 from thaw.errors import ConfigError, PhotoError
-from thaw.image_classifier import Prediction
-from thaw.model_folder import load
+from thaw.image_classifier import Prediction, load
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 Write = Callable[[Path, Prediction], None]

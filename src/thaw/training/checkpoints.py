@@ -26,10 +26,12 @@ class SaveBest(ModelCheckpoint):
         return _with_paths(super().state_dict(), lambda path: Path(path).name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Finds the files in this run's folder."""
+        """Finds the files in this run's folder; without them (`ckpt_path=` of another run) it
+        starts anew."""
         folder = Path(str(self.dirpath))
         state = _with_paths(state_dict, lambda name: str(folder / Path(name).name))
-        super().load_state_dict({**state, "dirpath": str(self.dirpath)})
+        if all(Path(path).is_file() for path in state["best_k_models"]):
+            super().load_state_dict({**state, "dirpath": str(self.dirpath)})
 
 
 def _with_paths(state: dict[str, Any], change: Any) -> dict[str, Any]:

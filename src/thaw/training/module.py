@@ -156,12 +156,12 @@ class TransferModule(pl.LightningModule):
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Logs the epoch's means of train/ after its last step."""
         if self.trainer.is_last_batch:
-            means, weight = self.means.take()
+            means, weight = self.means.pop()
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
         """Counts from here."""
-        self.means.take()
+        self.means.pop()
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None,
