@@ -7,6 +7,7 @@ Shape letters used at line ends everywhere: N images in a batch, C channels, H h
 D features out of the body, K classes.
 """
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
@@ -15,7 +16,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`thaw.load`, imported when it is asked for: torch takes a second."""
     if name == "load":
-        from thaw.image_classifier import load
-
-        return load
+        return importlib.import_module("thaw.image_classifier").load
     raise AttributeError(f"module 'thaw' has no attribute {name!r}")

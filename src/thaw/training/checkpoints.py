@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from thaw.errors import ConfigError, Interrupted, shown
+from thaw.errors import Interrupted
 
 
 class SaveBest(ModelCheckpoint):
@@ -127,9 +127,6 @@ class SaveLast(Checkpoint):
 
     def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:
         self.path = Path(dirpath) / "last.ckpt"
-        if not isinstance(every_seconds, int | float) or every_seconds < 0:
-            key = f"callbacks.last.every_seconds={shown(every_seconds)}"
-            raise ConfigError(f"{key}: allowed is 0 or more seconds")
         self.every_seconds = every_seconds
         self.saved = -math.inf
 

@@ -57,34 +57,22 @@ class EpochTable(pl.Callback):
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._start(trainer, f"training {epoch}", trainer.num_training_batches)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Moves the bar."""
-        self._update(batch_idx + 1)
-
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar of a validation."""
         self._start(trainer, "validating", sum(trainer.num_val_batches))
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int, dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Moves the bar."""
-        self._update(batch_idx + 1)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar of the test."""
         self._start(trainer, "testing", sum(trainer.num_test_batches))
 
-    def on_test_batch_end(
+    def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
         batch: object, batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Moves the bar."""
         self._update(batch_idx + 1)
+
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Removes the bar."""

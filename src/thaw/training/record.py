@@ -43,17 +43,12 @@ class Record(pl.Callback):
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: tuple[Tensor, Tensor], batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Counts the images of a training batch."""
-        self.images += len(batch[1]) * trainer.world_size
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
         batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Counts the images of a validation batch."""
+        """Counts the images of a batch, of validation too."""
         self.images += len(batch[1]) * trainer.world_size
+
+    on_validation_batch_end = on_train_batch_end
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Adds the epoch to its phase, and its metrics to the history."""
