@@ -6,12 +6,12 @@ import pytest
 import torch
 import torchvision.models
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import RegNet_Y_16GF_Weights, ResNet18_Weights, Swin_T_Weights
 
 from thaw.backbones.backbone import torchvision_backbone
-from thaw.backbones.own_backbones import tiny_backbone
 from thaw.backbones.pretrained import read_weights
+from thaw.backbones.tiny import tiny_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 
@@ -99,6 +99,17 @@ def test_old_densenet_names(tmp_path: Path) -> None:
     assert torch.equal(backbone.body.get_parameter(name), model.get_parameter(name))
 
 
+def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
+    """GoogLeNet's own files have two."""
+    model = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    body = torchvision_backbone("googlenet", str(tmp_path / "a.pth"), 64).body
+    assert not any("aux" in name for name, _ in body.named_modules())
+    assert torch.equal(
+        body.get_parameter("conv1.conv.weight"), model.get_parameter("conv1.conv.weight")
+    )
+
+
 def test_vit_takes_another_size(tmp_path: Path) -> None:
     """Its position embedding is interpolated, as torchvision does."""
     torch.manual_seed(0)
@@ -143,15 +154,11 @@ def test_code_in_a_weight_file_is_not_run(tmp_path: Path) -> None:
         ({"weights": "no/such.pth"}, ["backbone.weights=no/such.pth", "no such file"]),
         (  # a smallest size: 63
             {"name": "alexnet", "weights": None, "image_size": 8},
-            ["backbone.image_size=8", "backbone.image_size=64 is the nearest", "image_size=null"],
+            ["backbone.image_size=8", "alexnet cannot take this size", "image_size=null"],
         ),
-        (  # multiples of the patch
-            {"name": "vit_b_16", "weights": None, "image_size": 100},
-            ["backbone.image_size=100", "indivisible", "backbone.image_size=96 is the nearest"],
-        ),
-        (  # multiples of 224: windows of 7 in every stage
+        (  # windows of 7 in every stage
             {"name": "maxvit_t", "weights": None, "image_size": 64},
-            ["backbone.image_size=64", "partition", "backbone.image_size=224 is the nearest"],
+            ["backbone.image_size=64", "partition", "image_size=null"],
         ),
     ],
 )
@@ -159,18 +166,6 @@ def test_bad_settings_are_named(arguments: dict, words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         torchvision_backbone(**{"name": "resnet18", **arguments})
     assert all(word in str(error.value) for word in words), str(error.value)
-
-
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    """As torchvision publishes those of VGG16's convolutions; in the last layer they may be."""
-    state = torchvision.models.resnet18(weights=None).state_dict()
-    state["fc.weight"].fill_(torch.nan)
-    torch.save(state, tmp_path / "a.pth")
-    torchvision_backbone("resnet18", str(tmp_path / "a.pth"), 64)
-    state["layer4.0.conv1.weight"].fill_(torch.nan)
-    torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ConfigError, match=r"not numbers in layer4\.0\.conv1\.weight"):
-        torchvision_backbone("resnet18", str(tmp_path / "a.pth"), 64)
 
 
 def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
@@ -184,11 +179,11 @@ def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
 
 def test_a_wrong_size_is_told_before_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thaw.backbones.backbone.official_file", pytest.fail)
-    with pytest.raises(ConfigError, match=r"backbone\.image_size=8: vgg16 cannot take this size"):
-        torchvision_backbone("vgg16", image_size=8)
+    with pytest.raises(ConfigError, match=r"backbone\.image_size=8: alexnet cannot take this "):
+        torchvision_backbone("alexnet", image_size=8)
 
 
-@pytest.mark.parametrize("name", ["maxvit_t", "vit_b_32", "swin_v2_t", "densenet121"])
+@pytest.mark.parametrize("name", [pytest.param("maxvit_t", marks=pytest.mark.slow), "swin_v2_t"])
 def test_another_size_gives_features(name: str) -> None:
     """Models with windows or places for patches are built for the size."""
     with torch.device("meta"):
@@ -222,14 +217,3 @@ def test_without_network_the_remedies_are_named(
         torchvision_backbone("resnet18")
     for remedy in ("backbone.weights=PATH", "backbone.weights=null", "data=demo", str(tmp_path)):
         assert remedy in str(error.value)
-
-
-def test_tiny_takes_its_weights_and_gives_features() -> None:
-    backbone = tiny_backbone()
-    assert backbone.is_convolutional
-    size = backbone.input_spec.size
-    features: Tensor = backbone.body.eval()(torch.rand(2, 3, size, size))
-    assert features.shape == (2, backbone.out_features)
-    assert backbone.groups[-1].name == "layer4"
-    with pytest.raises(ConfigError, match=r"backbone\.weights=IMAGENET1K_V1"):
-        tiny_backbone("IMAGENET1K_V1")

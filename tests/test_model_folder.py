@@ -18,8 +18,9 @@ from torch import nn
 import thaw
 from thaw import transforms
 from thaw.backbones.backbone import Backbone, torchvision_backbone
-from thaw.backbones.own_backbones import cnn_backbone, tiny_backbone
+from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.timm_backbone import timm_backbone
+from thaw.backbones.tiny import tiny_backbone
 from thaw.classifier import Classifier
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError

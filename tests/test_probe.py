@@ -16,7 +16,7 @@ from torch import nn
 import train
 from thaw import cli
 from thaw.backbones.backbone import Backbone, torchvision_backbone
-from thaw.backbones.own_backbones import tiny_backbone
+from thaw.backbones.tiny import tiny_backbone
 from thaw.data import dataset
 from thaw.errors import ConfigError
 from thaw.tools.probe import Request, read

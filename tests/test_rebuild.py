@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from thaw.backbones.backbone import Backbone, torchvision_backbone
-from thaw.backbones.own_backbones import cnn_backbone, tiny_backbone
+from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.rebuild import rebuild
 from thaw.backbones.timm_backbone import timm_backbone
+from thaw.backbones.tiny import tiny_backbone
 from thaw.errors import ConfigError
 
 # with weights, as after training, where that changes how the model is built
@@ -25,7 +26,10 @@ BUILT: dict[str, Callable[[str], Backbone]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "vit_b_32" else ()) for name in BUILT],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("vit_b_32", "inception_v3") else ())
+        for name in BUILT
+    ],
 )
 def test_the_features_are_the_same(name: str, tmp_path: object) -> None:
     if name.startswith("timm/"):
@@ -47,6 +51,7 @@ def test_the_features_are_the_same(name: str, tmp_path: object) -> None:
         assert torch.equal(again.eval()(images), first.body.eval()(images))
 
 
+@pytest.mark.slow
 def test_it_needs_no_lightning_and_no_hydra() -> None:
     code = (
         "import sys; from thaw.backbones.rebuild import rebuild; rebuild('tiny', 'tiny', 64);"

@@ -21,15 +21,10 @@ class Classifier(nn.Module):
     through every `train()` and `eval()`, whoever calls them.
 
     Attributes:
-        groups: The layer groups, stem first and head last, with the names that parameters and
-            modules have in this module. Every parameter is in exactly one group.
+        groups: The layer groups, stem first and head last, with names as in this module.
         trainable: Names of the groups that train now.
-        batchnorm: What BatchNorm layers of the body do in groups that train. "train": they update
-            their statistics. "eval": they keep the pretrained statistics, and their scale and
-            shift train. "frozen": scale and shift stay as well.
-
-    Raises:
-        ValueError: A parameter is in no group or in several, or a group's name is used twice.
+        batchnorm: What the body's BatchNorm does in groups that train. "train": statistics, scale
+            and shift change. "eval": the statistics stay. "frozen": all of it stays.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -54,23 +49,16 @@ class Classifier(nn.Module):
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The names of the groups, stem first and head last."""
         return tuple(group.name for group in self.groups)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Returns what the head gets: (N, 3, H, W) -> (N, D)."""
+    def features(self, images: Tensor) -> Tensor:  # N 3 H W -> N D, what the head gets
         return self.body(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the class scores: (N, 3, H, W) -> (N, K)."""
         return self.head(self.body(images))
 
     def set_trainable(self, names: Collection[str], batchnorm: BatchNormMode) -> None:
-        """Freezes every group but `names`, and sets the mode of every module accordingly.
-
-        Raises:
-            KeyError: A name is not the name of a group.
-        """
+        """Freezes every group but `names`, and sets the mode of every module accordingly."""
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
         self.trainable = frozenset(names)
@@ -85,7 +73,12 @@ class Classifier(nn.Module):
 
     def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
         """Returns the names of the parameters that get gradients when these groups train."""
-        still = self._batchnorm_parameters() if batchnorm == "frozen" else set()
+        still = {
+            f"body.{module}.{name}"
+            for module, layer in self.body.named_modules()
+            if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
+            for name, _ in layer.named_parameters(recurse=False)
+        }
         groups = (group for group in self.groups if group.name in names)
         return {name for group in groups for name in group.parameters} - still
 
@@ -117,12 +110,3 @@ class Classifier(nn.Module):
         parameters = dict(self.named_parameters())
         for group in self.groups:
             yield group, [(name, parameters[name]) for name in group.parameters]
-
-    def _batchnorm_parameters(self) -> set[str]:
-        """Returns the names of the scales and shifts of the body's BatchNorm layers."""
-        return {
-            f"body.{module}.{name}"
-            for module, layer in self.body.named_modules()
-            if isinstance(layer, _BatchNorm)
-            for name, _ in layer.named_parameters(recurse=False)
-        }

@@ -1,77 +1,80 @@
 """Splits a body into ordered, named layer groups.
 
-Nothing here knows a model by name: the order of execution and the resolution of outputs
-(tracing.py) show what a stage is, the module tree shows what belongs together (parts.py).
+Nothing here knows a model by name: the module tree shows what belongs together, the trace in which
+order it runs and where the resolution changes.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal, get_args
 
 from torch import nn
 
-from thaw.backbones.parts import Granularity, children, parts_of
-from thaw.backbones.tracing import Trace, with_parents
+from thaw.backbones.tracing import Trace
+from thaw.errors import ConfigError
+
+Granularity = Literal["stage", "module", "block", "layer"]
 
 HEAD = "head"  # the name of every model's last group
+MIN_UNITS = 5  # a body is opened until it has at least this many units (ResNet has 6)
+MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a group of its own
 
 
 @dataclass(frozen=True)
 class LayerGroup:
     """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
-    Attributes:
-        name: As printed, logged and used in the configuration.
-        parameters: Names of its parameters.
-        modules: Names of the modules it consists of; everything below them belongs to it.
-        depth: Its place among the parts that see an image, from 0 (first) to 1 (last). Parts
-            behind them have 1.
-        is_classifier: Whether it gives (N, D), so that it belongs to the classifier of several
-            layers that the weights came with (VGG, AlexNet, MobileNetV3).
+    It is `is_classifier` if it gives (N, D): then it begins a classifier of several layers, which
+    the weights came with (VGG, AlexNet, MobileNetV3).
     """
 
-    name: str
-    parameters: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    depth: float = 1.0
+    name: str  # as printed, logged and used in the configuration
+    parameters: tuple[str, ...] = ()  # their names
+    modules: tuple[str, ...] = ()  # their names; everything below them belongs to the group
+    depth: float = 1.0  # among the parts that see an image, 0 (first) to 1 (last and behind it)
     is_classifier: bool = False
 
 
 def split(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Splits a body into layer groups, stem first.
+    """Splits a body into layer groups, stem first; loose parameters (class token) join the stem.
 
-    Parameters outside all parts (class token, position embedding) belong to the stem. Layers
-    without parameters outside all parts (dropout) belong to the group that runs before them. With
-    "stage" and "block", norms that stand alone join the part before them, because a learning rate
-    of their own would mean nothing.
+    With "stage" and "block", norms that stand alone join the part before them.
 
     Args:
         body: The model without its last layer.
         seen: The trace of the whole model.
-        granularity: "stage": parts whose outputs have the same resolution. If there are fewer than
-            three, as in transformers, every block is a group, as layer-wise decay is used on them
-            (BEiT, arXiv:2106.08254, section 3). "module": the model's own children (ResNet:
-            conv1, bn1, layer1 to layer4). "block": residual, dense or transformer blocks. "layer":
-            single layers; an attention, or a block with parameters of its own, counts as one.
+        granularity: "stage": parts whose outputs have the same resolution, or blocks if there are
+            fewer than three, as in transformers (BEiT, arXiv:2106.08254, section 3). "module": the
+            model's own children. "block": residual, dense or transformer blocks. "layer": single
+            layers; an attention, or a block with parameters of its own, counts as one.
 
     Raises:
         ConfigError: The granularity is unknown.
     """
-    parts = parts_of(body, seen, granularity)
+    if granularity not in get_args(Granularity):
+        allowed = ", ".join(get_args(Granularity))
+        raise ConfigError(f"backbone.granularity={granularity}: allowed are {allowed}")
+    units = _units(body, seen)
+    if granularity == "module":
+        parts = [[name] for name in sorted(children(body, ""), key=seen.first_run)]
+    elif granularity == "layer":
+        parts = [[name] for name in _open(body, seen, units, into_blocks=True)]
+    elif granularity == "block":
+        parts = _join(body, seen, _open(body, seen, units, into_blocks=False), stages=False)
+    else:
+        parts = _join(body, seen, units, stages=True)
+        if len(parts) < MIN_STAGES:
+            parts = _join(body, seen, units, stages=False)
     owned = [
-        tuple(
-            f"{module}.{name}"
-            for module in modules
-            for name, _ in body.get_submodule(module).named_parameters()
-        )
-        for modules in parts
+        [f"{name}.{key}" for name in part for key, _ in body.get_submodule(name).named_parameters()]
+        for part in parts
     ]
-    in_parts = {name for names in owned for name in names}
-    loose = tuple(name for name, _ in body.named_parameters() if name not in in_parts)
-    owned[0] = loose + owned[0]
+    held = set(chain.from_iterable(owned))
+    owned[0] = [key for key, _ in body.named_parameters() if key not in held] + owned[0]
     return gather(body, seen, parts, owned, every_layer=granularity == "layer")
 
 
@@ -79,45 +82,52 @@ def gather(
     body: nn.Module,
     seen: Trace,
     parts: Sequence[Sequence[str]],
-    owned: Sequence[tuple[str, ...]],
+    owned: Sequence[Sequence[str]],
     *,
     every_layer: bool = False,
 ) -> tuple[LayerGroup, ...]:
-    """Makes layer groups of given modules and parameters, stem first.
+    """Makes layer groups of the modules and of the parameters of each, stem first.
 
     Args:
         body: The model without its last layer.
         seen: The trace of the body or of the whole model.
         parts: For each group the names of its modules.
-        owned: For each group the names of its parameters: those of its modules, and loose ones.
-        every_layer: Whether the depths count all layers instead of the groups.
-
-    Raises:
-        ValueError: A parameter of the body is in no group or in several.
+        owned: For each group the names of its parameters.
+        every_layer: Whether depths count all layers that see an image: VGG16's 44, with activations
+            and pooling, as in `np.linspace(low, high, len(model.features))`.
     """
-    flat = [all(len(seen.outputs.get(name, ())) == 2 for name in modules) for modules in parts]
-    depths = _layer_depths(body, parts, seen) if every_layer else _depths(flat)
-    groups = tuple(
-        LayerGroup(_name(body, modules), parameters, (*modules, *beside), depth, is_flat)
-        for modules, parameters, beside, depth, is_flat in zip(
-            parts, owned, _beside(parts, seen), depths, flat, strict=True
-        )
-    )
+    starts = [seen.first_run(part[0]) for part in parts]
+    flat = [all(map(seen.is_flat, part)) for part in parts]
+    places = [start for start, is_flat in zip(starts, flat, strict=True) if not is_flat]
+    if every_layer:
+        tops = children(body, "")  # not the pooling before a classifier
+        places = [
+            place for place, name in enumerate(seen.order)
+            if name.partition(".")[0] in tops and _is_leaf(body, name) and not seen.is_flat(name)
+        ]  # fmt: skip
+    # Layers outside all parts (pooling, dropout) belong to the group that runs before them.
+    modules = [list(part) for part in parts]
+    inside = tuple(f"{name}." for name in chain.from_iterable(parts))
+    for place, layer in enumerate(seen.order):
+        if _is_leaf(body, layer) and not f"{layer}.".startswith(inside):
+            modules[max(0, sum(start <= place for start in starts) - 1)].append(layer)
+    groups = []
+    for number, part in enumerate(parts):
+        before = sum(place < starts[number] for place in places)
+        depth = 1.0 if flat[number] else min(1.0, before / max(1, len(places) - 1))
+        names = tuple(owned[number]), tuple(modules[number])
+        groups.append(LayerGroup(_name(body, part), *names, depth, flat[number]))
     check_cover(groups, [name for name, _ in body.named_parameters()])
-    return groups
+    return tuple(groups)
 
 
 def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
-    """Checks that every parameter is in exactly one group and that all group names differ.
-
-    Raises:
-        ValueError: Lists the parameters in no group or in several, and the repeated group names.
-    """
+    """Raises ValueError unless every parameter is in exactly one group and all names differ."""
     count = Counter(chain.from_iterable(group.parameters for group in groups))
     none = [name for name in parameters if not count[name]]
     several = [name for name, times in count.items() if times > 1]
     names = Counter(group.name for group in groups)
-    doubled = sorted(name for name, times in names.items() if times > 1)
+    doubled = [name for name, times in names.items() if times > 1]
     if none or several or doubled:
         raise ValueError(
             f"layer groups must hold every parameter exactly once; in no group: {none}; "
@@ -125,59 +135,86 @@ def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None
         )
 
 
-def _depths(flat: list[bool]) -> list[float]:
-    """Spaces the parts that see an image evenly."""
-    last = max(1, flat.count(False) - 1)
-    return [1.0 if is_flat else place / last for place, is_flat in enumerate(flat)]
+def children(body: nn.Module, name: str) -> list[str]:
+    """Returns the names of a module's children that have parameters."""
+    prefix = f"{name}." if name else ""
+    module = body.get_submodule(name)
+    return [prefix + child for child, part in module.named_children() if _size(part)]
 
 
-def _layer_depths(body: nn.Module, parts: Sequence[Sequence[str]], seen: Trace) -> list[float]:
-    """Places each part among all layers that see an image, also those without parameters.
+def only_vectors(weights: Iterable[nn.Parameter]) -> bool:
+    """Returns whether these are scales and shifts, as norms have them: no matrix and no kernel."""
+    return all(weight.ndim <= 1 or weight.numel() == max(weight.shape) for weight in weights)
 
-    VGG16's 44 feature layers, including activations and pooling, are 44 places, as in
-    `np.linspace(low, high, len(model.features))`. Layers outside the children that have parameters
-    (the pooling before a classifier) do not count.
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _is_leaf(body: nn.Module, name: str) -> bool:
+    return not list(body.get_submodule(name).children())
+
+
+def _units(body: nn.Module, seen: Trace) -> list[str]:
+    """Opens the body until there are `MIN_UNITS`, the largest first; in the order of execution."""
+    units = children(body, "")
+    while len(units) < MIN_UNITS:
+        divisible = [name for name in units if children(body, name)]
+        if not divisible:
+            break
+        largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
+        place = units.index(largest)
+        units[place : place + 1] = children(body, largest)
+    return sorted(units, key=seen.first_run)
+
+
+def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) -> list[str]:
+    """Opens the units into blocks, or also the blocks into single layers.
+
+    Two kinds of modules stay whole: those with parameters of their own, which would be in no part,
+    and those that read a child's parameters without calling it, which the trace cannot place.
     """
-    tops = tuple(f"{name}." for name in children(body, ""))
-    starts = [
-        seen.first_run(name)
-        for name in seen.order
-        if f"{name}.".startswith(tops)
-        and not any(True for _ in body.get_submodule(name).children())
-        and len(seen.outputs.get(name, ())) != 2
-    ]
-    last = max(1, len(starts) - 1)
-    depths = []
-    for modules in parts:
-        is_flat = len(seen.outputs.get(modules[-1], ())) == 2
-        before = sum(start < seen.first_run(modules[0]) for start in starts)
-        depths.append(1.0 if is_flat else min(1.0, before / last))
-    return depths
+    parts: list[str] = []
+    unopened = list(units)
+    while unopened:
+        name = unopened.pop()
+        module = body.get_submodule(name)
+        inside = children(body, name)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and any(
+            list(child.children()) for child in module.children()
+        )
+        own = list(module.parameters(recurse=False))
+        all_run = all(seen.first_run(child) < len(seen.order) for child in inside)
+        if inside and not own and all_run and (into_blocks or is_container):
+            unopened += inside
+        else:
+            parts.append(name)
+    return sorted(parts, key=seen.first_run)
 
 
-def _beside(parts: Sequence[Sequence[str]], seen: Trace) -> list[list[str]]:
-    """Returns for each part the layers outside all parts that run after it, before the next."""
-    starts = [seen.first_run(modules[0]) for modules in parts]
-    beside: list[list[str]] = [[] for _ in parts]
-    modules = set(chain.from_iterable(parts))
-    containers = {name for layer in seen.order for name in with_parents(layer)[1:]}
-    for place, layer in enumerate(seen.order):
-        if layer and layer not in containers and modules.isdisjoint(with_parents(layer)):
-            beside[max(0, sum(start <= place for start in starts) - 1)].append(layer)
-    return beside
+def _join(body: nn.Module, seen: Trace, units: list[str], *, stages: bool) -> list[list[str]]:
+    """Joins norms to the part before them, and with `stages` what has the same resolution."""
+    parts: list[list[str]] = []
+    for unit in units:
+        joins = only_vectors(body.get_submodule(unit).parameters())
+        if parts and stages and (resolution := seen.resolution(unit)):
+            joins = joins or resolution == seen.resolution(parts[-1][0])
+        if parts and joins:
+            parts[-1].append(unit)
+        else:
+            parts.append([unit])
+    return parts
 
 
 def _name(body: nn.Module, modules: Sequence[str]) -> str:
     """Returns the module's own name, or first-last. Norms that joined are not named.
 
-    What a model itself calls "head" (its last norm, in timm) becomes "body.head", because "head"
-    is thaw's.
+    What a model itself calls "head" (its last norm, in timm) becomes "body.head".
     """
     matrices = [
-        module
-        for module in modules
+        module for module in modules
         if any(weight.ndim > 1 for weight in body.get_submodule(module).parameters())
-    ] or modules
+    ] or modules  # fmt: skip
     first, last = matrices[0], matrices[-1]
     name = first if first == last else f"{first}-{last.rpartition('.')[2]}"
     return f"body.{name}" if f"{name}.".startswith(f"{HEAD}.") else name

@@ -1,8 +1,7 @@
 """timm's models as backbones. timm is an extra of thaw: pip install '.[timm]'.
 
 timm's own records say what the weights expect (`pretrained_cfg`), how the last layer is removed
-(`reset_classifier`) and which parameters belong together, in which order (`group_matcher`). timm's
-layer decay is not used: it writes rates that only timm's own schedulers read.
+(`reset_classifier`) and which parameters belong together, in which order (`group_matcher`).
 """
 
 import importlib
@@ -11,14 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from thaw.backbones import groups, tracing
-from thaw.backbones.backbone import Backbone, InputSpec, make_traced, own_file, width
-from thaw.backbones.groups import LayerGroup
-from thaw.backbones.parts import Granularity, only_vectors
-from thaw.backbones.pretrained import as_float, check_weights, differences, read_weights
+from thaw.backbones.backbone import Backbone, InputSpec, make_traced
+from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
+from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
 
@@ -36,59 +34,55 @@ def timm_backbone(
     Args:
         name: A name from `timm.list_models()`, with or without the tag of its weights
             (convnext_nano.in12k).
-        weights: "DEFAULT" (those of the tag, or timm's first), the path of a file (see
-            `pretrained.read_weights`), or None for random weights.
+        weights: "DEFAULT" (those of the tag, or timm's first), the path of a file, or None for
+            random weights.
         image_size: Side of the input in pixels. None uses the size the weights were trained at.
         granularity: Of the layer groups. "stage" and "block" are timm's own, coarse and fine; for
             "module" and "layer" see `groups.split`.
 
     Raises:
-        ConfigError: timm is not installed, the name or the weights are unknown, a file does not
-            fit, or the model cannot take the size.
+        ConfigError: timm is not installed, or the name, the weights or the size do not fit.
         DownloadError: The weights are not on this machine and cannot be fetched.
     """
     record = pretrained_cfg(name)
-    architecture = name.partition(".")[0]
-    check_weights(weights, ["DEFAULT"], f"; other weights are timm/{architecture}.TAG")
-    if weights == "DEFAULT" and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
+    full_name = f"timm/{name}"
+    source = own_source(
+        weights, ["DEFAULT"], f"; other weights are timm/{name.partition('.')[0]}.TAG"
+    )
+    if source is None and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ConfigError(
             f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
             "random ones"
         )
     spec = input_spec(record).at(image_size)
-    full_name = f"timm/{name}"
     make = partial(create, name, record)
-    with tracing.without_values():
+    with tracing.without_values():  # a wrong size is told before anything is fetched
         _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
-    label, licence = weights or "random", own_file(weights)[1]
-    if weights is None:
-        model = make(spec.size)
-    elif weights == "DEFAULT":
+    if source is None:
         try:
-            model = make(spec.size, {"pretrained": True})
+            model = make(spec.size, pretrained=True)
         except Exception as error:  # timm's downloader raises the errors of four libraries
-            raise _not_fetched(name, record, error) from error
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            place = record.get("hf_hub_id") or record.get("url")
+            raise DownloadError(
+                f"Could not get the weights of {full_name} from {place}: {cause}. What to do: "
+                f"{OFFLINE}"
+            ) from error
         label = str(record.get("tag") or "DEFAULT")
-        licence = f"weights: {declared_licence(record)}"
+        source = Source(label, f"weights: {declared_licence(record)}")
+    elif weights is None:
+        model = make(spec.size)
     else:
         model = _load(name, record, spec.size, weights)
-    removed = ", ".join(
-        tracing.described(model, layer)
-        for layer in _last_layers(record)
-        if not isinstance(model.get_submodule(layer), nn.Identity)
-    )
     body = _without_last_layer(model)
-    layer_groups = ordered_groups(body, seen, granularity)
-    features = width(full_name, body, spec.size)
-    return Backbone(full_name, body, features, spec, layer_groups, licence, label, removed, "timm")
+    parts = ordered_groups(body, seen, granularity)
+    features = tracing.run_without_data(body, spec.size).shape[1]
+    licence, label = source.licence, source.label
+    return Backbone(full_name, body, features, spec, parts, licence, label, "timm")
 
 
 def import_timm() -> Any:
-    """Returns the package timm.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
+    """Returns the package timm, or tells how to install it."""
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -149,19 +143,19 @@ def input_spec(record: Record) -> InputSpec:
     )
 
 
-def create(name: str, record: Record, size: int, options: Record | None = None) -> nn.Module:
+def create(name: str, record: Record, size: int, **options: Any) -> nn.Module:
     """Builds the whole model for inputs of `size` pixels, with random weights unless asked."""
-    fixed = {"img_size": size} if record.get("fixed_input_size") else {}
-    return import_timm().create_model(name, **fixed, **(options or {}))
+    if record.get("fixed_input_size"):
+        options["img_size"] = size
+    return import_timm().create_model(name, **options)
 
 
 def ordered_groups(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Returns layer groups in timm's order, stem first.
+    """Returns timm's layer groups, stem first; norms that stand alone join the group before them.
 
-    Norms that stand alone join the group before them. A model for which timm has no order is split
-    like any other.
+    A model for which timm has no order is split like any other.
     """
     matcher = getattr(body, "group_matcher", None)
     if matcher is None or granularity not in ("stage", "block"):
@@ -176,25 +170,19 @@ def ordered_groups(
         else:
             owned.append(list(names))
     parts = [sorted(_modules_of(body, set(names)), key=seen.first_run) for names in owned]
-    return groups.gather(body, seen, parts, [tuple(names) for names in owned])
+    return groups.gather(body, seen, parts, owned)
 
 
-def _modules_of(body: nn.Module, parameters: set[str], inside: str = "") -> list[str]:
+def _modules_of(body: nn.Module, parameters: set[str]) -> list[str]:
     """Returns the largest modules all of whose parameters are among these."""
     modules: list[str] = []
-    for child, module in body.get_submodule(inside).named_children():
-        name = f"{inside}.{child}" if inside else child
-        own = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
+    for name, module in body.named_modules():  # what is in a module follows it
+        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if modules and name.startswith(f"{modules[-1]}."):
+            continue
         if own and own <= parameters:
             modules.append(name)
-        elif own & parameters:
-            modules += _modules_of(body, parameters, name)
     return modules
-
-
-def _last_layers(record: Record) -> tuple[str, ...]:
-    names = record.get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _without_last_layer(model: Any) -> nn.Module:
@@ -209,8 +197,10 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     may have other classes or be missing, since it is replaced: then the random one stands in.
     """
     own = create(name, record, size).state_dict()
-    state: dict[str, Tensor] = as_float(read_weights(file, own))
-    heads = tuple(f"{layer}." for layer in _last_layers(record))
+    state = read_weights(file, own)
+    last_layers = record.get("classifier") or ()
+    last_layers = (last_layers,) if isinstance(last_layers, str) else last_layers
+    heads = tuple(f"{layer}." for layer in last_layers)
     last = {key: value for key, value in own.items() if key.startswith(heads)}
     # With a last layer of the model's own names, timm would take all names for its own and not
     # convert them, so a missing one is added only if they are.
@@ -220,9 +210,7 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
             state[key] = value
     overlay = {"state_dict": state, "label_offset": 0}
     try:
-        model: Any = create(
-            name, record, size, {"pretrained": True, "pretrained_cfg_overlay": overlay}
-        )
+        model: Any = create(name, record, size, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever converting names that it does not know runs into
         reason = differences(own, state, heads) or str(error).partition("\n")[0]
         raise ConfigError(
@@ -230,13 +218,3 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
         ) from error
     model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
     return model
-
-
-def _not_fetched(name: str, record: Record, error: Exception) -> DownloadError:
-    place = record.get("hf_hub_id") or record.get("url")
-    cause = " ".join(f"{type(error).__name__}: {error}".split())
-    return DownloadError(
-        f"Could not get the weights of timm/{name} from {place}: {cause[:400]}. What to do: give "
-        "a file with backbone.weights=PATH, or train from random weights with "
-        "backbone.weights=null, or try thaw offline with backbone=tiny data=demo."
-    )
