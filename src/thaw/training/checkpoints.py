@@ -26,8 +26,10 @@ class SaveBest(ModelCheckpoint):
         return _with_paths(super().state_dict(), lambda path: Path(path).name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Finds the files in this run's folder."""
+        """Finds the files in this run's folder; without them it begins anew (ckpt_path=FILE)."""
         folder = Path(str(self.dirpath))
+        if not (folder / Path(state_dict["best_model_path"]).name).is_file():
+            return
         state = _with_paths(state_dict, lambda name: str(folder / Path(name).name))
         super().load_state_dict({**state, "dirpath": str(self.dirpath)})
 
