@@ -283,7 +283,7 @@ def test_the_best_checkpoint_on_the_cpu(tmp_path: Path) -> None:
 def test_predict_says_what_the_test_said(
     tmp_path: Path, pictures: Path, precision: str, most: int
 ) -> None:
-    """`thaw predict` on the run's folder; `most` photos may differ, since it computes in float32."""
+    """`thaw predict` on the run's folder; in float32, so `most` photos may differ."""
     _, watch = run(tmp_path / "run", f"trainer.precision={precision}")
     table = tmp_path / "table.csv"
     cli.main(["predict", str(tmp_path / "run"), str(pictures / "test"), "--csv", str(table)])

@@ -193,7 +193,9 @@ def test_flowers_in_two_phases(name: str) -> None:
     assert cfg.data.split == "swapped"
     assert rates(name) == pytest.approx([1e-3] * 16 + [1e-4] * 8)
     spec = transforms.InputSpec(32, 36, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    steps = {type(step): step for step in config.build(cfg.augment, "augment", spec=spec).transforms}
+    steps = {
+        type(step): step for step in config.build(cfg.augment, "augment", spec=spec).transforms
+    }
     assert {v2.ColorJitter, v2.RandomHorizontalFlip, v2.RandomAffine} <= steps.keys()
     affine = steps[v2.RandomAffine]
     assert affine.degrees[1] > 0
