@@ -228,7 +228,8 @@ def main() -> None:
         facts = environment(bench)
         if given.update:
             results: Results = json.loads((HERE / "bench.json").read_text())
-            line = f"{given.part} {given.only}, {facts['thaw']}, {facts['date']}"
+            when = [facts[key] for key in ("thaw", "machine", "date")]
+            line = ", ".join([given.part, *given.only, *when])
             results["environment"].setdefault("updated", []).append(line)
         else:
             photos = sum(len(job.photos(split)[0]) for split in ("train", "val"))
