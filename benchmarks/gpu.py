@@ -5,16 +5,21 @@
 
 The photos are noise that this script draws, 500 x 375 JPEGs; no weights are needed. The bare loop
 repeats one batch that lies on the device already: no loader is faster than that. The loaders are
-measured alone too, so that one sees which of the two bounds an epoch.
+measured alone too: the slower of the two is what bounds an epoch. All runs are in this process,
+the compiled ones last; after --seconds no other is begun.
 """
 
 import argparse
+import contextlib
+import gc
 import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,52 +35,63 @@ from thaw import launch
 from thaw.training.device import best_precision, describe, main_device
 
 HERE = Path(__file__).resolve().parent
-CLASSES, WARM_UP, TARGET = (
-    10,
-    2,
-    0.95,
-)  # epochs or steps before the ones that count; of the bare loop
+sys.path.insert(0, str(HERE.parent))  # train.py
+CLASSES = 10
+DRAWN = 512  # photos; the others are copies of these
+WARM_UP, COUNTED = 1, 3  # epochs; in the first the cache is filled and kernels are chosen
 PLANS = {
-    "frozen": ["finetune=feature_extraction", "finetune.cache_features=false"],
     "unfrozen": ["finetune=full", "finetune.unfrozen.warmup_epochs=0"],
+    "frozen": ["finetune=feature_extraction", "finetune.cache_features=false"],
 }
-LOADERS = {
-    "decoding": ["data.cache=none"],
-    "cached": ["data.cache=ram"],
-    "cached, cropped on the device": ["data.cache=ram", "data.augment_on=device"],
-}
+Row = dict[str, float]  # rate: images a second; memory: the peak of tensors on the GPU, GB
 
 
 def draw_photos(folder: Path, number: int) -> Path:
     """JPEGs of smooth noise, which compress about as photos do."""
     generator = torch.Generator().manual_seed(0)
-    for index in range(number):
-        noise = torch.randint(0, 256, (47, 63, 3), dtype=torch.uint8, generator=generator)
-        path = folder / f"{index % CLASSES}" / f"{index}.jpg"
+    paths = [folder / f"{index % CLASSES}" / f"{index}.jpg" for index in range(number)]
+    for index, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.numpy()).resize((500, 375), Image.Resampling.BICUBIC).save(path)
+        if index < DRAWN:
+            noise = torch.randint(0, 256, (47, 63, 3), dtype=torch.uint8, generator=generator)
+            Image.fromarray(noise.numpy()).resize((500, 375), Image.Resampling.BICUBIC).save(path)
+        else:
+            shutil.copyfile(paths[index % DRAWN], path)
     return folder
 
 
-def bare(given: argparse.Namespace, plan: str, compiled: bool) -> float:
-    """Images a second of a plain loop on one batch that is on the device."""
+def with_memory(rate: float) -> Row:
+    """Adds the peak since `fresh`."""
+    on_gpu = torch.cuda.is_available()
+    return {"rate": rate, **({"memory": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {})}
+
+
+def fresh() -> None:
+    """Nothing left on the device, and nothing that was compiled."""
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Row:
+    """A plain loop on one batch that is on the device."""
     device = main_device(given.device)
     torch.backends.cudnn.benchmark = True  # as thaw's trainer
     model: Any = models.get_model(given.backbone, num_classes=CLASSES)
     model = model.to(device, memory_format=torch.channels_last).train()
-    head = [*model.children()][-1]
     if plan == "frozen":
         model.requires_grad_(False).eval()
-        head.requires_grad_(True)
+        [*model.children()][-1].requires_grad_(True)
     trained = [each for each in model.parameters() if each.requires_grad]
     optimiser = optim.AdamW(trained, 1e-6, fused=True)
-    run: nn.Module = torch.compile(model) if compiled else model  # pyright: ignore[reportAssignmentType]
+    run: Any = torch.compile(model) if compiled else model
     shape = (given.batch, 3, given.size, given.size)
     images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (given.batch,), device=device)
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(
-        best_precision(given.device)
-    )
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    kind = kinds.get(best_precision(given.device))
 
     def steps(number: int) -> float:
         began = time.perf_counter()
@@ -89,74 +105,86 @@ def bare(given: argparse.Namespace, plan: str, compiled: bool) -> float:
         trained[0].sum().item()  # waits for the device
         return time.perf_counter() - began
 
-    steps(WARM_UP)
+    steps(3)
     number = max(1, given.photos // given.batch)
-    return number * given.batch / median(steps(number) for _ in range(3))
+    return with_memory(number * given.batch / median(steps(number) for _ in range(COUNTED)))
 
 
-def settings(given: argparse.Namespace, photos: Path, folder: Path) -> list[str]:
-    """Of train.py, for all runs."""
-    return [
+def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> Row:
+    """A run of train.py, by its epochs after the warm-up."""
+    from train import run
+
+    cfg = launch.compose_run([
+        *words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
+        "test=false", "callbacks=none", "logger=none", "+callbacks.watch._target_=watch.Watch",
+    ])  # fmt: skip
+    cfg.paths.output_dir = str(folder)
+    folder.mkdir(parents=True)
+    with (folder / "log.txt").open("w") as file, contextlib.redirect_stdout(file):
+        run(cfg)
+    epochs = json.loads((folder / "watch.json").read_text())["epochs"]
+    return with_memory(given.photos / median(epochs[WARM_UP:]))
+
+
+def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Row]:
+    """Rows by name: loaders alone; of each plan the bare loop and thaw with each loader."""
+    began = time.perf_counter()
+    rows: dict[str, Row] = {}
+    photos = draw_photos(scratch / "photos", given.photos)
+    settings = [
         f"backbone={given.backbone}", "backbone.weights=null", f"backbone.image_size={given.size}",
         "data=folder", f"data.root='{photos}'", "data.val_fraction=0",
-        f"data.batch_size={given.batch}", f"paths.root_dir='{folder}'",
-        f"paths.cache_dir='{folder}/cache'",
+        f"data.batch_size={given.batch}", f"paths.cache_dir='{scratch}/cache'",
     ]  # fmt: skip
 
+    def add(name: str, work: Callable[[], Row]) -> None:
+        spent = time.perf_counter() - began
+        if spent > given.seconds:
+            print(f"{name}: left out after {spent:.0f} s", flush=True)
+            return
+        fresh()
+        try:
+            rows[name] = work()
+            print(f"{name}: {rows[name]}", flush=True)
+        except Exception:  # the other figures are still worth having
+            print(f"{name}: failed\n{traceback.format_exc(limit=-4)}", flush=True)
 
-def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> float:
-    """Images a second of a run of train.py, by its epochs after the warm-up."""
-    epochs = WARM_UP + (1 if given.quick else 4)
-    command = [
-        sys.executable, str(HERE.parent / "train.py"), *words, f"trainer={given.device}",
-        f"trainer.max_epochs={epochs}", "test=false", "callbacks=none",
-        "+callbacks.watch._target_=watch.Watch", f"hydra.run.dir='{folder}'",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    seen = json.loads((folder / "watch.json").read_text())
-    return given.photos / median(seen["epochs"][WARM_UP:])
-
-
-def measure(given: argparse.Namespace, scratch: Path) -> dict[str, dict[str, float]]:
-    """Images a second, by what is measured: bare loop and thaw by plan, loaders alone."""
-    photos = draw_photos(scratch / "photos", given.photos)
-    found: dict[str, dict[str, float]] = {"frozen": {}, "unfrozen": {}, "loaders alone": {}}
-    for name, loader in LOADERS.items():
-        words = settings(given, photos, scratch)
-        found["loaders alone"][name] = loading([*words, *loader])
-        print(f"{name}, alone: {found['loaders alone'][name]:.0f} images/s", flush=True)
-    for plan, mode in PLANS.items():
-        for compiled in (False, True):
-            end = ", compiled" if compiled else ""
-            found[plan][f"bare{end}"] = bare(given, plan, compiled)
-            if torch.cuda.is_available():  # what comes next is another process
-                torch.cuda.empty_cache()
-            for index, (name, loader) in enumerate(LOADERS.items()):
-                folder = scratch / f"{plan}-{compiled}-{index}"
-                words = settings(given, photos, folder)
-                words += [*mode, *loader, f"compile={str(compiled).lower()}"]
-                found[plan][f"thaw, {name}{end}"] = thaw(given, words, folder)
-            print(plan, {name: round(rate) for name, rate in found[plan].items()}, flush=True)
-    return found
+    for cache in ("none", "ram"):
+        words = [*settings, f"data.cache={cache}"]
+        add(f"loader, cache={cache}", lambda words=words: {"rate": loading(words)})
+    for compiled, plan in ((False, "unfrozen"), (False, "frozen"), (True, "unfrozen")):
+        end = ", compiled" if compiled else ""
+        add(f"{plan}: bare loop{end}", lambda p=plan, c=compiled: bare(given, p, c))
+        for cache in ("ram",) if compiled else ("none", "ram"):
+            words = [*settings, *PLANS[plan], f"data.cache={cache}"]
+            words.append(f"compile={str(compiled).lower()}")
+            folder = scratch / f"{plan}-{compiled}-{cache}"
+            name = f"{plan}: thaw, cache={cache}{end}"
+            add(name, lambda words=words, folder=folder: thaw(given, words, folder))
+    return rows
 
 
-def page(given: argparse.Namespace, found: dict[str, dict[str, float]]) -> str:
-    """Markdown."""
+def page(given: argparse.Namespace, rows: dict[str, Row]) -> str:
+    """Markdown; of each run of thaw the share of what bounds it, the bare loop or the loader."""
     lines = [
         f"# {given.backbone} at {given.size} px on {describe(main_device(given.device))}", "",
         f"- command: python {' '.join(sys.argv)}",
         f"- torch {torch.__version__}, {best_precision(given.device)}, channels_last, batch "
         f"{given.batch}, {given.photos} photos of 500 x 375, {os.cpu_count()} CPUs", "",
-        f"| | images/s | of the bare loop (target {TARGET}) |", "| --- | --- | --- |",
+        "| | images/s | bound by | share of the bound | peak GB |",
+        "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    for part, rates in found.items():
-        for name, rate in rates.items():
-            bare_rate = rates.get("bare, compiled" if name.endswith("compiled") else "bare")
-            share = f"{rate / bare_rate:.2f}" if bare_rate else ""
-            lines.append(f"| {part}: {name} | {rate:.0f} | {share} |")
+    for name, row in rows.items():
+        plan, _, rest = name.partition(": thaw, ")
+        cache, _, compiled = rest.partition(", ")
+        end = ", compiled" if compiled else ""
+        bounds = [each for each in (f"{plan}: bare loop{end}", f"loader, {cache}") if each in rows]
+        cells = ["", ""]
+        if rest and bounds:
+            bound = min(bounds, key=lambda each: rows[each]["rate"])
+            cells = [bound, f"{row['rate'] / rows[bound]['rate']:.2f}"]
+        memory = f"{row['memory']:.1f}" if "memory" in row else ""
+        lines.append(f"| {name} | {row['rate']:.0f} | {' | '.join(cells)} | {memory} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,6 +195,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--photos", type=int, default=8192)
+    parser.add_argument("--seconds", type=float, default=600, help="after which nothing is begun")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--quick", action="store_true", help="ResNet-18, 64 photos at 64 px")
     given = parser.parse_args()
@@ -174,14 +203,13 @@ def main() -> None:
         given.backbone, given.size, given.batch, given.photos = "resnet18", 64, 16, 64
     if given.device == "gpu" and not torch.cuda.is_available():
         parser.error("there is no GPU here that torch sees; --device cpu measures the same there")
-    launch.register_backbones()
     with tempfile.TemporaryDirectory() as temporary:
-        found = measure(given, Path(temporary))
-    text = page(given, found)
+        rows = measure(given, Path(temporary))
+    text = page(given, rows)
     print(text)
     if not given.quick:
         (HERE / "gpu.md").write_text(text, encoding="utf-8")
-        (HERE / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (HERE / "gpu.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -62,3 +62,13 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(photos: Path, tmp_path: 
     history = json.loads((tmp_path / "moved" / "history.json").read_text())
     epoch = torch.load(again["best_checkpoint"], weights_only=True)["epoch"]
     assert history[epoch]["val/acc"] == max(row["val/acc"] for row in history)
+
+
+def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
+    photos: Path, tmp_path: Path
+) -> None:
+    run_small(photos, tmp_path / "run", "test=false")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    words = (f"ckpt_path={last}", "trainer.max_epochs=5")
+    results = run_small(photos, tmp_path / "longer", *words)
+    assert Path(results["best_checkpoint"]).parent == tmp_path / "longer" / "checkpoints"

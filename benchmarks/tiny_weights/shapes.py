@@ -5,27 +5,89 @@ light and clutter are random. There are no flowers among them, so that fine-tuni
 real transfer. Needs numpy and Pillow only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
-from scene import Array, background, jitter, mix, photograph
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+Array = NDArray[np.float64]
+Colour = tuple[int, int, int]
+
+GROUNDS = (  # pairs: dark and light side of a background
+    ((38, 62, 34), (128, 156, 84)), ((24, 44, 38), (86, 124, 98)), ((70, 58, 44), (172, 150, 116)),
+    ((52, 66, 92), (168, 190, 214)), ((36, 34, 44), (112, 104, 118)),
+    ((112, 118, 104), (222, 220, 204)),
+)  # fmt: skip
+
+
+def jitter(rng: np.random.Generator, colour: Sequence[float], spread: float) -> Colour:
+    """The colour with noise of that standard deviation (of 255) on each channel."""
+    noisy = np.clip(np.asarray(colour) + rng.normal(0, spread, 3), 0, 255)
+    return int(noisy[0]), int(noisy[1]), int(noisy[2])
+
+
+def mix(one: Sequence[float], other: Sequence[float], share: float) -> Colour:
+    """The colour that is `share` (0-1) of the way from one to the other."""
+    r, g, b = (round(p + (q - p) * share) for p, q in zip(one, other, strict=True))
+    return r, g, b
+
+
+def background(
+    rng: np.random.Generator, size: int, clutter: Sequence[Sequence[float]]
+) -> Image.Image:
+    """An RGB ground of soft cloudy colour with blurred blobs and blades in front of it.
+
+    The blobs take the colours of the subject's pool, so that a picture's colours say little about
+    what it shows.
+    """
+    dark, light = GROUNDS[int(rng.integers(len(GROUNDS)))]
+    cells = int(rng.integers(3, 9))
+    cloud = rng.random((cells, cells, 1))
+    cloud = np.asarray(dark) + (np.asarray(light) - np.asarray(dark)) * cloud
+    coarse = np.clip(cloud + rng.normal(0, 6, cloud.shape), 0, 255).astype(np.uint8)
+    ground = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(ground, "RGBA")
+    for _ in range(rng.integers(0, 7)):
+        x, y = rng.uniform(0, size, 2)
+        r = size * rng.uniform(0.03, 0.14)
+        tint = mix(clutter[int(rng.integers(len(clutter)))], light, rng.uniform(0, 0.5))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(*tint, int(rng.integers(90, 220))))
+    for _ in range(rng.integers(0, 9)):
+        x, y = rng.uniform(0, size, 2)
+        dx, dy = rng.normal(0, 0.35 * size, 2)
+        tint = jitter(rng, mix(dark, light, rng.random()), 10)
+        draw.line((x, y, x + dx, y + dy), fill=(*tint, 200), width=int(rng.integers(1, 6)))
+    return ground.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.008, 0.035)))
+
+
+def photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The picture as a camera may have taken it: light from one side, warm or cold, a little blur
+    and noise, and another exposure each time.
+    """
+    if rng.random() < 0.3:
+        picture = picture.filter(ImageFilter.GaussianBlur(picture.width * rng.uniform(0, 0.008)))
+    pixels = np.asarray(picture, dtype=np.float32)  # H W C
+    height, width = pixels.shape[:2]
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    light = 1 + np.float32(strength) * (
+        x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    )
+    warmth = rng.normal(0, 0.07)
+    balance = np.array([1 + warmth, 1, 1 - warmth]) * np.exp(rng.normal(0, 0.16))
+    pixels = pixels * light[:, :, None] * balance.astype(np.float32)
+    noise = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(1, 7))
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
 
 SUPERSAMPLING = 3
 
 COLOURS = (
-    (238, 236, 228),
-    (34, 34, 44),
-    (206, 58, 60),
-    (238, 146, 54),
-    (244, 208, 78),
-    (92, 160, 84),
-    (64, 150, 158),
-    (70, 102, 190),
-    (130, 82, 170),
-    (222, 122, 168),
-    (134, 92, 62),
-)
+    (238, 236, 228), (34, 34, 44), (206, 58, 60), (238, 146, 54), (244, 208, 78), (92, 160, 84),
+    (64, 150, 158), (70, 102, 190), (130, 82, 170), (222, 122, 168), (134, 92, 62),
+)  # fmt: skip
 
 
 def _polar(radius: Array) -> Array:
@@ -81,24 +143,12 @@ def _saw(blades: int) -> Array:
 
 
 OUTLINES: dict[str, Array] = {
-    "triangle": _polar(np.ones(3)),
-    "square": _polar(np.ones(4)),
-    "pentagon": _polar(np.ones(5)),
-    "disc": _polar(np.ones(40)),
-    "star-4": _star(4, 0.42),
-    "star-5": _star(5, 0.45),
-    "star-6": _star(6, 0.52),
-    "star-8": _star(8, 0.60),
-    "star-12": _star(12, 0.66),
-    "cog-6": _cog(6, 0.72),
-    "cog-10": _cog(10, 0.78),
-    "saw": _saw(7),
-    "cross": _cross(0.34),
-    "crescent": _crescent(),
-    "heart": _heart(),
-    "drop": _drop(),
-    "spiral": _spiral(),
-}
+    "triangle": _polar(np.ones(3)), "square": _polar(np.ones(4)), "pentagon": _polar(np.ones(5)),
+    "disc": _polar(np.ones(40)), "star-4": _star(4, 0.42), "star-5": _star(5, 0.45),
+    "star-6": _star(6, 0.52), "star-8": _star(8, 0.60), "star-12": _star(12, 0.66),
+    "cog-6": _cog(6, 0.72), "cog-10": _cog(10, 0.78), "saw": _saw(7), "cross": _cross(0.34),
+    "crescent": _crescent(), "heart": _heart(), "drop": _drop(), "spiral": _spiral(),
+}  # fmt: skip
 
 
 def _noise(x: Array, rng: np.random.Generator, cells: int) -> Array:
@@ -148,15 +198,9 @@ def _shaded(x: Array, y: Array, rng: np.random.Generator) -> Array:
 
 # x and y in units of the outline, and randomness -> share of the front colour (0-1)
 TEXTURES: dict[str, Callable[[Array, Array, np.random.Generator], Array]] = {
-    "striped": _striped,
-    "checked": _checked,
-    "dotted": _dotted,
-    "rayed": _rayed,
-    "ringed": _ringed,
-    "wooden": _wooden,
-    "mottled": _mottled,
-    "shaded": _shaded,
-}
+    "striped": _striped, "checked": _checked, "dotted": _dotted, "rayed": _rayed,
+    "ringed": _ringed, "wooden": _wooden, "mottled": _mottled, "shaded": _shaded,
+}  # fmt: skip
 SHAPES = tuple(f"{texture} {outline}" for outline in OUTLINES for texture in TEXTURES)
 
 

@@ -26,11 +26,13 @@ class SaveBest(ModelCheckpoint):
         return _with_paths(super().state_dict(), lambda path: Path(path).name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Finds the files in this run's folder; without them (`ckpt_path=` of another run) it
-        starts anew."""
+        """Finds the files in this run's folder.
+
+        Where the best one is not there, as with ckpt_path=FILE of another run, it starts anew.
+        """
         folder = Path(str(self.dirpath))
         state = _with_paths(state_dict, lambda name: str(folder / Path(name).name))
-        if all(Path(path).is_file() for path in state["best_k_models"]):
+        if Path(state["best_model_path"]).is_file():
             super().load_state_dict({**state, "dirpath": str(self.dirpath)})
 
 
