@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,6 +125,7 @@ def test_validation_in_some_epochs_is_on_features_too(
     assert count.images == 24 + 12
 
 
+@pytest.mark.slow
 def test_a_second_phase_of_the_head_has_views_of_its_own(
     photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -147,6 +149,7 @@ def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
     save = ("+callbacks.each._target_=fits.Save", f"+callbacks.each.folder={tmp_path}",
             "+callbacks.each.steps=[3]")  # fmt: skip
     run(photos, tmp_path / "whole", *keep, *save)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
     run(photos, tmp_path / "again", *keep, f"ckpt_path={tmp_path / 'step3.ckpt'}")
     one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -160,7 +163,8 @@ def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
     keep = (CACHE, "finetune.cached_views=2", "callbacks.checkpoint.save_top_k=-1",
             "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
     run(photos, tmp_path / "whole", *keep)
-    start = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    start = tmp_path / "again" / "checkpoints" / f"{epoch}.ckpt"
     run(photos, tmp_path / "again", *keep, f"ckpt_path={start}")
     one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
@@ -216,7 +220,6 @@ def test_two_nodes_without_a_shared_folder_go_on_without_a_cache(
     ("settings", "cached"),
     [
         (("finetune.cached_views=1",), True),  # auto, and fewer views than frozen epochs
-        (("finetune.cached_views=1", LIVE), False),
         (("finetune.unfreeze_epoch=1",), False),  # as many epochs as views: nothing is saved
         (("mix=mixup", CACHE), False),  # mixed pictures have no features
     ],

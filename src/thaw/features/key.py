@@ -24,10 +24,7 @@ HELD = ("__qualname__", "__defaults__", "__kwdefaults__", "__closure__", "cell_c
 
 def feature_key(body: nn.Module, dataset: Any, normalise: object, *, views: int,
                 precision: str, device: torch.device) -> dict[str, Any]:  # fmt: skip
-    """Everything that the features of a `PhotoDataset` depend on: objects, their code, photos.
-
-    `normalise` makes what the body takes of uint8 images; `precision` is a name of Lightning's.
-    """
+    """Everything that the features of a `PhotoDataset` depend on: objects, their code, photos."""
     described = Description()
     # classifier.py calls the body, and transforms.py shrinks the pictures of data.cache=ram
     described.add([body, normalise, dataset.plain, type(dataset), classifier, transforms])

@@ -58,8 +58,7 @@ def load_or_compute(
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
     Raises:
-        OSError: on all ranks together, with one reason: a folder that cannot be written, a full
-            disk, a folder that is another one on another rank.
+        OSError: on all ranks together: no room, no writing, or not one folder for all ranks.
     """
     keys = together(lambda: key)  # that of rank 0 counts
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)

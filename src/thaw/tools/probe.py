@@ -34,8 +34,6 @@ from thaw.text_table import text_table
 from thaw.tools.probe_fit import GRIDS, Fitted, LayerOutputs, Table, fit, linear_head, way
 from thaw.training import device
 
-OWN = ("backbones", "layers", "classifier")  # all other words are settings of train.py
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -69,10 +67,10 @@ def main(words: Sequence[str]) -> int:
             tables = [(features[:, part], labels) for features, labels in subject.tables]
             for name in given.classifier:
                 rows.append((subject, layer, name, fit(name, *tables, seed=cfg.seed)))
-    best = max(rows, key=lambda row: row[3].score)
-    print(f"\n{table(rows)}\n\n{next_step(given.words, rows, best)}")
+    ranked = sorted(rows, key=lambda row: -row[3].score)
+    print(f"\n{table(ranked)}\n\n{next_step(given.words, rows, ranked[0])}")
     if given.save:
-        save(given.save, best[0], best[3])
+        save(given.save, ranked[0][0], ranked[0][3])
         print(f"saved     thaw predict {given.save} photo.jpg")
     return 0
 
@@ -89,20 +87,17 @@ def read(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--layers", default="last", choices=("last", "all"), help=argparse.SUPPRESS)
     parser.add_argument("--classifier", default="logistic", help=argparse.SUPPRESS)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the best as a model folder")
-    own = [f"--{word}" if word.partition("=")[0] in OWN else word for word in words]
-    given = parser.parse_intermixed_args(own)
+    own = ("backbones=", "layers=", "classifier=")  # all other words are settings of train.py
+    given = parser.parse_intermixed_args([f"--{w}" if w.startswith(own) else w for w in words])
     given.classifier = given.classifier.split(",")
     if unknown := set(given.classifier) - set(GRIDS):
         raise ConfigError(f"classifier={','.join(unknown)}: allowed are {', '.join(GRIDS)}")
     if given.save and (given.layers != "last" or "knn" in given.classifier):
-        raise ConfigError("--save: a model folder holds a linear head on the last layer; use it "
-                          "with layers=last and classifier=logistic or svm")  # fmt: skip
+        raise ConfigError("--save: needs a linear head: layers=last, classifier=logistic or svm")
     if any(word.startswith(("backbone=", "backbone.weights=")) for word in given.words):
         raise ConfigError("backbones: name them as backbones=resnet18,resnet50:WEIGHTS_FILE alone")
-    given.backbones = [
-        f"backbone={part.replace(':', '|backbone.weights=', 1)}".split("|")
-        for part in given.backbones.split(",")
-    ]
+    parts = (part.replace(":", "|backbone.weights=", 1) for part in given.backbones.split(","))
+    given.backbones = [f"backbone={part}".split("|") for part in parts]
     return given
 
 
@@ -121,8 +116,8 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
     order = torch.channels_last if backbone.is_convolutional else torch.contiguous_format
     body = LayerOutputs(backbone) if every_layer else backbone.body
     layers = getattr(body, "layers", {backbone.groups[-1].name: backbone.out_features})
-    body = precision.convert_module(body.eval().to(place).requires_grad_(False))
-    body.to(memory_format=order)
+    body = body.eval().requires_grad_(False).to(place, memory_format=order)  # pyright: ignore
+    body = precision.convert_module(body)
     dtype = next(body.parameters()).dtype
 
     def run(images: Tensor) -> Tensor:
@@ -130,23 +125,20 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
         with torch.no_grad(), precision.forward_context():
             return body(normalise(images.to(place).contiguous(memory_format=order)).to(dtype))
 
-    began, tables = time.perf_counter(), []
+    began, tables, folder = time.perf_counter(), [], Path(cfg.paths.cache_dir) / "features"
     for loader in filter(None, (data.train_dataloader(), data.val_dataloader())):
         print(f"features  {backbone.name}: {len(loader.dataset):,} photos", flush=True)
         key = feature_key(body, loader.dataset, normalise, views=1,
                           precision=str(trainer.precision), device=place)  # fmt: skip
-        folder = Path(cfg.paths.cache_dir) / "features"
         features, _ = load_or_compute(folder, key, loader, run, views=1)
         tables.append((features.table[:, 0].float(), features.labels))
-    seconds = time.perf_counter() - began
-    return Subject(words, cfg, backbone, data, layers, tables, seconds)
+    return Subject(words, cfg, backbone, data, layers, tables, time.perf_counter() - began)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(ranked: Sequence[Row]) -> str:
     """The table, and how large a difference must be to mean something."""
     lines = [["backbone", "layer", "D", "classifier", "val acc", "cross-val", "features s",
               "fit s", "parameters", "px"]]  # fmt: skip
-    ranked = sorted(rows, key=lambda row: -row[3].score)
     for subject, layer, classifier, fitted in ranked:
         parameters = sum(weight.numel() for weight in subject.backbone.body.parameters())
         lines.append([
@@ -156,8 +148,8 @@ def table(rows: Sequence[Row]) -> str:
             str(subject.backbone.input_spec.size),
         ])  # fmt: skip
     number, score = len(ranked[0][0].tables[-1][1]), ranked[0][3].score
-    error = (score * (1 - score) / number) ** 0.5
-    sentence = f"Ranked on {number:,} photos: a difference below {2 * error:.3f} may be chance."
+    noise = 2 * (score * (1 - score) / number) ** 0.5  # two standard errors
+    sentence = f"Ranked on {number:,} photos: a difference below {noise:.3f} may be chance."
     return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8, 9))}\n\n{sentence}"
 
 

@@ -25,8 +25,8 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
 # Photos a class from which fine-tuning pays. In our runs features alone were better at 2 and 5, as
 # good at 8, and worse by 0 to 11 points at 10 (demo, Flowers102); see also arXiv:2205.07874.
 ENOUGH = 10
-# Share of the errors of the best earlier layer that the last one must avoid for the photos to be
-# near to what the backbone knows (arXiv:1411.1792). A guess from MobileNetV2 and SqueezeNet.
+# Photos are near to what the backbone knows where the last layer avoids this share of the errors of
+# the best earlier one (arXiv:1411.1792). A guess from MobileNetV2 and SqueezeNet.
 NEAR = 0.25
 
 
@@ -45,7 +45,6 @@ class Fitted(NamedTuple):
 
 def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitted:
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
-    # Imported here: scikit-learn is an extra, and takes a second
     from joblib import parallel_config
     from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
 
@@ -89,15 +88,15 @@ def way(counts: Tensor, accuracies: Mapping[str, float]) -> tuple[str, list[str]
     """Which of the four classic ways of transfer fits, in one sentence, and the settings for it.
 
     CS231n (https://cs231n.github.io/transfer-learning/) asks how many photos there are, and how
-    near they are to what the backbone knows. Here both are measured: `counts` are the training
-    photos of each class, `accuracies` the cross-validated ones of each layer group, stem first.
+    near they are to what the backbone knows. Here `counts`, of each class, and `accuracies`, of
+    each layer group, stem first, answer.
     """
     names, per_class = list(accuracies), int(counts.median())
     last = accuracies[names[-1]]
     best = max(names[:-1], key=lambda name: accuracies[name])
     above, half = len(names) - 1 - names.index(best), len(names) // 2
     few, near = per_class < ENOUGH, 1 - last <= (1 - NEAR) * (1 - accuracies[best])
-    if few:  # the earlier layer must be better by two standard errors of the difference
+    if few:  # features of an earlier layer must be better by two standard errors
         near = accuracies[best] - last <= 2 * (2 * last * (1 - last) / int(counts.sum())) ** 0.5
     advice, words = {
         (True, True): ("use the features as they are", ["finetune=feature_extraction"]),
