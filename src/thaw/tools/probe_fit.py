@@ -47,6 +47,7 @@ def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitt
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
     from joblib import parallel_config
     from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
+    from threadpoolctl import threadpool_limits
 
     # One SVM a class: a finer tolerance takes minutes at 102 classes and changes no accuracy
     classifier: Any = {
@@ -58,9 +59,8 @@ def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitt
     folds = model_selection.StratifiedKFold(3, shuffle=True, random_state=seed)
     search: Any = model_selection.GridSearchCV(steps, GRIDS[name], cv=folds)
     began = time.perf_counter()
-    with warnings.catch_warnings(), parallel_config("threading", n_jobs=-1):
-        # classes with fewer photos than folds; weak regularisation that does not converge and loses
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(), parallel_config("threading", n_jobs=-1), threadpool_limits(1):
+        warnings.simplefilter("ignore")  # fewer photos than folds; a weak C does not converge
         search.fit(train[0].numpy(), train[1].numpy())
     seconds, score = time.perf_counter() - began, float(search.best_score_)
     accuracy = None if val is None else float(search.score(val[0].numpy(), val[1].numpy()))
