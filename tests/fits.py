@@ -20,7 +20,7 @@ from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import Record
+from thaw.training.record import Record
 
 EPOCHS, STEPS, BATCH = 6, 3, 4  # epochs, batches an epoch, images a batch
 GROUPS = small_classifier().groups  # conv, low, middle, deep, head

@@ -5,18 +5,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections import namedtuple
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from runs import ROOT, SMALL, TWO_AND_TWO, command, configuration, draw_photos
 
 import train
 from thaw.classifier import Classifier
-from thaw.errors import ConfigError
-from thaw.training.progress import ProgressBar
 
 # a checkpoint of another folder on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -80,7 +78,10 @@ def test_one_view_gives_the_weights_of_the_run_without_a_cache(
     histories = [json.loads((tmp_path / name / "history.json").read_text())
                  for name in ("live", "cached")]  # fmt: skip
     for live_row, row in zip(*histories, strict=True):
-        assert row == pytest.approx(live_row, abs=1e-4)
+        numbers = [name for name in row if name.startswith(("train/", "val/"))]
+        assert [row[name] for name in numbers] == pytest.approx(
+            [live_row[name] for name in numbers], abs=1e-4
+        )
     assert results["phases"][0]["seconds"] > 0
 
 
@@ -124,6 +125,7 @@ def test_validation_in_some_epochs_is_on_features_too(
     assert count.images == 24 + 12
 
 
+@pytest.mark.slow
 def test_a_second_phase_of_the_head_has_views_of_its_own(
     photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -147,63 +149,39 @@ def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
     save = ("+callbacks.each._target_=fits.Save", f"+callbacks.each.folder={tmp_path}",
             "+callbacks.each.steps=[3]")  # fmt: skip
     run(photos, tmp_path / "whole", *keep, *save)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
     run(photos, tmp_path / "again", *keep, f"ckpt_path={tmp_path / 'step3.ckpt'}")
     one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize(
+    "epoch", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
     """From a cached epoch, from the last before the unfreeze, from an unfrozen one."""
     keep = (CACHE, "finetune.cached_views=2", "callbacks.checkpoint.save_top_k=-1",
             "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
     run(photos, tmp_path / "whole", *keep)
-    start = tmp_path / "whole" / "checkpoints" / f"{epoch}.ckpt"
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    start = tmp_path / "again" / "checkpoints" / f"{epoch}.ckpt"
     run(photos, tmp_path / "again", *keep, f"ckpt_path={start}")
     one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
-def test_a_full_disk_goes_on_without(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100))
-    run(photos, tmp_path / "run", CACHE)
-    printed = capsys.readouterr().out
-    said = (
-        r"^features  train: .*: going on without a cache, since .* has 0 MB free\. Set paths\.cache"
-    )
-    assert len(re.findall(said, printed, re.M)) == 1  # once, not in every epoch
-    assert not list((tmp_path / "cache" / "features").glob("*.bin"))
-
-
-@pytest.mark.parametrize(
-    ("cache", "said"),
-    [
-        ("finetune.cached_views=1", r"^features  train: .*: going on without a cache, since .*cache"),
-        ("data.cache=disk", r"^pictures: train, .*cache.*: decoding them in every epoch$"),
-    ],
-)
 def test_a_folder_that_cannot_be_written_goes_on_without(
-    photos: Path, tmp_path: Path, capsys: Any, cache: str, said: str
+    photos: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "cache").write_text("a file, where the folder should be")
-    run(photos, tmp_path / "run", cache)
-    assert re.search(said, capsys.readouterr().out, re.MULTILINE)
+    run(photos, tmp_path / "run", CACHE)
+    said = r"^features  train: .*: going on without a cache, since .*cache.* Set paths\.cache"
+    found = re.findall(said, capsys.readouterr().out, re.MULTILINE)
+    assert len(found) == 1  # once, not in every epoch
 
 
-@pytest.mark.filterwarnings("ignore:You requested to overfit")
-def test_overfit_batches_on_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
-    """Lightning's own sampler gives bare indices there."""
-    run(photos, tmp_path / "run", CACHE, "trainer.overfit_batches=2", "finetune.cached_views=2")
-    assert "features  train: 24 photos x 2 views, " in capsys.readouterr().out
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert [row["phase"] for row in history] == ["frozen", "frozen", "unfrozen", "unfrozen"]
-
-
-class TellsCaching(ProgressBar):
-    """A progress bar of the run's own."""
+class TellsCaching(pl.Callback):
+    """Notes what it is told, as the epoch table's bar shows it."""
 
     told: ClassVar[list[tuple[str, int, int]]] = []
 
@@ -211,12 +189,12 @@ class TellsCaching(ProgressBar):
         self.told.append((split, done, total))
 
 
-def test_the_runs_own_bar_is_told_how_far_a_pass_is(photos: Path, tmp_path: Path) -> None:
+def test_callbacks_are_told_how_far_a_pass_is(photos: Path, tmp_path: Path) -> None:
     TellsCaching.told.clear()
-    own = "+callbacks.progress._target_=test_caching.TellsCaching"
+    own = "+callbacks.tells._target_=test_caching.TellsCaching"
     run(photos, tmp_path / "run", CACHE, "finetune.cached_views=2", own)
-    train_rows = [("train", done, 48) for done in range(4, 49, 4)]
-    assert TellsCaching.told == [*train_rows, *(("val", done, 12) for done in (4, 8, 12))]
+    train_rows = [("train", done, 48) for done in range(0, 49, 4)]
+    assert TellsCaching.told == [*train_rows, *(("val", done, 12) for done in (0, 4, 8, 12))]
 
 
 @pytest.mark.slow
@@ -238,57 +216,18 @@ def test_two_nodes_without_a_shared_folder_go_on_without_a_cache(
     assert not [*tmp_path.glob("cache*/features/*.bin"), *tmp_path.glob("cache*/features/*part")]
 
 
-def test_the_first_batch_is_shown_as_pictures(photos: Path, tmp_path: Path) -> None:
-    run(photos, tmp_path / "run", CACHE, "callbacks=default", "callbacks.progress=null")
-    assert (tmp_path / "run" / "first_batch.png").stat().st_size > 1000
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("finetune.cache_features=maybe", r"finetune\.cache_features=maybe: allowed are auto,"),
-        ("finetune.cached_views=0", r"finetune\.cached_views=0: allowed is 1"),
-        ("finetune.cached_views=1.5", r"finetune\.cached_views=1\.5: allowed is 1"),
-        ("finetune.cache_features=0", r"finetune\.cache_features=0: allowed are auto,"),
-    ],
-)
-def test_settings_without_effect(photos: Path, tmp_path: Path, setting: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        run(photos, tmp_path / "run", setting)
-
-
-def test_mixed_pictures_have_no_features(photos: Path, tmp_path: Path, capsys: Any) -> None:
-    run(photos, tmp_path / "a", "mix=mixup", "finetune.frozen.mix=false", CACHE)
-    assert "features  train" in capsys.readouterr().out
-    run(photos, tmp_path / "b", "mix=mixup", CACHE)
-    assert "features  train" not in capsys.readouterr().out
-
-
-@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning does so always
-def test_the_same_batches_again_and_again_are_photos(
-    photos: Path, tmp_path: Path, capsys: Any
-) -> None:
-    run(photos, tmp_path / "a", "trainer.overfit_batches=1", CACHE)
-    assert "features  train" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("settings", "cached"),
     [
-        (("finetune.frozen.warmup_epochs=0",), True),  # auto, one view, two frozen epochs
+        (("finetune.cached_views=1",), True),  # auto, and fewer views than frozen epochs
         (("finetune.unfreeze_epoch=1",), False),  # as many epochs as views: nothing is saved
-        ((PLAIN,), True),  # one view where nothing is drawn
-        (("mix=mixup",), False),
-        (("trainer.limit_train_batches=2",), False),
-        (("trainer.limit_train_batches=1",), False),
-        ((LIVE,), False),
+        (("mix=mixup", CACHE), False),  # mixed pictures have no features
     ],
 )
 def test_auto_caches_where_it_saves_something(
     photos: Path, tmp_path: Path, capsys: Any, settings: tuple[str, ...], cached: bool
 ) -> None:
-    views = ("finetune.cached_views=1",) if cached and PLAIN not in settings else ()
-    run(photos, tmp_path / "run", *views, *settings)
+    run(photos, tmp_path / "run", *settings)
     printed = capsys.readouterr().out
     assert ("features  train" in printed) == cached
     assert ("cached features, 1 view each" in printed) == cached

@@ -1,48 +1,154 @@
-"""Features of photos as a table: (P, V, D) for P photos in V views with D numbers each."""
+"""Features of photos as a table on disk, and the pass of a frozen body that fills it.
 
-from collections.abc import Sequence
+Several ranks share the pass: each writes a part of its own, and rank 0 joins them, if every part
+has the size that its rank wrote.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from thaw.seeds import derive
+from thaw.store import Store
 
 Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
+Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
+Progress = Callable[[int, int], None]  # (images done, images in all), of this rank
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a frozen body gives for each view of each photo.
+    """What a frozen body gives for each view of each photo."""
 
-    Attributes:
-        table: (P, V, D); view 0 is the evaluation view.
-        labels: (P,)
-    """
+    table: Tensor  # (P, V, D) for P photos in V views; view 0 is the evaluation view
+    labels: Tensor  # (P,)
 
-    table: Tensor
-    labels: Tensor
-
-    def batch(self, keys: Sequence[Key | int]) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of N keys.
-
-        A key is (index, view seed), as the training loader's sampler gives it, or a bare index for
-        the evaluation view, as Lightning's own samplers give it (`trainer.overfit_batches`).
-        """
-        photos = torch.tensor([key if isinstance(key, int) else key[0] for key in keys])
+    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of N keys, as the loader's sampler gives them."""
+        photos = torch.tensor([index for index, _ in keys])
         views = torch.tensor([self.view(key) for key in keys])
         return self.table[photos, views], self.labels[photos]
 
-    def view(self, key: Key | int) -> int:
+    def view(self, key: Key) -> int:
         """The number of the view that a key asks for: its view seed, modulo V."""
-        seed = None if isinstance(key, int) else key[1]
-        return 0 if seed is None else seed % self.table.shape[1]
+        return 0 if key[1] is None else key[1] % self.table.shape[1]
 
 
 def view_key(index: int, view: int) -> Key:
     """The key of a photo's view: view 0 is the evaluation view, the others are drawn at random.
 
     The draws do not depend on the seed of the run, so that runs with other seeds share one file.
-    The run's seed decides which of the views each step sees, and the order of the photos.
     """
     return index, None if view == 0 else derive(index, view)
+
+
+def load_or_compute(
+    folder: Path, key: dict[str, Any], loader: DataLoader, run: Run, *, views: int,
+    on_progress: Progress = lambda done, total: None,
+) -> tuple[Features, bool]:  # fmt: skip
+    """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
+
+    Raises:
+        OSError: on all ranks together: no room, no writing, or not one folder for all ranks.
+    """
+    keys = together(lambda: key)  # that of rank 0 counts
+    rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
+    store = Store(folder, keys[0])
+    labels = torch.tensor(loader.dataset.photos.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    total = len(labels) * views
+    try:
+        token, found = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
+        together(lambda: _check_shared(store, token))
+        if not found:
+            first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
+            rows = [view_key(*divmod(row, views)) for row in range(first, end)]
+            part = store.part(f"{token}-{rank}")
+            wrote = together(lambda: fill(part, loader, run, rows, on_progress))
+            together(lambda: _join(store, token, wrote) if rank == 0 else None)
+            together(lambda: _check_shared(store, token))
+    finally:
+        if store.lock.is_locked:
+            store.clear_parts()
+            store.lock.release()
+    dtype = getattr(torch, store.facts()["dtype"])
+    size = store.path.stat().st_size // dtype.itemsize
+    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
+    table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
+    return Features(table.view(len(labels), views, -1), labels), found
+
+
+def fill(
+    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_progress: Progress
+) -> tuple[int, str]:
+    """Writes the features of some views to a file; returns its bytes and the numbers' type."""
+    reader = DataLoader(
+        loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
+        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+    )  # fmt: skip
+    done, dtype = 0, ""
+    on_progress(done, len(keys))
+    with file.open("wb") as output:
+        for images, _ in reader:
+            features = run(images).cpu().contiguous()  # (N, D)
+            dtype = str(features.dtype).removeprefix("torch.")
+            output.write(features.view(torch.uint8).numpy().data)
+            done += len(features)
+            on_progress(done, len(keys))
+        return output.tell(), dtype
+
+
+def together(work: Callable[[], T]) -> list[T]:
+    """What `work` gives on each rank; an OSError of one rank is raised on all."""
+    mine: list[Any] = [None, None]  # result, reason
+    try:
+        mine[0] = work()
+    except OSError as error:
+        mine[1] = str(error)
+    every: list[Any] = [mine]
+    if dist.is_available() and dist.is_initialized():
+        every *= dist.get_world_size()
+        dist.all_gather_object(every, mine)
+    if reasons := [reason for _, reason in every if reason is not None]:
+        raise OSError(reasons[0])
+    return [result for result, _ in every]
+
+
+def _begin(store: Store) -> tuple[str, bool]:
+    """Waits for another run at work on it; the random token of the file, and if it is there."""
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.acquire()
+    if store.is_whole():
+        return store.facts()["token"], True
+    store.clear_parts()
+    token = secrets.token_hex(8)
+    store.part(f"{token}-0").touch()
+    return token, False
+
+
+def _check_shared(store: Store, token: str) -> None:
+    """Whether this rank sees what rank 0 has written: the file, or a part of it."""
+    whole = store.note.is_file() and store.facts()["token"] == token
+    if not whole and not store.part(f"{token}-0").is_file():
+        raise OSError(f"{store.path.parent} is not one folder for all ranks")
+
+
+def _join(store: Store, token: str, wrote: Sequence[tuple[int, str]]) -> None:
+    """Appends the parts of all ranks to that of rank 0."""
+    whole = store.part(f"{token}-0")
+    for rank, (size, _) in enumerate(wrote):
+        part = store.part(f"{token}-{rank}")
+        if not part.is_file() or part.stat().st_size != size:
+            raise OSError(f"{part} of rank {rank} is missing or not whole")
+        if rank > 0:
+            with whole.open("ab") as output, part.open("rb") as source:
+                shutil.copyfileobj(source, output)
+    store.finish(whole, token=token, dtype=wrote[0][1])

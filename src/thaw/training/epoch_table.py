@@ -84,6 +84,8 @@ class EpochTable(pl.Callback):
         if done == 0:
             self._start(self.trainer, f"caching features of {split}", total, unit="photos")
         self._update(done)
+        if done == total:
+            self._close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the row of the epoch; `Record` has put its metrics together before."""
