@@ -1,12 +1,13 @@
 """Sweeps: each job is a process of its own. Hydra finds the launcher in this folder."""
 
-import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from inspect import getfile
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from thaw.errors import ConfigError
 from thaw.launch import explained, key_of, last_checkpoint, quoted, saved_words
-from thaw.sweeps import new_folder, results_of, value
-
-OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
+from thaw.sweeps import error_of, new_folder, results_of, value
 
 
 class ThawLauncher(Launcher):
     """Runs each job of a sweep as `python train.py` in a process of its own.
 
-    So a failure ends that job alone, its memory is freed, and Lightning's ddp works inside. A job
-    that has results is not run again, and one that has a checkpoint goes on from it.
-
-    Args:
-        n_jobs: Jobs at the same time; they share out the GPUs and the CPU cores.
+    So a failure ends that job alone, its memory is freed, and ddp works inside. `n_jobs` run at the
+    same time and share out the GPUs and cores. A job that has results is not run again, and one
+    that has a checkpoint goes on from it.
     """
 
     def __init__(self, n_jobs: int = 1) -> None:
@@ -44,29 +41,21 @@ class ThawLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Called by Hydra before the first job."""
         self.loader, self.config = hydra_context.config_loader, config
-        self.script = Path(getfile(task_function)).resolve()
-        sweep = config.hydra.sweep.dir
-        self.lock = FileLock(f"{sweep}/.lock")
+        self.script = str(Path(getfile(task_function)).resolve())
+        self.lock = FileLock(Path(config.hydra.sweep.dir) / ".lock")
         try:
             self.lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(f"{sweep}: this sweep is still running; stop it first") from None
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs inherit what is ignored
-        for name in ("SIGTERM", "SIGHUP"):  # end a sweep as Ctrl-C does, but for nohup's SIGHUP
-            number = getattr(signal, name, signal.SIGTERM)  # Windows has no SIGHUP
-            if signal.getsignal(number) is not signal.SIG_IGN:
+        except Timeout as held:
+            raise ConfigError(f"{held} This sweep is still running: stop it first") from None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all end it as Ctrl-C does
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
                 signal.signal(number, signal.default_int_handler)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Runs jobs, whose settings Hydra hands over, to their end.
-
-        Raises:
-            SystemExit: 130 after Ctrl-C or SIGTERM; the jobs have saved a checkpoint.
-        """
+        """Runs jobs to their end; exits with 130 after Ctrl-C or SIGTERM, when they have saved."""
         jobs: list[JobReturn] = []
         for number, words in enumerate(job_overrides, initial_job_idx):
             cfg = self.loader.load_sweep_config(self.config, list(words))
@@ -82,8 +71,8 @@ class ThawLauncher(Launcher):
                 process.send_signal(signal.SIGINT)
             for process in self.running.values():
                 process.wait()
-            again = f"thaw sweep resume {quoted(self.config.hydra.sweep.dir)}"
-            print(f"\nstopped; go on with: {again}", file=sys.stderr)
+            sweep = quoted(self.config.hydra.sweep.dir)
+            print(f"\nstopped; go on with: thaw sweep resume {sweep}", file=sys.stderr)
             raise SystemExit(130) from None
         for job in jobs:
             job.return_value = value(results_of(Path(job.working_dir)) or {}, job.cfg.monitor)
@@ -92,28 +81,25 @@ class ThawLauncher(Launcher):
     def _run(self, jobs: Sequence[JobReturn]) -> None:
         waiting = [job for job in jobs if not results_of(Path(job.working_dir))]
         while waiting or self.running:
-            for slot in range(self.n_jobs):
-                if slot in self.running and self.running[slot].poll() is not None:
-                    del self.running[slot]
-                if waiting and slot not in self.running:
-                    self.running[slot] = self._start(waiting.pop(0), slot)
+            self.running = {slot: job for slot, job in self.running.items() if job.poll() is None}
+            free = set(range(self.n_jobs)) - self.running.keys()
+            for slot in sorted(free)[: len(waiting)]:
+                self.running[slot] = self._start(waiting.pop(0), slot)
             time.sleep(0.05)
 
     def _start(self, job: JobReturn, slot: int) -> subprocess.Popen[bytes]:
         folder, environment = Path(job.working_dir), dict(os.environ)
         folder.mkdir(parents=True, exist_ok=True)
         print(f"\njob       {folder}", flush=True)
+        (folder / "error.txt").unlink(missing_ok=True)
         if self.n_jobs > 1 and (gpus := visible_gpus()):
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._share(gpus, slot))
-        with contextlib.ExitStack() as files:
-            output = None  # the terminal; of several jobs at once each writes to a file
-            if self.n_jobs > 1:
-                output = files.enter_context((folder / "output.txt").open("ab"))
+        # Several jobs at once write to a file each, not to the terminal.
+        with (folder / "output.txt").open("ab") if self.n_jobs > 1 else nullcontext() as output:
             process = subprocess.Popen(
-                [sys.executable, str(self.script), *self.arguments(folder, job.overrides)],
+                [sys.executable, self.script, *self.arguments(folder, job.overrides)],
                 cwd=self.config.hydra.runtime.cwd, env=environment, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output,
-                process_group=0,  # so that Ctrl-C reaches a job through this process alone, once
+                stdout=output, stderr=output, process_group=0,  # Ctrl-C reaches it through us alone
             )  # fmt: skip
         if self.n_jobs > 1 and hasattr(os, "sched_setaffinity"):  # torch counts threads by it
             os.sched_setaffinity(process.pid, self._share(sorted(os.sched_getaffinity(0)), slot))
@@ -124,27 +110,33 @@ class ThawLauncher(Launcher):
 
     def arguments(self, folder: Path, words: Sequence[str] | None) -> list[str]:
         """The words of a job after `python train.py`; a job that goes on has its own settings."""
-        given = [str(word) for word in self.config.hydra.overrides.hydra]
-        shared = [word for word in given if not key_of(word).startswith(OF_SWEEPS)]
+        of_sweep = re.compile(r"\+*hydra[./](mode|sweep|launcher)")
+        shared = [word for word in self.config.hydra.overrides.hydra if not of_sweep.match(word)]
         if last_checkpoint(folder):
             return [*shared, f"resume={quoted(folder)}"]
         return [*shared, *(words or ()), f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",") if names else list(map(str, range(torch.cuda.device_count())))
+
+
 class SweepFolder(Callback):
-    """Gives each sweep a folder of its own, and says at its end what failed."""
+    """Gives each sweep a folder of its own; at its end says what failed, and exits with 1."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Makes the folder, and tells the jobs of it; one that the command line names goes on."""
-        folder, ours = Path(config.hydra.sweep.dir), config.hydra.overrides.hydra
-        words = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        folder, ours = Path(config.hydra.sweep.dir).resolve(), config.hydra.overrides.hydra
         if "hydra.sweep.dir" not in map(key_of, ours):
             folder = new_folder(folder)
-        elif (folder / "multirun.yaml").is_file() and saved_words(folder / "multirun.yaml") != words:
-            before = " ".join(saved_words(folder / "multirun.yaml"))
-            with explained():  # Hydra turns other errors of a callback into warnings
-                raise ConfigError(f"hydra.sweep.dir={folder}: holds another sweep ({before})")
-        folder = folder.resolve()
+        elif (file := folder / "multirun.yaml").is_file():
+            before = saved_words(file)
+            if before != OmegaConf.to_container(config.hydra.overrides.task, resolve=False):
+                with explained():  # Hydra turns other errors of a callback into warnings
+                    raise ConfigError(f"{folder}: holds another sweep ({' '.join(before)})")
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))
         config.hydra.overrides.hydra = [*ours, f"hydra.sweep.dir={quoted(folder)}"]  # of each job
@@ -152,24 +144,12 @@ class SweepFolder(Callback):
         print(f"sweep     {folder}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Says how many jobs are done; where some failed, the program ends with 1."""
         sweep = Path(config.hydra.sweep.dir)
         jobs = sorted(sweep.glob("[0-9]*/"))
         failed = [job for job in jobs if not results_of(job)]
         for job in failed:
-            file = job / "error.txt"
-            why = file.read_text("utf-8") if file.is_file() else "its process was killed"
-            print(f"\nfailed: {job}: {why}", file=sys.stderr)
+            print(f"\nfailed: {job}: {error_of(job)}", file=sys.stderr)
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs done")
         if failed:
             print(f"run the others again with: thaw sweep resume {quoted(sweep)}")
             raise SystemExit(1)
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]

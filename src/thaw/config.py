@@ -1,8 +1,4 @@
-"""A configuration node -> an object; nothing that the user wrote is ignored.
-
-Hydra accepts unknown keys in experiment files, and skips nodes without `_target_`. Here both stop
-the run.
-"""
+"""A configuration node -> an object; unknown keys and nodes without `_target_` stop the run."""
 
 import functools
 import inspect
@@ -46,33 +42,25 @@ def build(
         key: Where the node stands ("data"), for messages.
         reserved: Arguments that the user sets elsewhere -> where.
         computed: Arguments that the program knows and the user must not give.
-
-    Raises:
-        ConfigError: There is no such target, a key is unknown or missing, or a package is missing.
     """
     settings = plain(node)
-    elsewhere = {**dict.fromkeys(computed, "thaw itself"), **(reserved or {})}
-    _check_node(settings, key, elsewhere)
+    _check_node(settings, key, {**dict.fromkeys(computed, "thaw itself"), **(reserved or {})})
     try:
         # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
         made = instantiate(OmegaConf.create({**settings, "_partial_": True}), _convert_="all")
-        if settings.get("_partial_"):
-            return functools.partial(made, **computed)
-        return made(**computed)
+        return (
+            functools.partial(made, **computed) if settings.get("_partial_") else made(**computed)
+        )
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:  # a logger's own package, most of all
-        raise ConfigError(
-            f"{key}: {settings['_target_']} needs a package that is not installed ({error}). "
-            "thaw's extras: pip install '.[wandb]' or '.[mlflow]'"
-        ) from error
+        hint = f"{error.name} is not installed; thaw's extras: pip install '.[wandb,mlflow]'"
+        raise ConfigError(f"{key}: {hint}") from error
 
 
 def build_all(nodes: Any, key: str) -> dict[str, Any]:
     """Builds every node of a mapping (callbacks, loggers); null ones are off."""
     settings = plain(nodes) or {}
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{key}={settings}: allowed is a mapping of name -> node with _target_")
     for name, node in settings.items():
         if node is not None and (not isinstance(node, Mapping) or "_target_" not in node):
             known = {*settings, *(file.stem for file in (conf_dir() / key).glob("*.yaml"))} - {name}
@@ -85,10 +73,8 @@ def build_all(nodes: Any, key: str) -> dict[str, Any]:
 def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
     """Compares the keys of a node with the arguments of its target, and so for nodes inside it."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(
-            f"{key}={node}: has no _target_. Choose a file of conf/{key.partition('.')[0]}/, or "
-            f"give {key}._target_ the path of a class or function"
-        )
+        folder = f"conf/{key.partition('.')[0]}/"
+        raise ConfigError(f"{key}={node}: has no _target_, a class or function; see {folder}")
     target = node["_target_"]
     try:
         parameters = inspect.signature(get_object(target)).parameters.values()
@@ -108,13 +94,12 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
             raise ConfigError(_unknown(place, value, [n for n in named if n not in elsewhere]))
         _check_inside(value, place)
     for name, each in named.items():
-        missing = each.default is each.empty and name not in {*given, *elsewhere}
-        if missing and not node.get("_partial_"):
+        needed = each.default is each.empty and not node.get("_partial_")
+        if needed and name not in {*given, *elsewhere}:
             raise ConfigError(f"{key}.{name}: is needed by {target} and not given")
 
 
 def _check_inside(value: Any, key: str) -> None:
-    """Checks every node with a target in a value, however deep."""
     if isinstance(value, Mapping) and "_target_" in value:
         _check_node(value, key, {})
     elif isinstance(value, Mapping | list):

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, printed as one paragraph without a stack, and a run's interruption."""
+"""Errors that a user can mend, which are printed as one paragraph, and a run's interruption."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class DownloadError(ThawError):
 
 
 class Interrupted(Exception):  # noqa: N818  asked for, not an error
-    """The run was asked to stop and left a checkpoint, in `<run dir>/checkpoints`, to go on from."""
+    """The run was asked to stop, and left a checkpoint in `<run dir>/checkpoints` to go on from."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"stopped; checkpoint: {checkpoint}")

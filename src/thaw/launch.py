@@ -64,7 +64,6 @@ class TimmNames(dict[str, ConfigNode]):
     def __contains__(self, file: object) -> bool:
         return str(file).endswith(".yaml")
 
-    # What --help shows.
     def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return {"<any name of timm>.yaml": None}.keys()
 
@@ -77,8 +76,7 @@ class TimmNames(dict[str, ConfigNode]):
 def register_backbones() -> None:
     """Makes each torchvision model and each `timm/<name>` a choice, as if it had a file."""
     store = ConfigStore.instance()
-    # Hydra copies this store for each group that --help lists, which takes 3 of 4.3 seconds; there
-    # is one for the process, and what is loaded from it is copied anyway.
+    # Hydra copies this store for each group that --help lists, which takes 3 of 4.3 seconds.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
     for name in torchvision_names():
         node = {"defaults": ["torchvision", "_self_"], "name": name}
@@ -124,44 +122,36 @@ def check_choices(words: Sequence[str]) -> None:
     for word in choices_of(words):
         group = key_of(word)
         if seen.setdefault(group, word) is not word:
-            raise ConfigError(
-                f"{seen[group]} {word}: {group} is chosen twice; leave one out, or compare them in "
-                f"a sweep: python train.py -m {group}=ONE,TWO"
-            )
+            both = f"{seen[group]} {word}: {group} is chosen twice"
+            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {group}=ONE,TWO")
 
 
 def saved_words(file: Path) -> list[str]:
-    """The settings and choices of a command line that are in hydra.yaml or multirun.yaml."""
-    try:
-        saved = yaml.safe_load(file.read_text("utf-8"))["hydra"]["overrides"]["task"]
-        if all(re.match(r"[+~]*\w", str(word)) for word in saved):  # no option of Hydra's
-            return [str(word) for word in saved]
-    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):
-        pass
-    raise ConfigError(f"{file}: is missing or damaged, so the settings are lost; start anew")
+    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml."""
+    saved = yaml.safe_load(file.read_text("utf-8"))
+    return [str(word) for word in saved["hydra"]["overrides"]["task"]]
 
 
 def resume_words(words: Sequence[str]) -> list[str]:
     """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
 
-    A word beside `resume=` replaces the saved one of the same key, so that the result can be read
-    once more: Lightning starts further ranks with it.
+    A word beside it replaces the saved one of the same key, so that the result can be read once
+    more: Lightning starts further ranks with it.
     """
     chosen = [word for word in words if word.startswith("resume=")]
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
         return list(words)
     folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
-    if not (folder / ".hydra").is_dir():
-        raise ConfigError(
-            f"resume={folder}: no run to go on from ({folder / '.hydra'} is missing). Give a run's "
-            "folder, like logs/train/runs/2026-01-31_12-00-00, or a checkpoint with ckpt_path=FILE"
-        )
+    file = folder / ".hydra" / "hydra.yaml"
+    if not file.is_file():
+        told = f"resume={folder}: no run to go on from ({file} is missing)"
+        raise ConfigError(f"{told}; give a run's folder, or a checkpoint by ckpt_path=FILE")
     place = quoted(folder)
     ours = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]  # a search's is MULTIRUN
     given = [word for word in words if key_of(word) not in map(key_of, ours)]
     replaced = {"resume", "ckpt_path", *map(key_of, given)}
-    saved = saved_words(folder / ".hydra" / "hydra.yaml")
-    return [*(word for word in saved if key_of(word) not in replaced), *given, *ours]
+    saved = [word for word in saved_words(file) if key_of(word) not in replaced]
+    return [*saved, *given, *ours]
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
@@ -180,20 +170,17 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = error.options or []
         known = ", ".join(options) if len(options) < 30 else "see python train.py --help"
-        plugin = "; plugins: pip install '.[slurm,optuna]'" * group.startswith("hydra")
-        return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}{plugin}"
+        return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _no_such_key(cause.full_key, cause.parent_node, words)
     return " ".join(str(error).split())
 
 
 def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
-    """Says which choice lacks a key, and what it has."""
     above, _, name = key.rpartition(".")
-    group = key.partition(".")[0]
+    group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
     given = next((word for word in words if key_of(word).startswith(key)), key)
     choice = next((word for word in choices_of(words) if key_of(word) == group), above)
-    has = [str(other) for other in node if str(other)[0] != "_"]
     hint = near(name, has)
     if "," in choice:  # Hydra composes a sweep before its jobs, with the default choice
         hint = f"; beside {choice} write '{key}=choice(VALUE)'"

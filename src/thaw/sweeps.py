@@ -1,8 +1,4 @@
-"""Runs and their folders, alone and as the jobs of a sweep.
-
-A folder tells what became of its run: it holds results.json when the run is done, and error.txt
-when it failed. So a sweep that is started again in its folder goes on.
-"""
+"""Runs and their folders: with results.json when the run is done, error.txt when it failed."""
 
 import contextlib
 import json
@@ -46,6 +42,12 @@ def results_of(folder: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
 
+def error_of(folder: Path) -> str:
+    """Why a run has no results."""
+    file = folder / "error.txt"
+    return file.read_text("utf-8") if file.is_file() else "its process was killed"
+
+
 def value(results: Mapping[str, Any], metric: str) -> float | None:
     """A metric; None where it is not a finite number, at which a search would end."""
     number = results.get(metric, math.nan)
@@ -75,11 +77,7 @@ def new_folder(folder: Path) -> Path:
 
 
 class RunFolder(Callback):
-    """Gives each run a folder of its own.
-
-    Hydra's name is the second of the start, so two that start in the same one would share a folder
-    (lightning-hydra-template issue 511).
-    """
+    """Gives each run a folder of its own; Hydra's is shared by runs that start in one second."""
 
     def __init__(self) -> None:  # here, since Hydra brings callbacks to other processes
         OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
@@ -94,11 +92,9 @@ class RunFolder(Callback):
         if "hydra.run.dir" not in map(key_of, config.hydra.overrides.hydra):
             config.hydra.run.dir = str(new_folder(folder))
         elif results_of(folder) and not config.resume:
+            told = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
             with explained():  # Hydra turns other errors of a callback into warnings
-                raise ConfigError(
-                    f"hydra.run.dir={folder}: holds the results of a run; choose another folder, "
-                    f"or go on with it by resume={folder}"
-                )
+                raise ConfigError(f"{told}, or go on with it by resume={folder}")
 
 
 def _job_folder(sweep: str, number: int, words: ListConfig) -> str:
