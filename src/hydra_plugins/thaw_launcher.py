@@ -25,11 +25,9 @@ from thaw.sweeps import error_of, new_folder, results_of, value
 
 
 class ThawLauncher(Launcher):
-    """Runs each job of a sweep as `python train.py` in a process of its own.
+    """Runs each job in a process, `n_jobs` at the same time, which share out the GPUs and cores.
 
-    So a failure ends that job alone, its memory is freed, and ddp works inside. `n_jobs` run at the
-    same time and share out the GPUs and cores. A job that has results is not run again, and one
-    that has a checkpoint goes on from it.
+    A job that has results is not run again, and one that has a checkpoint goes on from it.
     """
 
     def __init__(self, n_jobs: int = 1) -> None:
@@ -56,16 +54,14 @@ class ThawLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Runs jobs to their end; exits with 130 after Ctrl-C or SIGTERM, when they have saved."""
-        jobs: list[JobReturn] = []
+        jobs: dict[Path, DictConfig] = {}
         for number, words in enumerate(job_overrides, initial_job_idx):
             cfg = self.loader.load_sweep_config(self.config, list(words))
             OmegaConf.set_struct(cfg, False)
             cfg.hydra.job.num = number
-            folder = f"{cfg.hydra.sweep.dir}/{cfg.hydra.sweep.subdir}"
-            # A failed job is one without a value: of one marked as failed Hydra raises the error.
-            jobs.append(JobReturn(words, cfg, working_dir=folder, status=JobStatus.COMPLETED))
+            jobs[Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir] = cfg
         try:
-            self._run(jobs)
+            self._run(list(zip(jobs, job_overrides, strict=True)))
         except KeyboardInterrupt:
             for process in self.running.values():
                 process.send_signal(signal.SIGINT)
@@ -74,31 +70,32 @@ class ThawLauncher(Launcher):
             sweep = quoted(self.config.hydra.sweep.dir)
             print(f"\nstopped; go on with: thaw sweep resume {sweep}", file=sys.stderr)
             raise SystemExit(130) from None
-        for job in jobs:
-            job.return_value = value(results_of(Path(job.working_dir)) or {}, job.cfg.monitor)
-        return jobs
+        done = [JobReturn(cfg=cfg, working_dir=str(folder)) for folder, cfg in jobs.items()]
+        for job, (folder, cfg) in zip(done, jobs.items(), strict=True):
+            job.status = JobStatus.COMPLETED  # also of a failed job: Hydra would raise its error
+            job.return_value = value(results_of(folder) or {}, cfg.monitor)
+        return done
 
-    def _run(self, jobs: Sequence[JobReturn]) -> None:
-        waiting = [job for job in jobs if not results_of(Path(job.working_dir))]
+    def _run(self, jobs: Sequence[tuple[Path, Sequence[str]]]) -> None:
+        waiting = [job for job in jobs if not results_of(job[0])]
         while waiting or self.running:
             self.running = {slot: job for slot, job in self.running.items() if job.poll() is None}
             free = set(range(self.n_jobs)) - self.running.keys()
             for slot in sorted(free)[: len(waiting)]:
-                self.running[slot] = self._start(waiting.pop(0), slot)
+                self.running[slot] = self._start(*waiting.pop(0), slot)
             time.sleep(0.05)
 
-    def _start(self, job: JobReturn, slot: int) -> subprocess.Popen[bytes]:
-        folder, environment = Path(job.working_dir), dict(os.environ)
+    def _start(self, folder: Path, words: Sequence[str], slot: int) -> subprocess.Popen[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"\njob       {folder}", flush=True)
         (folder / "error.txt").unlink(missing_ok=True)
-        if self.n_jobs > 1 and (gpus := visible_gpus()):
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._share(gpus, slot))
+        gpus = visible_gpus() if self.n_jobs > 1 else []
+        own = {"CUDA_VISIBLE_DEVICES": ",".join(self._share(gpus, slot))} if gpus else {}
         # Several jobs at once write to a file each, not to the terminal.
         with (folder / "output.txt").open("ab") if self.n_jobs > 1 else nullcontext() as output:
             process = subprocess.Popen(
-                [sys.executable, self.script, *self.arguments(folder, job.overrides)],
-                cwd=self.config.hydra.runtime.cwd, env=environment, stdin=subprocess.DEVNULL,
+                [sys.executable, self.script, *self.arguments(folder, words)],
+                cwd=self.config.hydra.runtime.cwd, env={**os.environ, **own}, stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, process_group=0,  # Ctrl-C reaches it through us alone
             )  # fmt: skip
         if self.n_jobs > 1 and hasattr(os, "sched_setaffinity"):  # torch counts threads by it
@@ -108,13 +105,13 @@ class ThawLauncher(Launcher):
     def _share(self, items: Sequence[Any], slot: int) -> Sequence[Any]:
         return items[slot :: self.n_jobs] or [items[slot % len(items)]]
 
-    def arguments(self, folder: Path, words: Sequence[str] | None) -> list[str]:
+    def arguments(self, folder: Path, words: Sequence[str]) -> list[str]:
         """The words of a job after `python train.py`; a job that goes on has its own settings."""
         of_sweep = re.compile(r"\+*hydra[./](mode|sweep|launcher)")
         shared = [word for word in self.config.hydra.overrides.hydra if not of_sweep.match(word)]
         if last_checkpoint(folder):
             return [*shared, f"resume={quoted(folder)}"]
-        return [*shared, *(words or ()), f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
+        return [*shared, *words, f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
 
 
 def visible_gpus() -> list[str]:
@@ -144,12 +141,11 @@ class SweepFolder(Callback):
         print(f"sweep     {folder}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        sweep = Path(config.hydra.sweep.dir)
-        jobs = sorted(sweep.glob("[0-9]*/"))
+        jobs = sorted(Path(config.hydra.sweep.dir).glob("[0-9]*/"))
         failed = [job for job in jobs if not results_of(job)]
         for job in failed:
             print(f"\nfailed: {job}: {error_of(job)}", file=sys.stderr)
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs done")
         if failed:
-            print(f"run the others again with: thaw sweep resume {quoted(sweep)}")
+            print(f"run the others again with: thaw sweep resume {quoted(config.hydra.sweep.dir)}")
             raise SystemExit(1)

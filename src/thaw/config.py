@@ -48,9 +48,8 @@ def build(
     try:
         # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
         made = instantiate(OmegaConf.create({**settings, "_partial_": True}), _convert_="all")
-        return (
-            functools.partial(made, **computed) if settings.get("_partial_") else made(**computed)
-        )
+        filled = functools.partial(made, **computed)
+        return filled if settings.get("_partial_") else filled()
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:  # a logger's own package, most of all

@@ -25,18 +25,16 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     def program() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
         with explained():
-            sys.argv[1:] = words = resume_words(sys.argv[1:])
-            check_choices(words)
-            try:
-                main()
-            except (HydraException, OmegaConfBaseException) as error:
-                raise ConfigError(in_words(error, words)) from error
+            sys.argv[1:] = resume_words(sys.argv[1:])
+            check_choices(sys.argv[1:])
+        with explained(sys.argv[1:]):
+            main()
 
     return program
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(words: Sequence[str] = ()) -> Iterator[None]:
     """Ends the program with one paragraph about an error that the user can mend, or a stop."""
     try:
         yield
@@ -45,8 +43,8 @@ def explained() -> Iterator[None]:
         resume = f"; go on with: python train.py resume={folder}" if folder else ""
         print(f"\nstopped{resume}", file=sys.stderr)
         raise SystemExit(130) from None  # as shells expect
-    except ThawError as error:
-        print(f"\nerror: {reason(error)}", file=sys.stderr)
+    except (ThawError, HydraException, OmegaConfBaseException) as error:
+        print(f"\nerror: {in_words(error, words)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -54,8 +52,8 @@ def torchvision_names() -> list[str]:
     """Names of torchvision's classifiers, read from its source: importing it takes seconds."""
     folder = distribution("torchvision").locate_file("torchvision/models")
     pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-    texts = [file.read_text("utf-8") for file in Path(str(folder)).glob("*.py")]
-    return sorted(name for text in texts for name in pattern.findall(text))
+    text = "".join(file.read_text("utf-8") for file in Path(str(folder)).glob("*.py"))
+    return sorted(pattern.findall(text))
 
 
 class TimmNames(dict[str, ConfigNode]):
@@ -107,8 +105,7 @@ def key_of(word: str) -> str:
 
 def quoted(value: object) -> str:
     """A value as Hydra's command line takes it, whatever characters are in it."""
-    text = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'")
-    return f"'{text}'"
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'") + "'"
 
 
 def choices_of(words: Sequence[str]) -> list[str]:
@@ -156,16 +153,17 @@ def resume_words(words: Sequence[str]) -> list[str]:
 
 def last_checkpoint(folder: str | Path) -> Path | None:
     """The checkpoint of a run folder that is furthest along; None: no epoch of the run was done."""
-    files = [Path(folder) / "checkpoints" / f"{name}.ckpt" for name in ("last", "interrupted")]
-    there = [file for file in files if file.is_file()]
-    return max(there, key=lambda file: file.stat().st_mtime_ns, default=None)
+    paths = [Path(folder) / "checkpoints" / f"{name}.ckpt" for name in ("last", "interrupted")]
+    there = filter(Path.is_file, paths)
+    return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def in_words(error: Exception, words: Sequence[str]) -> str:
     """What Hydra found wrong with the words of a command line, in one paragraph."""
     cause = error.__cause__
-    if isinstance(cause, ThawError):
-        return str(cause)
+    for each in (error, cause):
+        if isinstance(each, ThawError):
+            return reason(each)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = error.options or []
@@ -181,8 +179,7 @@ def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
     group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
     given = next((word for word in words if key_of(word).startswith(key)), key)
     choice = next((word for word in choices_of(words) if key_of(word) == group), above)
-    hint = near(name, has)
-    if "," in choice:  # Hydra composes a sweep before its jobs, with the default choice
-        hint = f"; beside {choice} write '{key}=choice(VALUE)'"
+    # Hydra composes a sweep before its jobs, with the default choice.
+    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else near(name, has)
     target = f" ({node['_target_']})" if "_target_" in node else ""
     return f"{given}: {choice or 'train.yaml'}{target} has no {name}, but {', '.join(has)}{hint}"

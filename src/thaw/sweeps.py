@@ -86,9 +86,8 @@ class RunFolder(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the folder; one that the command line names must hold no results."""
         folder = Path(config.hydra.run.dir)
-        ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning and SLURM
-        if any(os.environ.get(name, "0") != "0" for name in ranks):
-            return
+        if any(os.environ.get(n, "0") != "0" for n in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+            return  # only the first rank makes folders
         if "hydra.run.dir" not in map(key_of, config.hydra.overrides.hydra):
             config.hydra.run.dir = str(new_folder(folder))
         elif results_of(folder) and not config.resume:
