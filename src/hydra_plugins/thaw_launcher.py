@@ -25,10 +25,7 @@ from thaw.sweeps import error_of, new_folder, results_of, value
 
 
 class ThawLauncher(Launcher):
-    """Runs each job in a process, `n_jobs` at the same time, which share out the GPUs and cores.
-
-    A job that has results is not run again, and one that has a checkpoint goes on from it.
-    """
+    """Runs jobs that have no results in a process each; `n_jobs` at once share GPUs and cores."""
 
     def __init__(self, n_jobs: int = 1) -> None:
         if not isinstance(n_jobs, int) or n_jobs < 1:
@@ -95,8 +92,8 @@ class ThawLauncher(Launcher):
         with (folder / "output.txt").open("ab") if self.n_jobs > 1 else nullcontext() as output:
             process = subprocess.Popen(
                 [sys.executable, self.script, *self.arguments(folder, words)],
-                cwd=self.config.hydra.runtime.cwd, env={**os.environ, **own}, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, process_group=0,  # Ctrl-C reaches it through us alone
+                cwd=self.config.hydra.runtime.cwd, env={**os.environ, **own}, stdout=output,
+                stderr=output, stdin=subprocess.DEVNULL, process_group=0,  # no Ctrl-C but by us
             )  # fmt: skip
         if self.n_jobs > 1 and hasattr(os, "sched_setaffinity"):  # torch counts threads by it
             os.sched_setaffinity(process.pid, self._share(sorted(os.sched_getaffinity(0)), slot))

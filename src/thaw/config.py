@@ -72,8 +72,7 @@ def build_all(nodes: Any, key: str) -> dict[str, Any]:
 def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
     """Compares the keys of a node with the arguments of its target, and so for nodes inside it."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        folder = f"conf/{key.partition('.')[0]}/"
-        raise ConfigError(f"{key}={node}: has no _target_, a class or function; see {folder}")
+        raise ConfigError(f"{key}={node}: has no _target_; see conf/{key.partition('.')[0]}/")
     target = node["_target_"]
     try:
         parameters = inspect.signature(get_object(target)).parameters.values()

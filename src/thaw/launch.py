@@ -160,10 +160,9 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 
 def in_words(error: Exception, words: Sequence[str]) -> str:
     """What Hydra found wrong with the words of a command line, in one paragraph."""
-    cause = error.__cause__
-    for each in (error, cause):
-        if isinstance(each, ThawError):
-            return reason(each)
+    cause = error if isinstance(error, ThawError) else error.__cause__
+    if isinstance(cause, ThawError):
+        return reason(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = error.options or []
