@@ -15,7 +15,7 @@ FEATURES = {
     "_target_": f"{__name__}.one_phase",
     "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings", "lr": 0.1},
 }
-BAR = {"_target_": "thaw.training.progress.ProgressBar", "refresh_rate": 5}
+BAR = {"_target_": "lightning.pytorch.callbacks.TQDMProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
 
