@@ -49,9 +49,9 @@ def test_a_real_run_whose_phases_have_other_names(tmp_path: Path) -> None:
     """Which epochs are frozen is read from results.json, not from a phase's name or place."""
     photos = draw_photos(tmp_path / "photos")
     phases = [
-        "{name: all, start: 0, groups: 1.0, lr: 1e-3, warmup_epochs: 0.0}",
-        "{name: frozen, start: 1, groups: 1, lr: 1e-3, warmup_epochs: 0.0}",  # it is not
-        "{name: rest, start: 2, groups: 0, lr: 1e-3}",
+        "{name: all, epochs: 1, lr: 1e-3, warmup_epochs: 0.0}",
+        "{name: frozen, epochs: 1, top: 1, lr: 1e-3, warmup_epochs: 0.0}",  # it is not
+        "{name: rest, top: 0, lr: 1e-3}",
     ]
     words = [*SMALL, f"data.root={photos}", "trainer.max_epochs=3", "finetune=phases",
              f"finetune.phases=[{','.join(phases)}]", f"paths.root_dir={tmp_path}",

@@ -65,6 +65,7 @@ def test_commands(command: str, tmp_path: Path) -> None:
     config.check_keys(cfg)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", TABLE)
 def test_settings_of_the_table(setting: str, tmp_path: Path) -> None:
     """Each setting that stands as code in the table is one that composes."""

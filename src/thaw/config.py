@@ -53,7 +53,7 @@ def build(
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:  # a logger's own package, most of all
-        hint = f"{error.name} is not installed; thaw's extras: pip install '.[wandb,mlflow]'"
+        hint = f"a package is not installed ({error}); of thaw: pip install '.[wandb,mlflow]'"
         raise ConfigError(f"{key}: {hint}") from error
 
 
