@@ -9,7 +9,7 @@ from typing import Any
 
 from runs import ROOT
 
-from thaw.sweeps import error_of, is_done, job_folders
+from thaw.sweeps import error_of, results_of
 
 # Behaves as scenario.json says for its seed; leaves a line in ran.txt each time it is called.
 SCRIPT = r"""
@@ -127,8 +127,8 @@ class Place:
     def states(self) -> dict[int, str]:
         """Of each job that began: done, or why it failed."""
         return {
-            int(job.name.partition("_")[0]): "done" if is_done(job) else error_of(job)
-            for job in job_folders(self.sweep())
+            int(job.name.partition("_")[0]): "done" if results_of(job) else error_of(job)
+            for job in sorted(self.sweep().glob("[0-9]*/"))
         }
 
 

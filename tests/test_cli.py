@@ -1,6 +1,5 @@
 """The command `thaw`."""
 
-import importlib.util
 import subprocess
 import sys
 from types import ModuleType
@@ -26,9 +25,7 @@ def test_help_lists_the_commands_without_importing_them(capsys: pytest.CaptureFi
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in cli.COMMANDS if importlib.util.find_spec("thaw.tools." + n)]
-)
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_each_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([name, "--help"])

@@ -9,7 +9,6 @@ import pytest
 from made_runs import write_run
 from scipy import stats
 
-from thaw.errors import ConfigError
 from thaw.tools.compare_groups import (
     Comparison,
     Difference,
@@ -22,7 +21,7 @@ from thaw.tools.compare_tables import best_line
 
 
 def units(values: dict[int, float]) -> dict[Unit, float]:
-    return {Unit(seed, seed, None): value for seed, value in values.items()}
+    return {Unit(seed, None): value for seed, value in values.items()}
 
 
 @pytest.mark.parametrize("number", [2, 3, 20])
@@ -74,8 +73,8 @@ def made(folder: Path, words: str = "", *, seed: int = 0, val: float | None = No
     return run
 
 
-def compared(runs: list[Run], metric: str = "acc", baseline: str | None = None) -> Comparison:
-    (comparison,) = group_runs(runs, metric, baseline)
+def compared(runs: list[Run], metric: str = "acc") -> Comparison:
+    (comparison,) = group_runs(runs, metric)
     return comparison
 
 
@@ -92,7 +91,7 @@ def test_runs_that_differ_in_the_seed_are_a_group(tmp_path: Path) -> None:
         assert [run.unit.seed for run in group.runs] == [0, 1, 2]
         assert tuple(group.values("val/acc").values()) == VALUES[group.name]
     best, other = comparison.groups
-    assert comparison.baseline is best
+    assert comparison.best is best
     difference = other.minus(best, "test/acc")
     expected = stats.ttest_rel(VALUES[HEAD], VALUES[FULL]).confidence_interval()
     assert difference.high == pytest.approx(expected.high / 2)
@@ -113,9 +112,9 @@ def test_a_smaller_loss_is_better(tmp_path: Path) -> None:
     assert "val/loss 0.2000, seed 1" in best_line(comparison)
 
 
-def test_without_validation_there_is_no_best_and_no_baseline(tmp_path: Path) -> None:
+def test_without_validation_there_is_no_best(tmp_path: Path) -> None:
     comparison = compared([made(tmp_path, HEAD, test=0.9), made(tmp_path, FULL, test=0.5)])
-    assert comparison.baseline is None
+    assert comparison.best is None
     assert comparison.metrics == ["test/acc"]
     assert [group.name for group in comparison.groups] == [FULL, HEAD]  # by name
     assert "no validation photos" in best_line(comparison)
@@ -130,7 +129,7 @@ def test_folds_are_one_group_with_wider_intervals(tmp_path: Path) -> None:
     best, other = compared(runs).groups
     assert (best.name, other.name) == (FULL, HEAD)
     assert [run.unit for run in best.runs] == [
-        Unit(seed, seed, fold) for seed in (0, 1) for fold in range(3)
+        Unit(seed, fold) for seed in (0, 1) for fold in range(3)
     ]
     _, _, low, high = other.minus(best, "val/acc")
     expected = stats.ttest_rel([*VALUES[HEAD]] * 2, [*VALUES[FULL]] * 2).confidence_interval()
@@ -195,19 +194,6 @@ def test_other_photos_are_not_compared(tmp_path: Path) -> None:
     assert compared(runs[:1]).photos == ""
 
 
-def test_a_baseline_is_named_by_its_settings(tmp_path: Path) -> None:
-    runs = [made(tmp_path, f"{words} finetune.unfrozen.lr={rate}", val=0.5)
-            for words in VALUES for rate in (0.1, 0.2)]  # fmt: skip
-    name = f"{HEAD}, finetune.unfrozen.lr=0.2"
-    chosen = compared(runs, baseline=name).baseline
-    assert chosen is not None
-    assert chosen.name == name
-    with pytest.raises(ConfigError, match=r"--baseline .*=3: these are several groups: .*lr=0\.1;"):
-        group_runs(runs, "acc", HEAD)
-    with pytest.raises(ConfigError, match=r"--baseline full: no group has .*=1, finetune\.unf"):
-        group_runs(runs, "acc", "full")
-
-
 def test_names_tell_what_differs_and_nothing_else() -> None:
     rows = [{"lr": rate, "epochs": 10, "head.dropout": 0.1} for rate in (0.1, 0.01)]
     assert names_of(rows, ()) == ["lr=0.1", "lr=0.01"]
@@ -237,10 +223,3 @@ def test_names_tell_what_was_typed_though_it_follows() -> None:
     assert names_of(rows, {"backbone", "optim"}) == ["backbone=a", "backbone=b"]
     nested = [{"backbone": "a", "f.rates.x": 1}, {"backbone": "b", "f.rates.x": 2}]
     assert names_of(nested, {"backbone", "f.rates"})[1] == "backbone=b, f.rates.x=2"
-
-
-def test_long_values_are_cut_where_that_leaves_them_apart() -> None:
-    lists = [{"phases": ["x" * 100, start], "lr": start} for start in (1, 2)]
-    assert len(names_of(lists, {"phases", "lr"})[0]) < 80
-    names = names_of(lists, {"phases"})
-    assert names[0] != names[1]

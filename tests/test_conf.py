@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
@@ -217,23 +216,9 @@ def test_all_modes_have_the_same_keys() -> None:
             assert node[name].keys() == found[0][name].keys()
 
 
-@pytest.mark.parametrize("mode", ["feature_extraction", "full", "from_scratch", "classifier"])
-def test_a_sweep_over_modes_says_which_one_lacks_a_setting(mode: str) -> None:
-    cfg = configuration(RUN, f"finetune={mode}", "finetune.unfreeze_epoch=1")
-    with pytest.raises(ConfigError, match=rf"^finetune={mode} finetune\.unfreeze_epoch=1: this"):
-        build_plan(cfg)
-
-
 def test_a_short_run_just_works() -> None:
     cfg = configuration(RUN, "trainer.max_epochs=2", "finetune.unfreeze_epoch=1")
     assert [phase.schedule.warmup(phase.epochs) for phase in build_plan(cfg).phases] == [0, 0.5]
-
-
-def test_a_scheduler_of_torch_on_the_command_line() -> None:
-    words = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:2}"
-    plan = build_plan(configuration(RUN, f"finetune.frozen.schedule={words}"))
-    rates = [plan.learning_rate("head", epoch, 0.0) for epoch in range(5)]
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
 
 
 @pytest.mark.parametrize("leaf", files("mix"))
@@ -285,7 +270,9 @@ def test_callbacks_are_built(leaf: str) -> None:
 def test_loggers_are_built(leaf: str) -> None:
     name = leaf.partition("/")[2]
     if name in ("wandb", "mlflow") and importlib.util.find_spec(name) is None:
-        with pytest.raises(ConfigError, match=rf"logger\.{name}: .*not installed.*\[{name}\]"):
+        with pytest.raises(
+            ConfigError, match=rf"logger\.{name}: .*not installed.*pip install.*{name}"
+        ):
             config.build_all(chosen(leaf).logger, "logger")
         return
     made = config.build_all(chosen(leaf).logger, "logger")
@@ -293,11 +280,7 @@ def test_loggers_are_built(leaf: str) -> None:
     assert all(isinstance(logger, Logger) for logger in made.values())
 
 
-def test_several_loggers_at_once() -> None:
-    cfg = configuration(RUN, "logger=[tensorboard,csv]")
-    assert list(config.build_all(cfg.logger, "logger")) == ["tensorboard", "csv"]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", RECIPES)
 def test_a_recipe_composes_and_every_node_of_it_stands(leaf: str) -> None:
     if leaf.replace("/", "=") in PLUGINS:
@@ -366,15 +349,6 @@ def test_every_timm_model_is_a_choice() -> None:
     ]  # fmt: skip
 
 
-def test_a_recipe_can_choose_a_timm_model() -> None:
-    launch.register_backbones()
-    node = OmegaConf.create({"defaults": [{"override /backbone": "timm/resnet18.a1_in1k"}]})
-    ConfigStore.instance().store(
-        group="experiment", name="of_a_test", node=node, package="_global_"
-    )
-    assert configuration(RUN, "experiment=of_a_test").backbone.name == "resnet18.a1_in1k"
-
-
 def answer(*arguments: str, **environment: str) -> str:
     """What train.py prints, having imported none of the packages that take seconds."""
     python, *rest = command(*arguments)
@@ -397,12 +371,14 @@ def test_help_lists_the_choices_and_is_quick() -> None:
         assert choices[group] == ", ".join(names)
 
 
+@pytest.mark.slow
 def test_the_configuration_can_be_shown_and_is_quick() -> None:
     shown = answer("--cfg", "job", "backbone=resnet50", "data=flowers102")
     assert "thaw.data.flowers102.Flowers102" in shown
     assert "name: resnet50" in shown
 
 
+@pytest.mark.slow
 def test_names_complete_in_a_shell() -> None:
     line = "python train.py backbone=resnet1"
     assert answer("-sc", "query=bash", COMP_LINE=line).split() == [

@@ -3,10 +3,9 @@
 import functools
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from thaw import config, launch
+from thaw import config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.phase_items import PhaseSettings
@@ -16,7 +15,7 @@ FEATURES = {
     "_target_": f"{__name__}.one_phase",
     "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings", "lr": 0.1},
 }
-BAR = {"_target_": "thaw.training.progress.ProgressBar", "refresh_rate": 5}
+BAR = {"_target_": "lightning.pytorch.callbacks.TQDMProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
 
@@ -47,7 +46,7 @@ def test_an_unknown_key_names_the_near_ones() -> None:
     message = refused({**HEAD, "dropuot": 0.5}, in_features=8, num_classes=3)
     assert message.startswith("head.dropuot=0.5: nothing reads this key; did you mean dropout?")
     # what thaw computes is not on offer
-    assert message.endswith("Allowed: dropout, init, fit")
+    assert message.endswith("Allowed: dropout, init")
 
 
 def test_an_unknown_key_at_the_top() -> None:
@@ -68,7 +67,7 @@ def test_nested_nodes_are_built_and_checked() -> None:
 @pytest.mark.parametrize("node", [None, 3, "linear", ["linear"], {"dropout": 0.1}, {}])
 def test_a_node_without_a_target(node: object) -> None:
     message = refused(node)
-    assert message.startswith(f"head={node}: has no _target_. Choose a file of conf/head/")
+    assert message == f"head={node}: has no _target_; see conf/head/"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_target_that_does_not_exist(target: str) -> None:
 
 def test_what_thaw_computes_is_not_given() -> None:
     message = refused({**HEAD, "num_classes": 7}, in_features=8, num_classes=3)
-    assert message == "head.num_classes=7: is computed by thaw; leave it out"
+    assert message == "head.num_classes=7: is set by thaw itself; leave it out"
 
 
 def test_what_is_set_elsewhere_is_not_given() -> None:
@@ -100,13 +99,6 @@ def test_what_is_set_elsewhere_is_not_given() -> None:
 def test_a_value_that_must_be_given(node: dict, key: str) -> None:
     message = refused(OmegaConf.create(node))
     assert message == f"{key}: has no value yet; give it as {key}=VALUE"
-
-
-def test_null_where_there_must_be_a_node() -> None:
-    message = refused({**HEAD, "dropout": None}, in_features=8, num_classes=2)
-    assert message == "head.dropout=null: is needed, and must be a float"
-    head = config.build({**HEAD, "dropout": 0.0}, "head", in_features=8, num_classes=2)
-    assert head is not None
 
 
 def test_an_argument_that_is_needed() -> None:
@@ -143,15 +135,6 @@ def test_lists_and_mappings_are_plain_python() -> None:
     assert type(settings["tags"]) is list
 
 
-def test_a_value_that_only_hydra_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A configuration of Hydra's compose API belongs to no run, so it has no folder."""
-    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-    cfg = launch.compose_run(["backbone=resnet18"])
-    cfg.paths.output_dir = "${hydra:runtime.output_dir}"
-    with pytest.raises(ConfigError, match=r": has no value .*HydraConfig.*give paths\.output_dir="):
-        config.plain(cfg)
-
-
 def test_an_error_of_a_nested_node_keeps_its_words() -> None:
     """Hydra would wrap it in words of its own."""
     node = {**KEEP, "inner": {"_target_": f"{__name__}.refuse"}}
@@ -180,5 +163,3 @@ def test_a_misspelt_callback_stops_the_run() -> None:
     )
     with pytest.raises(ConfigError, match=r"callbacks\.bar\.refresh=1: .*did you mean refresh_"):
         config.build_all({"bar": {**BAR, "refresh": 1}}, "callbacks")
-    with pytest.raises(ConfigError, match=r"^callbacks=default: allowed is a mapping"):
-        config.build_all("default", "callbacks")

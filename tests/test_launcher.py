@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from runs import PLUGINS
 from sweeps import Place
 
-from hydra_plugins.thaw_launcher import ThawLauncher, lock, share, visible_gpus
+from hydra_plugins.thaw_launcher import ThawLauncher, visible_gpus
 from thaw.errors import ConfigError
 
 
@@ -41,24 +40,17 @@ def wait_for(done: Callable[[], Any]) -> None:
 def test_a_sweep_ends_failed_jobs_alone_and_is_resumed(place: Place) -> None:
     """Done jobs are not run again, a killed one goes on from its checkpoint, others start anew."""
     place.scenario(seed2="config", seed3="kill")
-    ended = place.run("-m", "seed=1,2,3,4", "trainer=cpu", "backbone=resnet18", "tags=['a b']")
+    ended = place.run("-m", "seed=1,2,3,4", "trainer=cpu", "backbone=resnet18")
     folder = place.sweep()
     assert ended.returncode == 1
     assert place.resumed() == {job: [None] for job in range(4)}
-    killed = f"its process ended with code -{signal.SIGKILL.value}"
+    killed = "its process was killed"
     assert place.states() == {0: "done", 1: "seed=2: is refused", 2: killed, 3: "done"}
     assert f"failed: {folder / '1_seed-2'}: seed=2: is refused" in ended.stderr
     assert f"failed: {folder / '2_seed-3'}: {killed}" in ended.stderr
-    assert f"2 of 4 jobs done, 2 failed; run them again with: thaw sweep resume '{folder}'" in (
-        ended.stdout
-    )
+    assert "2 of 4 jobs done\n" in ended.stdout
+    assert f"run the others again with: thaw sweep resume '{folder}'" in ended.stdout
     assert not (place.root / "logs" / "train" / "runs").exists()
-
-    rows = [re.split(r"\s{2,}", line.strip())
-            for line in place.thaw("sweep", "status", str(folder)).stdout.splitlines()]  # fmt: skip
-    assert rows[0] == ["job", "val/acc", "error"]
-    assert rows[2:5] == [["0_seed-1", "0.1000"], ["1_seed-2", "seed=2: is refused"],
-                         ["2_seed-3", killed]]  # fmt: skip
 
     place.scenario()
     ended = place.thaw("sweep", "resume", str(folder))
@@ -69,16 +61,15 @@ def test_a_sweep_ends_failed_jobs_alone_and_is_resumed(place: Place) -> None:
     assert "4 of 4 jobs done\n" in ended.stdout
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_jobs_with_a_checkpoint(place: Place, number: signal.Signals) -> None:
     place.scenario(seed1="sleep", seed2="sleep")
     process = place.start("-m", "seed=1,2,3", "hydra.launcher.n_jobs=2")
     wait_for(lambda: len(list(place.root.glob("logs/train/multiruns/*/*/ready"))) == 2)
     refused = place.thaw("sweep", "resume", str(place.sweep()))
     assert refused.returncode == 1
-    assert "this sweep, or a job of it, is still running; wait until" in refused.stderr
+    assert "This sweep is still running" in refused.stderr
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -88,6 +79,7 @@ def test_a_signal_stops_the_jobs_with_a_checkpoint(place: Place, number: signal.
     assert len(list(place.sweep().glob("*/checkpoints/interrupted.ckpt"))) == 2
 
 
+@pytest.mark.slow
 def test_jobs_at_once_share_out_cores_and_gpus(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,16 +92,13 @@ def test_jobs_at_once_share_out_cores_and_gpus(
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
         cores = sorted(os.sched_getaffinity(0))
         assert (first[3], second[3]) == (cores[::2], cores[1::2])
-        assert first[2] == str(len(cores[::2]))
     assert (place.sweep() / "0_seed-1" / "output.txt").is_file()
 
 
-@pytest.mark.parametrize(
-    ("slots", "shares"), [(1, ["abc"]), (2, ["ac", "b"]), (3, ["a", "b", "c"]),
-                          (5, ["a", "b", "c", "a", "b"])],
-)  # fmt: skip
-def test_the_share_of_a_slot(slots: int, shares: list[str]) -> None:
-    assert ["".join(share("abc", slot, slots)) for slot in range(slots)] == shares
+def test_the_share_of_a_slot() -> None:
+    for slots, shares in ((1, ["abc"]), (2, ["ac", "b"]), (5, ["a", "b", "c", "a", "b"])):
+        launcher = ThawLauncher(slots)
+        assert ["".join(launcher._share("abc", slot)) for slot in range(slots)] == shares
 
 
 def test_no_gpus_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,17 +126,6 @@ def test_the_command_of_a_job(tmp_path: Path) -> None:
     (job / "checkpoints").mkdir(parents=True)
     (job / "checkpoints" / "last.ckpt").touch()
     assert launcher.arguments(job, words) == ["hydra.verbose=true", f"resume={place}"]
-
-
-def test_a_sweep_is_locked_while_a_job_of_it_lives(tmp_path: Path) -> None:
-    """Also where the sweep itself was killed: jobs inherit the lock."""
-    (file,) = lock(tmp_path)
-    inherited = os.dup(file)
-    os.close(file)
-    with pytest.raises(ConfigError, match="still running"):
-        lock(tmp_path)
-    os.close(inherited)
-    os.close(lock(tmp_path)[0])
 
 
 @pytest.mark.slow
@@ -182,7 +160,8 @@ def test_a_search_bears_failures_and_maximises(place: Place) -> None:
     assert {"done", "seed=2: is refused"} == set(states.values())
     best = OmegaConf.load(place.sweep() / "optimization_results.yaml").best_params
     names = [path.name for path in place.sweep().glob("?_*")]
-    assert best.seed == max(seed for name in names if (seed := int(name[-1])) in (1, 4))
+    seeds = [OmegaConf.load(file).seed for file in place.sweep().glob("*/.hydra/config.yaml")]
+    assert best.seed == max(seed for seed in seeds if seed in (1, 4))
     assert "6 jobs done" in place.thaw("sweep", "resume", str(place.sweep())).stdout
     assert {path.name for path in place.sweep().glob("?_*")} == set(names)
     assert {job: len(goes) for job, goes in place.ran().items()} == {

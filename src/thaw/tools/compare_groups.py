@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
-from thaw.errors import ConfigError, shown
 from thaw.tools.compare_runs import Run, Unit, as_text
 from thaw.training.measures import MODES
 
@@ -19,11 +18,10 @@ SAME_PHOTOS = ("data.batch_size", "data.num_workers", "data.cache", "data.balanc
                "data.train_per_class")  # fmt: skip
 OTHER_PHOTOS = ("trainer.limit_val_batches", "trainer.limit_test_batches",
                 "trainer.overfit_batches")  # fmt: skip
-LONGEST = 60  # characters of one value in a name
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences with its 95 % confidence interval; None where it has none."""
+    """The mean of paired differences with its 95 % confidence interval; None: there is none."""
 
     pairs: int
     mean: float | None = None
@@ -64,18 +62,16 @@ class Comparison:
         photos: The settings of the data; "" where all runs have the same.
         groups: The best mean on the validation photos first.
         metric: Its name without the split, such as "acc".
-        baseline: The group that the others are compared with; None where there is none.
     """
 
     photos: str
     groups: tuple[Group, ...]
     metric: str
-    baseline: Group | None
 
     @property
-    def runs(self) -> list[Run]:
-        """The runs of all groups."""
-        return [run for group in self.groups for run in group.runs]
+    def best(self) -> Group | None:
+        """The first group, which the others are compared with; None without validation."""
+        return self.groups[0] if self.groups[0].values(f"val/{self.metric}") else None
 
     @property
     def metrics(self) -> list[str]:
@@ -87,17 +83,13 @@ class Comparison:
 def paired_difference(
     values: Mapping[Unit, float], baseline: Mapping[Unit, float], *, folds: int | None = None
 ) -> Difference:
-    """Computes the mean of values - baseline over common seeds and folds, with Student's t.
+    """The mean of values - baseline over common seeds and folds, with Student's t.
 
     Runs of one seed share the drawn photos and their order, so luck that a seed gives to both
     groups falls out. Runs of k-fold share most of their training photos, and the plain interval
     would be too narrow: the variance of the mean is multiplied by (1/n + 1/(folds - 1)) instead of
     1/n (Nadeau and Bengio, 2003, "Inference for the generalization error").
 
-    Args:
-        values: Seed and fold -> metric.
-        baseline: The same of the other group.
-        folds: The number of parts in k-fold; None where the runs differ in the seed alone.
     """
     differences = [value - baseline[unit] for unit, value in values.items() if unit in baseline]
     n = len(differences)
@@ -109,17 +101,8 @@ def paired_difference(
     return Difference(n, mean, mean - half, mean + half)
 
 
-def group_runs(runs: Sequence[Run], metric: str, baseline: str | None = None) -> list[Comparison]:
-    """Makes groups, and one comparison for each set of photos that was measured.
-
-    Args:
-        runs: One run for each setting, seed and fold.
-        metric: Its name without the split.
-        baseline: Settings of the group to compare with; None: the best on the validation photos.
-
-    Raises:
-        ConfigError: No group or several groups have the settings of the baseline.
-    """
+def group_runs(runs: Sequence[Run], metric: str) -> list[Comparison]:
+    """Makes groups, and one comparison for each set of photos that was measured."""
 
     def order(group: Group) -> tuple[bool, float, str]:
         """The best on the validation photos first, groups without validation last."""
@@ -136,16 +119,7 @@ def group_runs(runs: Sequence[Run], metric: str, baseline: str | None = None) ->
         names = names_of([{**each[0].settings, **each[0].choices} for each in members], typed)
         groups = [Group(*each) for each in zip(names, members, strict=True)]
         groups.sort(key=order)
-        against = None
-        if baseline is not None:
-            against = _named(groups, baseline)
-        elif len(groups) > 1 and groups[0].values(f"val/{metric}"):
-            against = groups[0]
-        photos = title if len(parts) > 1 else ""
-        comparisons.append(Comparison(photos, tuple(groups), metric, against))
-    if baseline is not None and not any(each.baseline for each in comparisons):
-        names = "; ".join(group.name for each in comparisons for group in each.groups)
-        raise ConfigError(f"--baseline {baseline}: no group has these settings; there are: {names}")
+        comparisons.append(Comparison(title if len(parts) > 1 else "", tuple(groups), metric))
     return comparisons
 
 
@@ -154,10 +128,6 @@ def names_of(rows: Sequence[Mapping[str, Any]], typed: Collection[str]) -> list[
 
     What stood on a command line is always named where it varies. Of the rest only what is still
     needed to tell rows apart: beside backbone=vit_b_16 nobody needs backbone.image_size=224.
-
-    Args:
-        rows: Settings and choices; a missing one counts as null, and is not named.
-        typed: Names that stood on a command line; a name stands for all below it too.
     """
     keys = dict.fromkeys(key for row in rows for key in row)
     columns = {key: [as_text(row.get(key)) for row in rows] for key in keys}
@@ -169,20 +139,12 @@ def names_of(rows: Sequence[Mapping[str, Any]], typed: Collection[str]) -> list[
         after = len({*zip(*(columns[name] for name in [*chosen, key]), strict=True)})
         if after > before or (key in typed_keys and len(set(columns[key])) > 1):
             chosen.append(key)
-    words = [[f"{key}={_value(row[key])}" for key in chosen if key in row] for row in rows]
-    short = [[word if len(word) <= LONGEST else f"{word[:LONGEST]}..." for word in row]
-             for row in words]  # fmt: skip
-    apart = len({*map(tuple, short)}) == len({*map(tuple, words)})
-    return [", ".join(row) or ("otherwise" if chosen else "all")
-            for row in (short if apart else words)]  # fmt: skip
-
-
-def _value(value: Any) -> str:
-    return shown(value) if isinstance(value, str | None) else as_text(value)
+    texts = [[f"{key}={row[key] if isinstance(row[key], str) else as_text(row[key])}"
+              for key in chosen if key in row] for row in rows]  # fmt: skip
+    return [", ".join(row) or ("otherwise" if chosen else "all") for row in texts]
 
 
 def _photo_settings(run: Run) -> dict[str, Any]:
-    """The settings that say on which photos a run is validated and tested."""
     settings = {
         name: value
         for name, value in run.settings.items()
@@ -194,15 +156,3 @@ def _photo_settings(run: Run) -> dict[str, Any]:
 
 def _photos(run: Run) -> str:
     return as_text(_photo_settings(run))
-
-
-def _named(groups: Sequence[Group], asked: str) -> Group | None:
-    """The one group whose name has these settings; None without one."""
-    wanted = set(asked.split(", "))
-    fitting = [group for group in groups if wanted <= set(group.name.split(", "))]
-    if len(fitting) > 1:
-        names = "; ".join(group.name for group in fitting)
-        raise ConfigError(
-            f"--baseline {asked}: these are several groups: {names}; give more of the settings"
-        )
-    return fitting[0] if fitting else None

@@ -5,56 +5,38 @@ import io
 from collections.abc import Sequence
 from html import escape
 from statistics import fmean
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.curves import draw_mean, finish_panel, values_by_epoch
 from thaw.tools.compare_groups import Comparison, Group
-from thaw.tools.compare_tables import (
-    Rows,
-    best_line,
-    cost_rows,
-    score_rows,
-    spread_cell,
-)
+from thaw.tools.compare_tables import Rows, best_line, spread_cell, table_rows
 from thaw.training.measures import MODES, TITLES
 
 MOST = 10  # groups in a picture: the best by validation, one of matplotlib's ten colours each
 MARKS = "osD^v"
 FROZEN, UNFROZEN = "#9ecae1", "#08519c"  # light and dark of one blue: also apart in grey
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff;
-       max-width: 1160px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
-         white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 12rem; }
-tr:hover td { background: #f4f7fb; }
-img { max-width: 100%; height: auto; }
-li, .best { overflow-wrap: anywhere; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; }
+table { border-collapse: collapse; font-size: 14px; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; }
 """
 
 
 def html_page(comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
-    """Writes the page.
-
-    Args:
-        comparisons: One for each set of photos.
-        notes: How to read the tables.
-    """
-    parts = [f"<h1>Comparison of {sum(len(each.runs) for each in comparisons)} runs</h1>"]
+    """The page: for each set of photos a table, curves and bars; notes on how to read them."""
+    parts = ["<h1>Comparison of runs</h1>"]
     for each in comparisons:
         parts += [
-            f"<h2>{escape(each.photos or 'Scores')}</h2>",
-            _table(score_rows(each)),
-            f'<p class="best">{escape(best_line(each))}</p>',
+            f"<h2>{escape(each.photos)}</h2>",
+            _table(table_rows(each)),
+            f"<p>{escape(best_line(each))}</p>",
             _figure("Validation by epoch, all groups", draw_curves_together(each)),
             _figure("Frozen and unfrozen epochs: the best of each", draw_bars(each)),
-            "<h2>Cost</h2>",
-            _table(cost_rows(each)),
         ]
     parts += ["<h2>How to read it</h2><ul>", *(f"<li>{escape(note)}</li>" for note in notes)]
     return (
@@ -75,7 +57,7 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
     for axes, metric in zip(panels, metrics, strict=True):
         for place, group in enumerate(groups):
             histories = [run.history for run in group.runs]
-            look = f"{MARKS[place % 5]}-", f"C{place}", _wrapped(group.name, 55)
+            look = f"{MARKS[place % 5]}-", f"C{place}", fill(group.name, 55)
             draw_mean(axes, histories, f"val/{metric}", *look)
         finish_panel(axes, f"validation {TITLES[metric]}", sorted(starts))
     handles, labels = panels[0].get_legend_handles_labels()
@@ -84,11 +66,7 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
 
 
 def draw_bars(comparison: Comparison) -> Figure | None:
-    """Draws the best validation value of the frozen and of the unfrozen epochs of each group.
-
-    It is the best of each, so that neither has the advantage of a choice. None where no group has
-    both.
-    """
+    """Draws the best validation value of the frozen and of the unfrozen epochs of each group."""
     metric, groups = comparison.metric, _with_history(comparison)
     values = [[best_values(group, metric, frozen=frozen) for frozen in (True, False)]
               for group in groups]  # fmt: skip
@@ -107,7 +85,7 @@ def draw_bars(comparison: Comparison) -> Figure | None:
             axes.annotate(spread_cell(each[part], ".3f"), (max(each[part]), y), (6, 0),
                           textcoords="offset points", va="center", fontsize=9)  # fmt: skip
             label = f"_{label}"  # one entry each in the legend
-    axes.set_yticks(range(len(groups)), [_wrapped(group.name, 36) for group in groups], fontsize=9)
+    axes.set_yticks(range(len(groups)), [fill(group.name, 36) for group in groups], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, axes.get_xlim()[1] * 1.14)  # bars begin at zero
     axes.set_xlabel(f"validation {TITLES[metric]}, best epoch of each; dots: runs")
@@ -131,21 +109,11 @@ def _with_history(comparison: Comparison) -> list[Group]:
     return [group for group in comparison.groups if any(run.history for run in group.runs)][:MOST]
 
 
-def _wrapped(name: str, width: int) -> str:
-    """A name in lines, broken between settings."""
-    lines = [""]
-    for word in name.split(", "):
-        if lines[-1] and len(lines[-1]) + len(word) + 2 > width:
-            lines.append("")
-        lines[-1] += f", {word}" if lines[-1] else word
-    return ",\n".join(lines)
-
-
 def _table(rows: Rows) -> str:
     head, *body = [[escape(cell) for cell in row] for row in rows]
     lines = [f"<tr><th>{'</th><th>'.join(head)}</th></tr>"]
     lines += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body]
-    return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
+    return "<table>" + "\n".join(lines) + "</table>"
 
 
 def _figure(title: str, figure: Figure | None) -> str:

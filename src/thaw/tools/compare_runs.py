@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +10,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, reason
 
 # Settings in which the runs of one group may differ: what is repeated, and what changes no number.
 NOT_COMPARED = (
-    "seed", "data.seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local",
+    "seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local",
     "logger", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
     "callbacks.checkpoint.dirpath", "callbacks.last", "callbacks.progress", "callbacks.rates",
     "callbacks.first_batch",
@@ -26,50 +25,30 @@ class Unit(NamedTuple):
     """What is paired across groups: runs of one unit drew the same numbers and the same photos."""
 
     seed: int
-    data_seed: int
     fold: int | None
 
     def __str__(self) -> str:
-        data = "" if self.data_seed == self.seed else f", data.seed {self.data_seed}"
-        fold = "" if self.fold is None else f", fold {self.fold}"
-        return f"seed {self.seed}{data}{fold}"
+        return f"seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: The run folder.
-        settings: Dotted name -> value as written in .hydra/config.yaml, without NOT_COMPARED.
-        choices: Group of conf/ -> the chosen file, as backbone -> resnet18.
-        typed: Names of the settings and choices that stood on the command line.
-        unit: Seed and fold.
-        folds: `data.folds`, the number of parts in k-fold; None without k-fold.
-        monitor: The metric by which the best checkpoint was chosen.
-        results: The content of results.json.
-        history: The content of history.json; empty where there is none.
-        ended: When results.json was written, in seconds since 1970.
-    """
+    """A finished run."""
 
     folder: Path
-    settings: Mapping[str, Any]
-    choices: Mapping[str, str | None]
-    typed: frozenset[str]
+    settings: Mapping[str, Any]  # dotted name -> value as in .hydra/config.yaml, but NOT_COMPARED
+    choices: Mapping[str, str | None]  # group of conf/ -> chosen file, as backbone -> resnet18
+    typed: frozenset[str]  # names of the settings and choices that stood on the command line
     unit: Unit
-    folds: int | None
-    monitor: str
+    folds: int | None  # data.folds, the number of parts in k-fold
+    monitor: str  # the metric that chose the best checkpoint
     results: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
-    ended: float
+    ended: float  # seconds since 1970
 
-    @cached_property
+    @property
     def identity(self) -> str:
-        """Equal for runs that differ in the seed or fold alone.
-
-        A setting that is null counts as absent, so a setting that a later version of thaw adds
-        does not separate older runs from newer ones.
-        """
+        """Equal for runs that differ in the seed or fold alone; null counts as absent."""
         return as_text({name: value for name, value in self.settings.items() if value is not None})
 
     @property
@@ -94,23 +73,13 @@ class Run:
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
-    """Finds the run folders in folders of runs or sweeps, or in anything above them, each once.
-
-    Raises:
-        ConfigError: A folder does not exist, or there is no run in it.
-    """
+    """Finds the run folders in folders of runs or sweeps, or in anything above them, each once."""
     runs: dict[Path, None] = {}
     for word in folders:
-        folder = Path(word).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError(f"{word}: there is no such folder; give folders of runs or sweeps")
-        inside = sorted(file.parent.parent for file in folder.rglob(".hydra/config.yaml"))
+        files = Path(word).expanduser().resolve().rglob(".hydra/config.yaml")
+        inside = sorted(file.parent.parent for file in files)
         if not inside:
-            raise ConfigError(
-                f"{word}: there is no run in it (no .hydra/config.yaml in any folder below); give "
-                "folders like logs/train/runs/2026-01-31_12-00-00 or "
-                "logs/train/multiruns/2026-01-31_12-00-00"
-            )
+            raise ConfigError(f"{word}: there is no run in it; give folders of runs or sweeps")
         runs.update(dict.fromkeys(inside))
     return list(runs)
 
@@ -123,8 +92,7 @@ def read_run(folder: Path) -> Run | str:
         return _read(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError,
             OmegaConfBaseException) as error:  # fmt: skip
-        text = f"{type(error).__name__}: {error}".rstrip()
-        return f"cannot be read, or is of another version of thaw ({text})"
+        return f"cannot be read, or is of another version of thaw ({reason(error)})"
 
 
 def _read(folder: Path) -> Run:
@@ -136,14 +104,14 @@ def _read(folder: Path) -> Run:
     history = folder / "history.json"
     overrides: Any = OmegaConf.load(hydra / "overrides.yaml")
     choices: Any = OmegaConf.load(hydra / "hydra.yaml").hydra.runtime.choices
-    seed, folds = int(cfg.seed), cfg.data.get("folds")
+    folds = cfg.data.get("folds")
     fold = None if folds is None else int(cfg.data.fold)
     return Run(
         folder,
         settings=_compared(dict(flat(OmegaConf.to_container(cfg, resolve=False)))),
         choices=_compared({str(group): choices[group] for group in choices}),
         typed=frozenset(str(word).partition("=")[0].lstrip("+~") for word in overrides),
-        unit=Unit(seed, int(cfg.data.get("seed", seed)), fold),
+        unit=Unit(int(cfg.seed), fold),
         folds=folds,
         monitor=str(cfg.monitor),
         results=results,
@@ -153,17 +121,10 @@ def _read(folder: Path) -> Run:
 
 
 def last_of_each(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Drops runs that a later run repeats with the same settings, seed and fold.
-
-    thaw repeats a run to the bit, so the repetition is not a further sample.
-
-    Returns:
-        The runs that stay, and for each dropped run a sentence that says so.
-    """
+    """Drops runs that a later one repeats, which is no further sample, and says which."""
     last = {(run.identity, run.unit): run for run in sorted(runs, key=lambda run: run.ended)}
     dropped = [
-        f"{run.folder} is left out: {by.folder} has the same settings and {by.unit}, and ended "
-        "later."
+        f"Left out: {run.folder}; {by.folder} has the same settings and {by.unit}"
         for run in runs
         if (by := last[run.identity, run.unit]) is not run
     ]
@@ -171,7 +132,7 @@ def last_of_each(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def as_text(value: Any) -> str:
-    """Writes a value as JSON without blanks: equal values give equal texts."""
+    """A value as JSON: equal values give equal texts."""
     return json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
 
 
