@@ -1,17 +1,45 @@
-"""Photos as pairs of picture and label."""
+"""Photos as pairs of picture and label, decoded each time or only once (data.cache=ram)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from thaw.data.decode import decode
 from thaw.data.loading import Key, as_key
 from thaw.data.photos import Photos
-from thaw.data.pictures import Pictures
 
 Transform = Callable[[Tensor], Tensor]
+
+BLOCK_BYTES = 1 << 26  # pictures in memory lie in blocks of about this size
+SAMPLE_SIZE = 32  # photos that the size of all is estimated from
+FREE_SHARE = 0.8  # of the free memory: the most that pictures may take
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """P decoded pictures of different sizes, uint8 (3, H, W) each; in memory as H, W, C.
+
+    A forked worker sees its parent's memory; for a spawned one torch moves the few blocks into
+    shared memory. So no worker copies a picture.
+
+    Attributes:
+        blocks: the bytes of many pictures one after the other, uint8 (bytes,) each.
+        places: block, first byte, H and W of each picture, int64 (P, 4).
+        shrunk: how the pictures were made smaller, for the key of cached features.
+    """
+
+    blocks: Sequence[Tensor]
+    places: Tensor
+    shrunk: str
+
+    def __getitem__(self, index: int) -> Tensor:
+        block, start, height, width = self.places[index].tolist()
+        return self.blocks[block].as_strided((3, height, width), (1, 3 * width, 3), start)
 
 
 class PhotoDataset(Dataset[tuple[Tensor, int]]):
@@ -28,11 +56,9 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         self, photos: Photos, transform: Transform, plain: Transform | None = None,
         pictures: Pictures | None = None,
     ) -> None:  # fmt: skip
-        self.photos = photos
-        self.transform = transform
+        self.photos, self.transform, self.pictures = photos, transform, pictures
         self.plain = plain or transform
         self.random = transform is not plain
-        self.pictures = pictures
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -57,3 +83,44 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
             return self.transform(picture), label
         finally:
             torch.set_rng_state(state)
+
+
+def read_pictures(
+    photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
+    verbose: bool = True,
+) -> Pictures | None:  # fmt: skip
+    """Decode all photos into memory.
+
+    Args:
+        photos: P of them.
+        shrink: uint8 (3, H, W) -> uint8 (3, H', W').
+        num_workers: processes that decode.
+        label: name of the photos, for the printed line and the progress bar.
+        processes: training processes on this machine; each has pictures of its own.
+        verbose: whether to print.
+
+    Returns:
+        The pictures; None, after a printed line, if they would not fit into the free memory.
+    """
+    dataset = PhotoDataset(photos, shrink, shrink)
+    sample = range(0, len(dataset), max(1, len(dataset) // SAMPLE_SIZE))
+    size = sum(dataset[index][0].numel() for index in sample) / len(sample) * len(dataset)
+    free = psutil.virtual_memory().available // processes
+    fits = size <= FREE_SHARE * free
+    if verbose:
+        end = "" if fits else f" do not fit, {free / 1e6:,.0f} MB are free: decoding in every epoch"
+        print(f"pictures  {label}, {size / 1e6:,.0f} MB in memory{end}", flush=True)
+    if not fits:
+        return None
+    blocks, waiting, places, start = [], [], [], 0
+    loader = DataLoader(dataset, batch_size=16, num_workers=num_workers, collate_fn=list)
+    for batch in tqdm(loader, label, leave=False, disable=None if verbose else True):
+        for picture, _ in batch:
+            places.append((len(blocks), start, *picture.shape[1:]))
+            # a copy of its own, or the file of the worker that sent it would stay open
+            waiting.append(picture.permute(1, 2, 0).flatten().clone())
+            start += picture.numel()
+        if start >= BLOCK_BYTES or len(places) == len(dataset):
+            blocks.append(torch.cat(waiting))
+            waiting, start = [], 0
+    return Pictures(blocks, torch.tensor(places), repr(shrink))

@@ -1,22 +1,21 @@
 """Look-alike flowers drawn by a program: the pictures of data=demo.
 
 Sixteen invented species in four families. Within a family colours, poses and backgrounds are the
-same; the species differ in the number, outline and rings of petals, in their marking and in the
-centre, as real garden flowers do. Needs numpy and Pillow only.
+same; the species differ in the number, outline and rings of petals, in their marking and centre.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 VERSION = 2  # part of the cache folder's name: raise it when any picture changes
 SUPERSAMPLING = 2  # polygons of Pillow have hard edges: draw larger, then shrink
 
 Array = NDArray[np.float64]
-Colour = tuple[int, int, int]
+Polygon = tuple[Array, ArrayLike]  # corners (P, 2) and colour
+Rng = np.random.Generator
 
 
 class Species(NamedTuple):
@@ -35,12 +34,12 @@ class Species(NamedTuple):
     rings: tuple[float, ...] = (1.0,)  # petal length of each ring, outermost first
 
 
+WHITE, PINK, YELLOW, PURPLE = (247, 244, 236), (240, 152, 186), (247, 209, 72), (146, 98, 196)
+ORANGE, RED, MAGENTA, BLUE = (246, 168, 92), (236, 104, 92), (203, 62, 133), (102, 132, 214)
 PETAL_COLOURS = {
-    "mallow": ((240, 152, 186), (203, 62, 133), (247, 244, 236), (146, 98, 196), (236, 104, 92)),
-    "daisy": ((247, 244, 236), (247, 209, 72), (240, 152, 186), (146, 98, 196), (246, 168, 92)),
-    "lily": ((247, 244, 236), (246, 168, 92), (247, 209, 72), (240, 152, 186), (236, 104, 92)),
-    "poppy": ((236, 104, 92), (247, 209, 72), (247, 244, 236), (146, 98, 196), (102, 132, 214)),
-}
+    "mallow": (PINK, MAGENTA, WHITE, PURPLE, RED), "daisy": (WHITE, YELLOW, PINK, PURPLE, ORANGE),
+    "lily": (WHITE, ORANGE, YELLOW, PINK, RED), "poppy": (RED, YELLOW, WHITE, PURPLE, BLUE),
+}  # fmt: skip
 CENTRE_COLOURS = ((240, 192, 48), (222, 138, 40), (120, 74, 40), (150, 170, 70), (92, 44, 70))
 GROUNDS = ((34, 60, 34), (24, 44, 38), (70, 58, 44), (52, 66, 92), (112, 118, 104))
 
@@ -65,11 +64,8 @@ SPECIES = (
 FLOWERS = tuple(species.name for species in SPECIES)
 
 
-def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.Image:
-    """One RGB picture, `size` x `size` pixels, of the species at `class_index` of SPECIES.
-
-    The picture is a pure function of the class, the generator's state and the size.
-    """
+def draw_flower(class_index: int, rng: Rng, size: int) -> Image.Image:
+    """One RGB picture, `size` x `size` pixels, of the species at `class_index` of SPECIES."""
     species = SPECIES[class_index]
     side = size * SUPERSAMPLING
     canvas = _background(rng, size).resize((side, side), Image.Resampling.BILINEAR)
@@ -81,9 +77,9 @@ def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.
     squash = np.cos(min(abs(rng.normal(0, 0.5)), 1.0))
     pose = radius * lean @ np.diag([squash, 1.0]) @ lean.T @ _rotation(rng.uniform(0, 2 * np.pi))
 
-    def fill(corners: Array, colour: Array, opacity: int = 255) -> None:
-        points = corners @ pose.T + middle
-        draw.polygon(points.ravel().tolist(), fill=(*colour.astype(int).tolist(), opacity))
+    def fill(corners: Array, colour: ArrayLike, opacity: int = 255) -> None:
+        points = (corners @ pose.T + middle).ravel().tolist()
+        draw.polygon(points, fill=(*np.asarray(colour).clip(0, 255).astype(int).tolist(), opacity))
 
     stem = middle + side * np.array([[0, 0], [rng.normal(0, 0.3), 1]])
     draw.line(stem.ravel().tolist(), fill=(72, 118, 52), width=max(2, round(radius * 0.07)))
@@ -98,13 +94,13 @@ def draw_flower(class_index: int, rng: np.random.Generator, size: int) -> Image.
             turn = length * np.exp(rng.normal(0, 0.05)) * _rotation(angle).T
             outline = _outline(species, plump * np.exp(rng.normal(0, 0.06)))
             shade = rng.uniform(0.93, 1.07)
-            fill(outline * (1.04, 1.08) @ turn, np.array((15, 10, 25)), 50)  # its shadow
-            fill(outline @ turn, np.clip(_mix(tips, dark, 0.12) * shade, 0, 255))
+            fill(outline * (1.04, 1.08) @ turn, (15, 10, 25), 50)  # its shadow
+            fill(outline @ turn, _mix(tips, dark, 0.12) * shade)
             for cut in (1.0, 0.75, 0.5, 0.25):  # from the tip's colour to the throat's
                 part = outline * (0.97, 0.94)
                 part[:, 0] = np.minimum(part[:, 0], cut)
-                fill(part @ turn, np.clip(_mix(throat, tips, cut) * shade, 0, 255))
-            for mark in _marking(species, plump, rng):
+                fill(part @ turn, _mix(throat, tips, cut) * shade)
+            for mark in _marking(species.marking, plump, rng):
                 fill(mark @ turn, dark, strength)
     for corners, ink in _centre(species, dark, rng):
         fill(corners, ink)
@@ -126,27 +122,30 @@ def _outline(species: Species, width: float) -> Array:
     return np.array([v, u]).T
 
 
-def _marking(species: Species, width: float, rng: np.random.Generator) -> list[Array]:
+def _marking(kind: str, width: float, rng: Rng) -> list[Array]:
     """Polygons on a petal along the x axis."""
-    if species.marking == "veins":
-        vein = _box(0.12, 0.8, 0.012)
-        return [vein @ _rotation(share * width).T for share in (-0.7, -0.35, 0, 0.35, 0.7)]
-    if species.marking == "spots":
-        places = np.array([np.linspace(0.22, 0.66, 9), width * rng.uniform(-0.5, 0.5, 9)]).T
-        return [_disc(0.024) + place for place in places]
-    streak = _disc(0.33, 4) * [1, 0.5 * width] + [0.38, 0]
-    blotch = _disc(0.25) * [1, 2.4 * width] + [0.24, 0]
-    one = {"streak": streak, "blotch": blotch, "band": _box(0.36, 0.58, 0.75 * width)}
-    return [one[species.marking]] if species.marking in one else []
+    shares = (-0.7, -0.35, 0, 0.35, 0.7) if kind == "veins" else ()
+    polygons = [_box(0.12, 0.8, 0.012) @ _rotation(share * width).T for share in shares]
+    if kind == "spots":
+        across = width * rng.uniform(-0.5, 0.5, 9)
+        polygons = [_disc(0.024) + place for place in zip(np.linspace(0.22, 0.66, 9), across)]
+    elif kind == "streak":
+        polygons = [_disc(0.33, 4) * [1, 0.5 * width] + [0.38, 0]]
+    elif kind == "blotch":
+        polygons = [_disc(0.25) * [1, 2.4 * width] + [0.24, 0]]
+    elif kind == "band":
+        polygons = [_box(0.36, 0.58, 0.75 * width)]
+    return polygons
 
 
-def _centre(species: Species, dark: Array, rng: np.random.Generator) -> list[tuple[Array, Array]]:
-    """Polygons and colours of the middle of the flower, which lies on the petals."""
+def _centre(species: Species, dark: Array, rng: Rng) -> list[Polygon]:
+    """The middle of the flower, which lies on the petals."""
     colour = _pick(CENTRE_COLOURS, rng)
+    pale = _mix(colour, (255, 255, 235), 0.6)
     size = species.centre_size * np.exp(rng.normal(0, 0.08))
     if species.centre == "disc":
-        places = [size * np.sqrt(i / 40) * _rotation(2.4 * i)[0] for i in range(36)]  # a spiral
         inks = (_mix(colour, (255, 255, 255), 0.3), _mix(colour, (20, 10, 30), 0.3))
+        places = [size * np.sqrt(i / 40) * _rotation(2.4 * i)[0] for i in range(36)]  # a spiral
         florets = [(_disc(0.08 * size) + at, inks[i % 2]) for i, at in enumerate(places)]
         return [(_disc(size), colour), *florets]
     if species.centre == "ring":
@@ -155,15 +154,13 @@ def _centre(species: Species, dark: Array, rng: np.random.Generator) -> list[tup
     if species.centre == "star":
         rays = _disc(size, 2 * species.petals)
         rays[1::2] *= 0.4
-        return [(rays, _mix(colour, (255, 255, 235), 0.6)), (_disc(0.3 * size), colour)]
-    thread = _box(0, size, 0.010)
+        return [(rays, pale), (_disc(0.3 * size), colour)]
     turns = [_rotation(angle).T for angle in 0.9 * np.arange(7) + rng.normal(0, 0.12, 7)]
-    tip = _disc(0.04) + np.array((size, 0))
-    stamens = ((thread, _mix(colour, (255, 255, 235), 0.5)), (tip, colour))
-    return [(corners @ turn, ink) for corners, ink in stamens for turn in turns]
+    threads = [(_box(0, size, 0.010) @ turn, _mix(colour, (255, 255, 235), 0.5)) for turn in turns]
+    return threads + [((_disc(0.04) + (size, 0)) @ turn, colour) for turn in turns]
 
 
-def _background(rng: np.random.Generator, size: int) -> Image.Image:
+def _background(rng: Rng, size: int) -> Image.Image:
     """Cloudy colour with blurred blobs in the colours of petals: so colour alone says little."""
     dark = np.asarray(GROUNDS[rng.integers(len(GROUNDS))])
     cells = int(rng.integers(3, 9))
@@ -178,7 +175,7 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
     return ground.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.008, 0.035)))
 
 
-def _photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _photograph(picture: Image.Image, rng: Rng) -> Image.Image:
     """Light from one side, a colour cast, another exposure and noise, as from a camera."""
     pixels = np.asarray(picture, dtype=np.float32)  # H W C
     direction = rng.uniform(0, 0.35) * _rotation(rng.uniform(0, 2 * np.pi))[0]
@@ -191,13 +188,12 @@ def _photograph(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(exposed, 0, 255).astype(np.uint8))
 
 
-def _pick(colours: Sequence[Colour], rng: np.random.Generator) -> Array:
-    return np.clip(
-        np.asarray(colours[int(rng.integers(len(colours)))]) + rng.normal(0, 13, 3), 0, 255
-    )
+def _pick(colours: tuple[tuple[int, int, int], ...], rng: Rng) -> Array:
+    colour = np.asarray(colours[int(rng.integers(len(colours)))])
+    return np.clip(colour + rng.normal(0, 13, 3), 0, 255)
 
 
-def _mix(one: Array, other: Array | Colour, share: float) -> Array:
+def _mix(one: Array, other: ArrayLike, share: float) -> Array:
     """The colour that is `share` (0-1) of the way from one to the other."""
     return one + (np.asarray(other) - one) * share
 
@@ -211,6 +207,5 @@ def _disc(radius: float, corners: int = 12) -> Array:
     return radius * np.array([np.cos(angle), np.sin(angle)]).T
 
 
-def _box(start: float, stop: float, half_width: float) -> Array:
-    u = half_width
+def _box(start: float, stop: float, u: float) -> Array:
     return np.array([[start, -u], [stop, -u], [stop, u], [start, u]])

@@ -7,7 +7,6 @@ from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_files_exist
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch, fetch_archive
 
@@ -30,11 +29,10 @@ class Flowers102(PhotoDataModule):
     (test) is 08077 (val). They stay, so that numbers compare with everybody's.
 
     Args:
-        split: "official": 1,020 train, 1,020 validation and 6,149 test photos, so 10 + 10 photos
-            per class to train and validate on. "trainval": 2,040 train, no validation (or
-            data.val_fraction of the 2,040) and 6,149 test photos, for the last refit when every
-            choice is made. "swapped": 6,149 train and 2,040 validation photos, no test, as many
-            tutorials do; no number of it is a test result.
+        split: "official": 1,020 train (10 per class), 1,020 validation and 6,149 test photos.
+            "trainval": 2,040 train, no validation (or data.val_fraction of the 2,040), for the last
+            refit when every choice is made. "swapped": 6,149 train and 2,040 validation photos, no
+            test, as many tutorials do; no number of it is a test result.
     """
 
     name = "flowers102"
@@ -45,7 +43,7 @@ class Flowers102(PhotoDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.folder = self.data_dir / "flowers-102"
-        check("split", self.split, self.split in get_args(Split), " or ".join(get_args(Split)))
+        self.check("split", self.split in get_args(Split), " or ".join(get_args(Split)))
 
     def download(self) -> None:
         """Download 345 MB, if they are not there."""
@@ -72,11 +70,11 @@ class Flowers102(PhotoDataModule):
                 tuple(int(labels[number - 1]) - 1 for number in numbers),
             )
 
-        if self.split == "official":
-            splits = Splits(CLASSES, photos("trnid"), photos("valid"), photos("tstid"))
-        elif self.split == "trainval":
-            splits = Splits(CLASSES, photos("trnid", "valid"), Photos((), ()), photos("tstid"))
-        else:
-            splits = Splits(CLASSES, photos("tstid"), photos("trnid", "valid"), None)
-        check_files_exist(splits)
+        train, val, test = photos("trnid"), photos("valid"), photos("tstid")
+        if self.split == "trainval":
+            train, val = photos("trnid", "valid"), Photos((), ())
+        elif self.split == "swapped":
+            train, val, test = test, photos("trnid", "valid"), None
+        splits = Splits(CLASSES, train, val, test)
+        splits.check_files()
         return splits

@@ -14,10 +14,7 @@ Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the
 
 
 def as_key(key: Key | int) -> Key:
-    """An index alone means view seed 0.
-
-    Lightning's `overfit_batches` replaces the sampler by one that yields such indices.
-    """
+    """An index alone, as from the sampler of Lightning's `overfit_batches`, means view seed 0."""
     return (key, 0) if isinstance(key, int) else key
 
 
@@ -25,9 +22,8 @@ class PhotoSampler(DistributedSampler[Key]):
     """Yields the keys (index, view seed) of one rank.
 
     Rank r of W takes every W-th place of one global order. So W processes with B images each see
-    together exactly the batches that one process with W * B images sees.
-
-    It is a DistributedSampler because Lightning leaves those alone and calls their `set_epoch`.
+    together exactly the batches that one process with W * B images sees. It is a DistributedSampler
+    because Lightning leaves those alone and calls their `set_epoch`.
 
     Args:
         labels: label of each photo; their number is the size of an epoch.
@@ -49,10 +45,7 @@ class PhotoSampler(DistributedSampler[Key]):
     ) -> None:  # fmt: skip
         places = range(len(labels))
         super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
-        self.size = len(labels)
-        self.train = train
-        self.augment = True
-        self.skip = 0
+        self.size, self.train, self.augment, self.skip = len(labels), train, True, 0
         self.weights: Tensor | None = None
         if balanced and train:
             label = torch.as_tensor(labels)
@@ -66,8 +59,8 @@ class PhotoSampler(DistributedSampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yields the keys of the epoch that `set_epoch` was last called with."""
-        place = (self.seed, self.epoch) if self.train else (self.seed,)
-        generator = torch.Generator().manual_seed(derive(*place))
+        epoch = self.epoch if self.train else 0
+        generator = torch.Generator().manual_seed(derive(self.seed, epoch))
         if not self.train:
             order = torch.arange(self.size)
         elif self.weights is None:
@@ -84,9 +77,7 @@ class PhotoSampler(DistributedSampler[Key]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that can continue in the middle of an epoch.
-
-    The order is a pure function of the epoch, so continuing means skipping what was seen.
+    """A DataLoader that can continue in the middle of an epoch, by skipping what was seen.
 
     Attributes:
         consumed: returns how many batches of the current epoch were trained on before; it is 0
@@ -127,8 +118,7 @@ class ResumableLoader(DataLoader):
 def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     """N pictures (3, H, W) and labels -> (N, 3, H, W) and (N,).
 
-    The result is in channels_last memory format. Decoded pictures are already, and converting them
-    here and back before the convolutions would cost more than copying them.
+    The result is in channels_last memory format, as decoded pictures are already.
     """
     images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in views])
     return images.permute(0, 3, 1, 2), labels
@@ -140,13 +130,7 @@ def make_loader(
 ) -> ResumableLoader:  # fmt: skip
     """A loader of (images (N, 3, H, W), labels (N,)) over one split.
 
-    Args:
-        dataset: indexed by the keys of `PhotoSampler`.
-        labels: of the dataset's photos, in order.
-        batch_size: images per device.
-        num_workers: processes that prepare batches; 0: the training process does.
-        train: whether to shuffle.
-        order: the other arguments of `PhotoSampler`.
+    The dataset is indexed by the keys of a `PhotoSampler`, whose arguments these are too.
     """
     sampler = PhotoSampler(labels, train=train, **order)
     # A last batch of one image would stop BatchNorm: it needs two values per channel.

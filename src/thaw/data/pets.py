@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from thaw.data.base import PhotoDataModule, print_once
-from thaw.data.checks import check, check_files_exist
+from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch_archive
 from thaw.errors import ConfigError
@@ -23,11 +22,10 @@ class Pets(PhotoDataModule):
 
     The split is the official one; validation is drawn from trainval (data.val_fraction=0 to refit
     on all of it, as papers do). The text files in annotations/ say which files belong to the set,
-    so the stray .mat files in images/ do no harm, and a smaller copy works if its lists are cut.
+    so a smaller copy works if its lists are cut.
 
     Args:
-        target: "breed": 37 classes, named as in the files' names (Abyssinian, american_bulldog,
-            ...). "binary": cat, dog.
+        target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.
     """
 
     name = "pets"
@@ -38,7 +36,7 @@ class Pets(PhotoDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.folder = self.data_dir / "oxford-iiit-pet"
-        check("target", self.target, self.target in get_args(Target), " or ".join(get_args(Target)))
+        self.check("target", self.target in get_args(Target), " or ".join(get_args(Target)))
 
     def download(self) -> None:
         """Download 811 MB, if they are not there."""
@@ -70,20 +68,11 @@ class Pets(PhotoDataModule):
             )
 
         splits = Splits(classes, photos(trainval), None, photos(test))
-        check_files_exist(splits)
-        tested = len(set(photos(test).labels))
-        if tested < len(classes):  # a smaller copy: means over classes leave the others out
-            print_once(f"pets: the test photos are of {tested} of {len(classes)} classes only")
+        splits.check_files()
         return splits
 
     def _read(self, split: str) -> list[tuple[str, int, int]]:
         """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""
         file = self.folder / "annotations" / f"{split}.txt"
-        try:
-            rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]
-            return sorted((row[0], int(row[1]), int(row[2])) for row in rows if row)
-        except (OSError, ValueError, IndexError) as error:
-            raise ConfigError(
-                f"{file}: cannot be read as lines of NAME BREED SPECIES NUMBER ({error}). Delete "
-                f"{file.parent} to have it downloaded again."
-            ) from error
+        rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]
+        return sorted((row[0], int(row[1]), int(row[2])) for row in rows if row)
