@@ -159,7 +159,7 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # in the place of the folder (root may write anywhere)
-    with pytest.raises(DownloadError, match="Could not get .*file"):
+    with pytest.raises(DownloadError, match=r"Could not get .*file"):
         fetch(server.url("/file.bin"), tmp_path / "file" / "x", checksum=None, remedy=REMEDY)
     assert server.requests == []
 

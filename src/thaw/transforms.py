@@ -47,16 +47,13 @@ class Shrink(v2.Resize):
 
 
 class RandomResizedCrop(v2.RandomResizedCrop):
-    """torchvision's, to the same bits, but without the gaps that a crop leaves in memory.
-
-    The resize takes a slow path over them.
-    """
+    """torchvision's, to the same bits, without the gaps in memory that make the resize slow."""
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """uint8 (3, H, W), by pixels -> uint8 (3, S, S)."""
         crop = v2.functional.crop(inpt, **params).permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        size = list(self.size)
-        return v2.functional.resize(crop, size, self.interpolation, antialias=self.antialias)
+        resize = v2.Resize(self.size, self.interpolation, antialias=self.antialias)
+        return resize(crop)
 
 
 def train_transform(
@@ -64,23 +61,18 @@ def train_transform(
     horizontal_flip: float = 0.5, rotation: float = 0.0, shear: float = 0.0,
     color_jitter: float = 0.0, policy: Policy = "none", erasing: float = 0.0,
 ) -> v2.Compose:  # fmt: skip
-    """Random views for training.
+    """Random views for training; raises a ConfigError if a value is out of its range.
 
     Args:
         spec: of the backbone.
-        crop_scale: share of the picture's area that the random-resized crop covers, from-to, each
-            0-1 (arXiv:1512.03385 uses 0.08-1 on 1.28 million pictures; small data sets want more of
-            the object); None: the evaluation crop.
+        crop_scale: share (0-1) of the picture's area that the crop covers, from-to (0.08-1 in
+            arXiv:1512.03385; small data sets want more of it); None: the evaluation crop.
         horizontal_flip: probability 0-1.
         rotation: degrees, drawn from -rotation to +rotation.
         shear: degrees that upright lines lean, drawn from -shear to +shear.
         color_jitter: strength 0-1 of brightness, contrast and saturation jitter.
-        policy: "none", "trivial" (TrivialAugmentWide, arXiv:2103.10158) or "rand" (RandAugment,
-            arXiv:1909.13719).
+        policy: TrivialAugmentWide (arXiv:2103.10158) or RandAugment (arXiv:1909.13719).
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
-
-    Raises:
-        ConfigError: a value is out of its range.
     """
     low, high = crop_scale or (1, 1)
     for key, value, allowed, rule in (
@@ -120,15 +112,14 @@ def mixing(
 ) -> Mix:
     """A function of (images (N, 3, H, W), labels (N,)) -> mixed images, soft labels (N, K).
 
+    With both, each batch gets one of them.
+
     Args:
         num_classes: K.
         mixup_alpha: of the Beta distribution of the weight in the mean of two pictures (mixup,
             arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
         cutmix_alpha: of the Beta distribution of the area of a pasted box (CutMix,
-            arXiv:1905.04899, uses 1); None: no CutMix. With both, each batch gets one of them.
-
-    Raises:
-        ConfigError: both are None, or one is not positive.
+            arXiv:1905.04899, uses 1); None: no CutMix.
     """
     chosen: list[v2.Transform] = []
     for key, alpha, kind in (

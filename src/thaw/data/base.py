@@ -1,7 +1,7 @@
 """The data module that all photo sources share.
 
-A source says where its photos are (`find_splits`) and, if they can be downloaded, how (`download`).
-Everything else - validation split, few-shot, loaders - is done here.
+A source says where its photos are (`find_splits`) and, if they can be downloaded, how
+(`prepare_data`). Everything else - validation split, few-shot, loaders - is done here.
 """
 
 from dataclasses import dataclass
@@ -29,49 +29,32 @@ def print_once(line: str) -> None:
     print(line, flush=True)
 
 
-# A dataclass, so that a source lists its own arguments only and still has one flat signature, which
-# conf/data/<name>.yaml is checked against. eq=False: data modules are compared by identity.
+# A dataclass, so that a source lists its own arguments only and still has one flat signature.
+# eq=False: data modules are compared by identity.
 @dataclass(kw_only=True, eq=False)
 class PhotoDataModule(LightningDataModule):
     """Base of all photo sources.
 
-    `classes` (names in the order of the labels), `train`, `val` and `test` call `setup` themselves.
-    If there are no photos for `val` or `test`, it is None, and its loader is an empty list.
-
-    Args:
-        data_dir: folder of downloaded photos; only downloads write there.
-        cache_dir: folder for everything generated.
-        batch_size: images per device and step.
-        num_workers: processes that decode, per device; None: chosen for the machine.
-        val_fraction: of the training photos, 0-1; None: the source's own validation photos, or 0.2.
-        folds: parts of a k-fold cross-validation, by class; the same for every seed.
-        fold: the part (0 to folds - 1) to validate on; the others train.
-        train_per_class: few-shot: training photos per class, drawn after validation; None: all.
-        balanced: whether every class is seen equally often in training.
-        cache: "ram": decode each training and validation photo once and keep it in memory, as small
-            as evaluation needs it; training views are then cropped from that.
-        seed: of the splits (validation, few-shot) and of the order and views in training.
-        train_transform: uint8 (3, H, W) -> uint8 (3, H', W').
-        eval_transform: the same, for validation and test.
-        shrink: the same, to the size that the cache keeps.
+    If there are no photos for `val` or `test`, it is None, and its loader is an empty list. A
+    transform makes uint8 (3, H', W') of uint8 (3, H, W).
     """
 
     licence: ClassVar[str]  # of the photos; every source sets it, and `name`
 
-    data_dir: Path
-    cache_dir: Path
-    batch_size: int = 64
-    num_workers: int | None = None
-    val_fraction: float | None = None
-    folds: int | None = None
-    fold: int = 0
-    train_per_class: int | None = None
-    balanced: bool = False
-    cache: Literal["none", "ram"] = "none"
-    seed: int = 0
+    data_dir: Path  # of downloaded photos; only downloads write there
+    cache_dir: Path  # for everything generated
+    batch_size: int = 64  # images per device and step
+    num_workers: int | None = None  # processes that decode, per device; None: chosen
+    val_fraction: float | None = None  # 0-1, of the training photos; None: the source's own, or 0.2
+    folds: int | None = None  # k-fold: parts of the training and validation photos, by class
+    fold: int = 0  # the part (0 to folds - 1) to validate on; the others train
+    train_per_class: int | None = None  # few-shot: drawn after validation; None: all
+    balanced: bool = False  # whether every class is seen equally often in training
+    cache: Literal["none", "ram"] = "none"  # ram: decode once, shrink and keep in memory
+    seed: int = 0  # of validation and few-shot, and of the order and views in training
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
-    shrink: Transform | None = None
+    shrink: Transform | None = None  # to the size that the cache keeps
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -104,8 +87,12 @@ class PhotoDataModule(LightningDataModule):
         value = getattr(self, key)
         self.check(key, type(value) in (int, float) and 0 <= value < 1, "0 to below 1")
 
-    def download(self) -> None:
-        """Download what is missing; do nothing, and write nothing, if all is there."""
+    def offline(self, files: str, folder: Path) -> str:
+        """What a user can do if a download fails, as the end of a sentence."""
+        return (
+            f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
+            "paths.data_dir=PATH, or try thaw without a network with data=demo"
+        )
 
     def find_splits(self) -> Splits:
         """List every photo of every split, in a fixed order; each source writes its own."""
@@ -114,16 +101,12 @@ class PhotoDataModule(LightningDataModule):
     @cached_property
     def splits(self) -> Splits:
         """The photos of every split, after the draws; finding them prints how many there are."""
-        self.download()
+        self.prepare_data()
         splits = self._draw_splits(self.find_splits())
-        counts = [f"{len(splits.classes)} classes, {len(splits.train):,} train"]
-        for split, photos in (("val", splits.val), ("test", splits.test)):
-            counts.append(f"{len(photos):,} {split}" if photos else f"no {split}")
-        print_once(f"{'data':<10}{self.name}: {', '.join(counts)} photos")
+        val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
+        counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
+        print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
         return splits
-
-    def prepare_data(self) -> None:
-        self.download()
 
     def setup(self, stage: str | None = None) -> None:
         """Find the photos, unless that is done."""
@@ -181,9 +164,9 @@ class PhotoDataModule(LightningDataModule):
                 f"{self.name}: give train_transform, eval_transform and, for cache=ram, shrink."
             )
         devices = trainer.num_devices if trainer else 1
+        on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
         workers = self.num_workers
         if workers is None:
-            on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
             workers = choose_workers(len(photos), devices, on_cpu=on_cpu)
         # the test photos are read only once anyway
         if self.shrink and self.cache == "ram" and split not in ("test", *self._pictures):

@@ -22,20 +22,14 @@ FREE_SHARE = 0.8  # of the free memory: the most that pictures may take
 
 @dataclass(frozen=True)
 class Pictures:
-    """P decoded pictures of different sizes, uint8 (3, H, W) each; in memory as H, W, C.
+    """P decoded pictures, uint8 (3, H, W) each, of different sizes; in memory as H, W, C.
 
-    A forked worker sees its parent's memory; for a spawned one torch moves the few blocks into
-    shared memory. So no worker copies a picture.
-
-    Attributes:
-        blocks: the bytes of many pictures one after the other, uint8 (bytes,) each.
-        places: block, first byte, H and W of each picture, int64 (P, 4).
-        shrunk: how the pictures were made smaller, for the key of cached features.
+    They lie in a few blocks, which a spawned worker gets as shared memory: no worker copies them.
     """
 
-    blocks: Sequence[Tensor]
-    places: Tensor
-    shrunk: str
+    blocks: Sequence[Tensor]  # the bytes of many pictures one after the other, uint8 (bytes,)
+    places: Tensor  # block, first byte, H and W of each picture, int64 (P, 4)
+    shrunk: str  # how the pictures were made smaller, for the key of cached features
 
     def __getitem__(self, index: int) -> Tensor:
         block, start, height, width = self.places[index].tolist()
@@ -66,13 +60,11 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
         """The picture (3, H', W') and label of a key of `PhotoSampler`, or of an index alone.
 
-        The view's seed alone decides what a random transform does. So the views are the same with
-        any number of workers and after a resume.
+        The view's seed alone decides what a random transform does, with any number of workers.
         """
         index, view_seed = as_key(key)
-        label = self.photos.labels[index]
-        pictures = self.pictures
-        picture = decode(self.photos.paths[index]) if pictures is None else pictures[index]
+        label, cached = self.photos.labels[index], self.pictures
+        picture = decode(self.photos.paths[index]) if cached is None else cached[index]
         if view_seed is None or not self.random:
             return self.plain(picture), label
         # The CPU's generator only: torch.manual_seed would seed the GPUs too, and with
@@ -89,7 +81,7 @@ def read_pictures(
     photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
     verbose: bool = True,
 ) -> Pictures | None:  # fmt: skip
-    """Decode all photos into memory.
+    """Decode all photos into memory; None, after a printed line, if they would not fit.
 
     Args:
         photos: P of them.
@@ -98,9 +90,6 @@ def read_pictures(
         label: name of the photos, for the printed line and the progress bar.
         processes: training processes on this machine; each has pictures of its own.
         verbose: whether to print.
-
-    Returns:
-        The pictures; None, after a printed line, if they would not fit into the free memory.
     """
     dataset = PhotoDataset(photos, shrink, shrink)
     sample = range(0, len(dataset), max(1, len(dataset) // SAMPLE_SIZE))

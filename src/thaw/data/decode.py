@@ -1,8 +1,7 @@
 """Decoding: any picture file -> RGB tensor.
 
 torchvision decodes JPEGs 1.2 times as fast as Pillow, to the same bits. Pillow decodes all other
-formats, and reads the header of all: it detects a GIF that is named .jpg, and refuses sizes that no
-memory could hold.
+formats, and reads the header of all: it detects a GIF named .jpg, and refuses sizes without end.
 """
 
 import contextlib
@@ -31,8 +30,7 @@ def decode(path: Path) -> Tensor:
     to 8 bits, and an animation gives its first frame. The file's name does not matter.
 
     Returns:
-        uint8 (3, H, W), RGB. In memory the three values of a pixel lie together (strides 1, 3W, 3):
-        both decoders write that way, and torchvision resizes it faster than planes.
+        uint8 (3, H, W), RGB. In memory the three values of a pixel lie together (strides 1, 3W, 3).
 
     Raises:
         PhotoError: the file is missing, broken or truncated, or has more than 179 million pixels
@@ -65,11 +63,7 @@ def _decode(data: bytes) -> Tensor:
 
 
 def from_pillow(image: Image.Image) -> Tensor:
-    """Convert a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB.
-
-    Raises:
-        ValueError: a kind of picture that cannot be shown as RGB.
-    """
+    """Convert a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F"):
         raise ValueError(f"numbers of Pillow's mode {image.mode} have no defined white")

@@ -38,7 +38,7 @@ class Demo(PhotoDataModule):
         counts = f"{self.train_pictures}-{self.val_pictures}-{self.test_pictures}"
         self.folder = self.cache_dir / f"demo-v{VERSION}-{counts}"
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
         """Draw the pictures, once for parallel jobs; the folder exists only if it is complete."""
         if self.folder.exists():
             return

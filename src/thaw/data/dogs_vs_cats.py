@@ -17,7 +17,6 @@ URL = "https://s3.amazonaws.com/fast-ai-sample/dogscats.tgz"
 CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 
 CLASSES = ("cat", "dog")
-
 # Folders under data_dir that are searched, in this order: fast.ai's, Kaggle's two competitions,
 # Microsoft's two zips, and data_dir itself
 HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
@@ -37,10 +36,8 @@ class DogsVsCats(PhotoDataModule):
 
     Empty files are left out, and in Microsoft's layout pictures that lie under both labels; a line
     says which. Published errors are measured on fast.ai's valid/ or on a random 20 %.
-
-    Args:
-        test_fraction: of the training photos, 0-1, class by class, the same for every seed; they
-            must be drawn, since test1 of fast.ai and Kaggle has no labels.
+    `test_fraction` (0-1) of the training photos are to test on, the same for every seed: test1 of
+    fast.ai and Kaggle has no labels.
     """
 
     name = "dogs_vs_cats"
@@ -52,17 +49,13 @@ class DogsVsCats(PhotoDataModule):
         super().__post_init__()
         self.check_fraction("test_fraction")
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
         """Download fast.ai's 839 MB, if no layout is there."""
         if find_layouts(self.data_dir):
             return
-        remedy = (
-            f"put dogscats.tgz from {URL} into {self.data_dir}, or unpack Kaggle's train.zip to "
-            f"{self.data_dir}/dogs-vs-cats/train, or Microsoft's zip to {self.data_dir}/PetImages, "
-            "or name the folder that holds one of these with paths.data_dir=PATH, or try thaw "
-            "without a network with data=demo"
-        )
         folder = self.data_dir / "dogscats"
+        files = f"train/ and valid/ of dogscats.tgz from {URL} (or Kaggle's or Microsoft's photos)"
+        remedy = self.offline(files, folder)
         fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
 
     def find_splits(self) -> Splits:
@@ -76,8 +69,7 @@ class DogsVsCats(PhotoDataModule):
             )
         home, layout = layouts[0]
         if len(layouts) > 1:
-            others = ", ".join(str(other / pattern) for other, pattern in layouts[1:])
-            print_once(f"dogs_vs_cats: reading {home / layout}, not {others}")
+            print_once(f"dogs_vs_cats: reading {home / layout}, not {layouts[1:]}")
         train = _photos(home, layout)
         if layout == MICROSOFT:
             train = _without(train, _ambiguous(train), "pictures that lie under both labels")
@@ -87,36 +79,25 @@ class DogsVsCats(PhotoDataModule):
 
 def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:
     """Every (home, layout) with photos of both classes, in the order of preference."""
-    return [
-        (data_dir / home, layout)
-        for home in HOMES
-        for layout in (FASTAI, KAGGLE, MICROSOFT)
-        if all(any(_files(data_dir / home, layout, name)) for name in CLASSES)
-    ]
+    pairs = [(data_dir / home, layout) for home in HOMES for layout in (FASTAI, KAGGLE, MICROSOFT)]
+    return [pair for pair in pairs if all(any(_files(*pair, name)) for name in CLASSES)]
 
 
 def _files(home: Path, layout: str, name: str) -> Iterator[Path]:
-    return home.glob(layout.format(name, C=name.title()))
+    files = home.glob(layout.format(name, C=name.title()))
+    return (path for path in files if not path.name.startswith("."))
 
 
 def _photos(home: Path, layout: str) -> Photos:
     """The photos of both classes without empty files."""
-    pairs = [
-        (path, label)
-        for label, name in enumerate(CLASSES)
-        for path in sorted(_files(home, layout, name))
-        if not path.name.startswith(".")
-    ]
-    photos = Photos(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+    files = [(name, sorted(_files(home, layout, name))) for name in CLASSES]
+    photos = Photos.of((path, CLASSES.index(name)) for name, paths in files for path in paths)
     empty = {i for i, path in enumerate(photos.paths) if path.stat().st_size == 0}
     return _without(photos, empty, "empty files")
 
 
 def _ambiguous(photos: Photos) -> set[int]:
-    """Pictures that lie under both labels, so that nothing says which is right.
-
-    They count as the same if their size and 4 KiB in the middle are.
-    """
+    """Pictures under both labels, nothing says which is right: of equal size and middle 4 KiB."""
     groups: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
     for i, path in enumerate(photos.paths):
         with path.open("rb", buffering=0) as file:
@@ -128,8 +109,7 @@ def _ambiguous(photos: Photos) -> set[int]:
 
 
 def _without(photos: Photos, left_out: set[int], why: str) -> Photos:
-    if not left_out:
-        return photos
-    names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
-    print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
+    if left_out:
+        names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
+        print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
     return photos.subset([i for i in range(len(photos)) if i not in left_out])

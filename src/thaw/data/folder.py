@@ -9,20 +9,15 @@ from thaw.data.splitting import add_test_split
 from thaw.errors import ConfigError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LAYOUT = (
-    "Either ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg with ROOT/val (or valid, validation) "
-    "and ROOT/test beside it as you like."
-)
+LAYOUT = "Give ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg and as you like ROOT/val, ROOT/test."
 
 
 @dataclass(kw_only=True, eq=False)
 class Folder(PhotoDataModule):
-    """Your own photos below a folder, in one of the two layouts that LAYOUT describes.
+    """Your own photos below the folder `root`, in one of the two layouts that LAYOUT describes.
 
-    Args:
-        root: folder of the photos, relative to the current directory.
-        test_fraction: of the training photos, 0-1, class by class, the same for every seed; 0: the
-            photos in root/test, if there are any.
+    `test_fraction` (0-1) of the training photos are to test on, the same for every seed; 0: the
+    photos in root/test, if there are any.
     """
 
     name = "folder"
@@ -44,16 +39,12 @@ class Folder(PhotoDataModule):
 def find_in(root: Path) -> Splits:
     """List the photos below `root`; raise a ConfigError if it has neither layout, or both."""
     if not root.is_dir():
-        raise ConfigError(
-            f"data.root={root} is no folder (looked in {Path.cwd()}). Give one. {LAYOUT}"
-        )
+        raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
     folders = _split_folders(root)
     classes = tuple(sorted((f.name for f in _subfolders(folders["train"])), key=natural))
     if len(classes) < 2:
-        raise ConfigError(
-            f"data.root={root}: found {len(classes)} class folders in {folders['train']}, and two "
-            f"or more are needed. {LAYOUT}"
-        )
+        found = f"found {len(classes)} class folders in {folders['train']}, two or more are needed"
+        raise ConfigError(f"data.root={root}: {found}. {LAYOUT}")
     splits = {name: _photos(folder, classes) for name, folder in folders.items()}
     train = splits["train"]
     empty = [folders["train"] / name for k, name in enumerate(classes) if k not in train.labels]
@@ -96,21 +87,17 @@ def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
     if unknown:
         raise ConfigError(
             f"{folder} has class folders that the training photos have not: {', '.join(unknown)}. "
-            "Such photos could never be right; rename or move them."
+            "Rename or move them."
         )
     files = list(all_files(folder))
-    pairs = [
-        (path, classes.index(path.relative_to(folder).parts[0]))
-        for path in files
-        if path.suffix.lower() in SUFFIXES and path.parent != folder
-    ]
-    photos = Photos(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
-    absent = [name for label, name in enumerate(classes) if label not in photos.labels]
+    pictures = [f for f in files if f.suffix.lower() in SUFFIXES and f.parent != folder]
+    labels = [classes.index(path.relative_to(folder).parts[0]) for path in pictures]
+    photos = Photos(tuple(pictures), tuple(labels))
+    absent = [name for label, name in enumerate(classes) if label not in labels]
     if absent and photos:
         print_once(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
-    if left_out := sorted(set(files).difference(photos.paths)):
-        example = left_out[0].relative_to(folder)
-        print_once(f"{folder}: {len(left_out)} files are left out, as {example}")
+    if left_out := sorted(set(files).difference(pictures)):
+        print_once(f"{folder}: {len(left_out)} files are left out, as {left_out[0].name}")
     return photos
 
 

@@ -33,11 +33,10 @@ class PhotoSampler(DistributedSampler[Key]):
         balanced: draw with replacement, every class equally often on average (training only).
         rank: r.
         world_size: W.
-
-    Attributes:
-        augment: whether views are random; False gives the evaluation view of every photo.
-        skip: number of this rank's photos to leave out of the next iteration.
     """
+
+    augment = True  # whether views are random; False gives the evaluation view of every photo
+    skip = 0  # number of this rank's photos to leave out of the next iteration
 
     def __init__(
         self, labels: Sequence[int], *, train: bool, seed: int, balanced: bool = False,
@@ -45,7 +44,7 @@ class PhotoSampler(DistributedSampler[Key]):
     ) -> None:  # fmt: skip
         places = range(len(labels))
         super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
-        self.size, self.train, self.augment, self.skip = len(labels), train, True, 0
+        self.size, self.train = len(labels), train
         self.weights: Tensor | None = None
         if balanced and train:
             label = torch.as_tensor(labels)
@@ -77,24 +76,16 @@ class PhotoSampler(DistributedSampler[Key]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that can continue in the middle of an epoch, by skipping what was seen.
+    """A DataLoader that can continue in the middle of an epoch, by skipping what was seen."""
 
-    Attributes:
-        consumed: returns how many batches of the current epoch were trained on before; it is 0
-            unless a run was resumed.
-        features: a table of features; if set, its batch(keys) gives the batches, features (N, D)
-            and labels (N,), for the same keys in the same order as the photos.
-    """
-
+    # how many batches of the current epoch a run that was resumed had trained on
     consumed: Callable[[], int] | None = None
+    # a table of features; if set, its batch(keys) gives the batches, features (N, D) and labels
+    # (N,), for the same keys in the same order as the photos
     features: Any = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Yields batches.
-
-        This is a generator because Lightning makes the first iterator of a resumed run before it
-        tells the sampler the epoch, and the order must be drawn afterwards.
-        """
+        """A generator, since Lightning asks a resumed run for it before it sets the epoch."""
         if self.consumed is not None and isinstance(self.sampler, PhotoSampler):
             self.sampler.skip = self.consumed() * (self.batch_size or 1)
         if self.features is None:
@@ -103,7 +94,7 @@ class ResumableLoader(DataLoader):
             yield from map(self.features.batch, self.keys())
 
     def keys(self) -> Iterator[list[Key]]:
-        """Yields the keys of each batch."""
+        """The keys of each batch."""
         for batch in self.batch_sampler or ():
             yield [as_key(key) for key in batch]
 
@@ -111,8 +102,7 @@ class ResumableLoader(DataLoader):
         """Empty: the order needs no state. Lightning asks for it before it resumes mid-epoch."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Does nothing, see `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

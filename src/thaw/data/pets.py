@@ -38,13 +38,9 @@ class Pets(PhotoDataModule):
         self.folder = self.data_dir / "oxford-iiit-pet"
         self.check("target", self.target in get_args(Target), " or ".join(get_args(Target)))
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
         """Download 811 MB, if they are not there."""
-        remedy = (
-            f"put {PHOTOS[0]} and {ANNOTATIONS[0]} from {URL} into {self.folder}, or name the "
-            "folder that holds oxford-iiit-pet/ with paths.data_dir=PATH, or try thaw without a "
-            "network with data=demo"
-        )
+        remedy = self.offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
             folder = self.folder / inside
             fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
@@ -62,9 +58,9 @@ class Pets(PhotoDataModule):
         classes = ("cat", "dog") if binary else tuple(breeds[n + 1] for n in range(len(breeds)))
 
         def photos(entries: list[tuple[str, int, int]]) -> Photos:
-            return Photos(
-                tuple(self.folder / "images" / f"{stem}.jpg" for stem, _, _ in entries),
-                tuple((species if binary else label) - 1 for _, label, species in entries),
+            return Photos.of(
+                (self.folder / "images" / f"{stem}.jpg", (species if binary else label) - 1)
+                for stem, label, species in entries
             )
 
         splits = Splits(classes, photos(trainval), None, photos(test))

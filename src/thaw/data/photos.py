@@ -1,7 +1,7 @@
 """Which photos there are, with which labels, in which split; and picture files in folders."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,12 @@ class Photos:
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Path, int]]) -> "Photos":
+        """The photos of pairs of path and label."""
+        paths, labels = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+        return cls(paths, labels)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,11 +51,10 @@ class Splits:
     def check_files(self) -> None:
         """Raise a ConfigError if a photo that a source's lists name is missing."""
         parts = [part for part in (self.train, self.val, self.test) if part is not None]
-        paths = [path for part in parts for path in part.paths]
-        missing = [path for path in paths if not path.is_file()]
+        missing = [path for part in parts for path in part.paths if not path.is_file()]
         if missing:
             raise ConfigError(
-                f"{len(missing)} of {len(paths)} photos are missing, as {missing[0]}. Copy them "
+                f"{len(missing)} of the listed photos are missing, as {missing[0]}. Copy them "
                 f"there, or delete {missing[0].parent} to have it downloaded again."
             )
 
@@ -62,10 +67,7 @@ def picture_files(folder: Path) -> Iterator[Path]:
 def all_files(folder: Path) -> Iterator[Path]:
     """The files in a folder and in the folders inside it, without hidden ones."""
     for path in visible(folder):
-        if path.is_dir():
-            yield from all_files(path)
-        else:
-            yield path
+        yield from all_files(path) if path.is_dir() else [path]
 
 
 def visible(folder: Path) -> list[Path]:

@@ -5,11 +5,15 @@ the same on every machine; 5 photos per class are among the 10 of the same rule;
 removing a photo moves only that photo.
 """
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
+
+Classes = tuple[str, ...]  # names, in the order of the labels
+Members = dict[int, list[int]]  # label -> indices of its photos
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
@@ -25,16 +29,14 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
     return _split(photos, drawn)
 
 
-def draw_per_class(photos: Photos, count: int, classes: tuple[str, ...], *, rule: str) -> Photos:
+def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
     """Draw `count` photos of each class; raise a ConfigError if a class has fewer."""
     members = _by_class(photos, rule)
     _check_sizes(members, classes, "train_per_class", count)
     return photos.subset(sorted(i for group in members.values() for i in group[:count]))
 
 
-def split_fold(
-    photos: Photos, folds: int, fold: int, classes: tuple[str, ...]
-) -> tuple[Photos, Photos]:
+def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple[Photos, Photos]:
     """Split for k-fold cross-validation; returns the photos of the fold and the rest.
 
     Folds are the same for every seed; their sizes differ by one photo at most, in each class and in
@@ -48,10 +50,7 @@ def split_fold(
 
 
 def add_test_split(splits: Splits, fraction: float) -> Splits:
-    """Take a fraction (0-1) of the training photos as test photos, the same for every seed.
-
-    So no run trains on photos that another run was tested on.
-    """
+    """Take a fraction (0-1) of the training photos to test on, the same photos for every seed."""
     if fraction == 0:
         return splits
     if splits.test is not None:
@@ -60,7 +59,7 @@ def add_test_split(splits: Splits, fraction: float) -> Splits:
             "photos already. Set data.test_fraction=0."
         )
     test, train = split_fraction(splits.train, fraction, rule="test")
-    return Splits(splits.classes, train, splits.val, test)
+    return replace(splits, train=train, test=test)
 
 
 def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
@@ -68,9 +67,7 @@ def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
     return photos.subset(sorted(drawn)), photos.subset(rest)
 
 
-def _check_sizes(
-    members: dict[int, list[int]], classes: tuple[str, ...], key: str, least: int
-) -> None:
+def _check_sizes(members: Members, classes: Classes, key: str, least: int) -> None:
     size, name = min((len(members.get(label, ())), name) for label, name in enumerate(classes))
     if size < least:
         raise ConfigError(
@@ -79,7 +76,7 @@ def _check_sizes(
         )
 
 
-def _by_class(photos: Photos, rule: str) -> dict[int, list[int]]:
+def _by_class(photos: Photos, rule: str) -> Members:
     """The indices of each label's photos, in the order in which the rule draws them."""
 
     def rank(index: int) -> tuple[bytes, Path]:
@@ -89,7 +86,7 @@ def _by_class(photos: Photos, rule: str) -> dict[int, list[int]]:
         name = f"{rule} {path.parent.name}/{path.name}"
         return sha256(name.encode("utf-8", "surrogateescape")).digest(), path
 
-    members: dict[int, list[int]] = {}
+    members: Members = {}
     for index in sorted(range(len(photos)), key=rank):
         members.setdefault(photos.labels[index], []).append(index)
     return members
