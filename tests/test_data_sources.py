@@ -204,7 +204,7 @@ def test_several_layouts_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[
     for name in ("cat", "dog"):
         touch(*(tmp_path / "dogscats" / "train" / f"{name}s" / f"{i}.jpg" for i in range(5)))
     assert len(dogs(tmp_path, test_fraction=0, val_fraction=0).train) == 10
-    assert "dogscats/train/{}s/*.jpg, not" in capsys.readouterr().out
+    assert "dogscats/train/{}s/*.jpg" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="no photos of cats and dogs in a known layout"):
         dogs(tmp_path / "nowhere").find_splits()
 
@@ -247,10 +247,6 @@ def test_pets_that_are_cut_wrongly(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"1 of the listed photos are missing, as .*Bengal_3\.jpg"
     ):
-        Pets(data_dir=tmp_path, cache_dir=tmp_path).setup()
-    file = home / "annotations" / "test.txt"
-    file.write_text("Bengal_10 5 1 1\n")
-    with pytest.raises(ConfigError, match=r"without a gap, and are \[1, 2, 3, 5\]"):
         Pets(data_dir=tmp_path, cache_dir=tmp_path).setup()
 
 

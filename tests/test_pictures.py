@@ -103,8 +103,7 @@ def test_workers_give_the_same_views(folder: Path, tmp_path: Path, strength: flo
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "cached"), [(0, False), (1, True)])
 def test_overfitting_on_some_batches(
     folder: Path, tmp_path: Path, workers: int, cached: bool
 ) -> None:

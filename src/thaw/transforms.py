@@ -112,14 +112,9 @@ def mixing(
 ) -> Mix:
     """A function of (images (N, 3, H, W), labels (N,)) -> mixed images, soft labels (N, K).
 
-    With both, each batch gets one of them.
-
-    Args:
-        num_classes: K.
-        mixup_alpha: of the Beta distribution of the weight in the mean of two pictures (mixup,
-            arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
-        cutmix_alpha: of the Beta distribution of the area of a pasted box (CutMix,
-            arXiv:1905.04899, uses 1); None: no CutMix.
+    Each alpha is of a Beta distribution: that of a picture's weight in mixup (arXiv:1710.09412 uses
+    0.1-0.4 on ImageNet), and that of a pasted box's area in CutMix (arXiv:1905.04899 uses 1). With
+    both, each batch gets one of them.
     """
     chosen: list[v2.Transform] = []
     for key, alpha, kind in (

@@ -13,7 +13,7 @@ from thaw.data.decode import decode
 from thaw.data.loading import Key, as_key
 from thaw.data.photos import Photos
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) -> uint8 (3, H', W')
 
 BLOCK_BYTES = 1 << 26  # pictures in memory lie in blocks of about this size
 SAMPLE_SIZE = 32  # photos that the size of all is estimated from
@@ -39,11 +39,8 @@ class Pictures:
 class PhotoDataset(Dataset[tuple[Tensor, int]]):
     """Pairs of transformed picture and label.
 
-    Args:
-        photos: which photos.
-        transform: uint8 (3, H, W) -> uint8 (3, H', W'); random for training.
-        plain: the same, for the evaluation view; None: `transform`.
-        pictures: the photos decoded and shrunk; None: the files are decoded each time.
+    `transform` is random for training, `plain` gives the evaluation view; `pictures` are the photos
+    decoded and shrunk, or None to decode the files each time.
     """
 
     def __init__(
@@ -83,13 +80,7 @@ def read_pictures(
 ) -> Pictures | None:  # fmt: skip
     """Decode all photos into memory; None, after a printed line, if they would not fit.
 
-    Args:
-        photos: P of them.
-        shrink: uint8 (3, H, W) -> uint8 (3, H', W').
-        num_workers: processes that decode.
-        label: name of the photos, for the printed line and the progress bar.
-        processes: training processes on this machine; each has pictures of its own.
-        verbose: whether to print.
+    Each of the training `processes` of this machine has pictures of its own.
     """
     dataset = PhotoDataset(photos, shrink, shrink)
     sample = range(0, len(dataset), max(1, len(dataset) // SAMPLE_SIZE))

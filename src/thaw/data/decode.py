@@ -24,13 +24,11 @@ FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 h
 
 
 def decode(path: Path) -> Tensor:
-    """Decode a picture the way a person is meant to see it.
+    """Decode a picture the way a person is meant to see it: uint8 (3, H, W), RGB.
 
     The EXIF orientation is applied, transparent areas become white, 16-bit grey values are scaled
-    to 8 bits, and an animation gives its first frame. The file's name does not matter.
-
-    Returns:
-        uint8 (3, H, W), RGB. In memory the three values of a pixel lie together (strides 1, 3W, 3).
+    to 8 bits, and an animation gives its first frame. In memory the three values of a pixel lie
+    together (strides 1, 3W, 3).
 
     Raises:
         PhotoError: the file is missing, broken or truncated, or has more than 179 million pixels

@@ -24,7 +24,6 @@ class Demo(PhotoDataModule):
     name = "demo"
     licence = "MIT: the pictures are drawn by thaw"
     size: ClassVar[int] = 128  # pixels, height and width
-
     batch_size: int = 16  # small: few-shot, 160 pictures, still makes 10 steps an epoch
     train_pictures: int = 30  # per class
     val_pictures: int = 10
@@ -34,7 +33,6 @@ class Demo(PhotoDataModule):
         super().__post_init__()
         for key, least in (("train_pictures", 1), ("val_pictures", 0), ("test_pictures", 0)):
             self.check_integer(key, least)
-        # other drawings and other counts have other folders
         counts = f"{self.train_pictures}-{self.val_pictures}-{self.test_pictures}"
         self.folder = self.cache_dir / f"demo-v{VERSION}-{counts}"
 

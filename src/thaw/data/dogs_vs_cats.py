@@ -42,7 +42,6 @@ class DogsVsCats(PhotoDataModule):
 
     name = "dogs_vs_cats"
     licence = "non-commercial research (Microsoft Research, Petfinder.com)"
-
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
@@ -68,8 +67,7 @@ class DogsVsCats(PhotoDataModule):
                 "paths.data_dir=PATH."
             )
         home, layout = layouts[0]
-        if len(layouts) > 1:
-            print_once(f"dogs_vs_cats: reading {home / layout}, not {layouts[1:]}")
+        print_once(f"dogs_vs_cats: reading {home / layout}")
         train = _photos(home, layout)
         if layout == MICROSOFT:
             train = _without(train, _ambiguous(train), "pictures that lie under both labels")

@@ -36,7 +36,6 @@ class Flowers102(PhotoDataModule):
 
     name = "flowers102"
     licence = "photos from the web, owners not named; research use"
-
     split: Split = "official"
 
     def __post_init__(self) -> None:

@@ -22,7 +22,6 @@ class Folder(PhotoDataModule):
 
     name = "folder"
     licence = "your own photos: whatever holds for them"
-
     root: Path
     test_fraction: float = 0
 

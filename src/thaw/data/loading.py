@@ -25,14 +25,9 @@ class PhotoSampler(DistributedSampler[Key]):
     together exactly the batches that one process with W * B images sees. It is a DistributedSampler
     because Lightning leaves those alone and calls their `set_epoch`.
 
-    Args:
-        labels: label of each photo; their number is the size of an epoch.
-        train: True: shuffle, and repeat up to W - 1 photos so that every rank takes the same number
-            of steps. False: each photo once, in the order of the files.
-        seed: of the order and of the views.
-        balanced: draw with replacement, every class equally often on average (training only).
-        rank: r.
-        world_size: W.
+    In training it shuffles, repeats up to W - 1 photos so that every rank takes the same number of
+    steps, and, if `balanced`, draws with replacement, every class equally often on average. In
+    evaluation it gives each photo once, in the order of the files.
     """
 
     augment = True  # whether views are random; False gives the evaluation view of every photo

@@ -6,7 +6,6 @@ from typing import Literal, get_args
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch_archive
-from thaw.errors import ConfigError
 
 # Addresses and MD5 sums as in torchvision.datasets.OxfordIIITPet (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
@@ -30,7 +29,6 @@ class Pets(PhotoDataModule):
 
     name = "pets"
     licence = "CC BY-SA 4.0"
-
     target: Target = "breed"
 
     def __post_init__(self) -> None:
@@ -49,11 +47,6 @@ class Pets(PhotoDataModule):
         """Read which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
         breeds = {label: stem.rpartition("_")[0] for stem, label, _ in trainval + test}
-        if sorted(breeds) != list(range(1, len(breeds) + 1)):
-            raise ConfigError(
-                f"{self.folder / 'annotations'}: class numbers should be 1, 2, 3, ... without a "
-                f"gap, and are {sorted(breeds)}. Delete the folder to have it downloaded again."
-            )
         binary = self.target == "binary"
         classes = ("cat", "dog") if binary else tuple(breeds[n + 1] for n in range(len(breeds)))
 
