@@ -178,10 +178,10 @@ def test_cut_short(tmp_path: Path, format: str, kept: float) -> None:
 
 
 def test_missing_and_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(PhotoError, match=r"b\.jpg: the file is missing"):
+    with pytest.raises(PhotoError, match=r"b\.jpg: .*No such file"):
         decode(tmp_path / "b.jpg")
     (tmp_path / "c.jpg").write_text("not a picture")
-    with pytest.raises(PhotoError, match=r"c\.jpg: it is no picture"):
+    with pytest.raises(PhotoError, match=r"c\.jpg: it is empty, or in none"):
         decode(tmp_path / "c.jpg")
 
 

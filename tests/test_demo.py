@@ -12,7 +12,7 @@ from thaw.data import demo as demo_module
 from thaw.data import flowers
 from thaw.data.decode import decode
 from thaw.data.demo import Demo
-from thaw.data.flowers import FLOWERS, SPECIES, draw_flower
+from thaw.data.flowers import FLOWERS, draw_flower
 from thaw.errors import ConfigError
 
 SIZE = 24  # pixels: quick to draw
@@ -21,23 +21,23 @@ SIZE = 24  # pixels: quick to draw
 # changed on purpose: raise flowers.VERSION, so that no cache keeps the old pictures, and put the
 # new numbers here.
 MEANS = {
-    2: [
-        [222.6, 202.5, 192.9],
-        [149.9, 94.0, 90.6],
-        [192.0, 184.7, 190.6],
-        [183.2, 198.0, 193.8],
-        [110.8, 116.2, 135.2],
-        [174.1, 163.3, 182.9],
-        [191.4, 160.7, 121.6],
-        [191.9, 213.2, 184.2],
-        [120.3, 134.5, 154.0],
-        [159.7, 121.7, 101.8],
-        [105.3, 108.3, 128.6],
-        [89.5, 105.4, 73.2],
-        [109.7, 119.4, 176.2],
-        [232.7, 236.4, 237.6],
-        [92.9, 130.8, 86.4],
-        [215.2, 194.5, 186.3],
+    3: [
+        [126.4, 140.6, 166.8],
+        [140.4, 90.9, 81.4],
+        [152.2, 135.4, 109.3],
+        [143.0, 154.4, 115.2],
+        [233.9, 225.7, 200.0],
+        [209.9, 188.0, 188.4],
+        [131.9, 108.0, 101.8],
+        [122.5, 128.3, 124.2],
+        [72.2, 100.1, 102.3],
+        [242.4, 213.9, 183.5],
+        [216.9, 197.7, 184.1],
+        [145.3, 169.9, 128.6],
+        [73.0, 69.0, 56.0],
+        [162.3, 159.6, 164.9],
+        [162.4, 162.8, 167.4],
+        [121.5, 125.5, 183.5],
     ]
 }
 
@@ -63,11 +63,6 @@ def test_every_class_can_be_drawn_and_differs_from_the_others() -> None:
     assert len({p.tobytes() for p in pictures}) == len(FLOWERS) == len(set(FLOWERS)) == 16
 
 
-def test_colour_does_not_name_the_species() -> None:
-    families = [species.family for species in SPECIES]
-    assert {families.count(family) for family in families} == {4}
-
-
 def test_version_is_raised_when_drawings_change() -> None:
     means = [np.asarray(draw_flower(c, np.random.default_rng(c), 64)).mean((0, 1))
              for c in range(16)]  # fmt: skip
@@ -86,7 +81,7 @@ def test_demo_has_the_pictures_asked_for(
         for path, label in zip(photos.paths, photos.labels, strict=True):
             assert path.parent.name == data.classes[label]
     assert decode(data.train.paths[0]).shape == (3, SIZE, SIZE)
-    assert f"Drawing 64 pictures of flowers into {data.folder}\n" in capsys.readouterr().out
+    assert f"Drawing pictures of flowers into {data.folder}\n" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
     demo(tmp_path).prepare_data()
     assert capsys.readouterr().out == ""  # drawn once
@@ -138,15 +133,9 @@ def test_parallel_jobs_draw_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(contents(demo(tmp_path).folder)) == 64
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"paths\.cache_dir=.*file.*Give a folder"):
-        demo(tmp_path / "file").prepare_data()
-
-
 @pytest.mark.parametrize("count", [0, 1.5, True])
 def test_counts_are_checked(tmp_path: Path, count: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data\.train_pictures=.*1 or more pictures per class"):
+    with pytest.raises(ConfigError, match=r"data\.train_pictures=.*1 or more"):
         demo(tmp_path, train_pictures=count)
 
 

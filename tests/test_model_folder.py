@@ -268,7 +268,7 @@ import sys, thaw
 assert "torch" not in sys.modules
 thaw.load({str(tmp_path)!r}).predict({str(tmp_path / "photo.png")!r})
 unwanted = ("lightning", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "matplotlib",
-            "timm", "requests", "urllib3", "pooch", "scipy", "psutil", "tensorboard")
+            "timm", "requests", "urllib3", "scipy", "psutil", "tensorboard")
 print([name for name in unwanted if name in sys.modules])
 """
     printed = subprocess.run(

@@ -12,13 +12,11 @@ from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 
 import train
 from thaw.backbones.backbone import InputSpec
-from thaw.data import dataset, pictures
-from thaw.data.dataset import PhotoDataset
+from thaw.data import dataset
+from thaw.data.dataset import PhotoDataset, read_pictures
 from thaw.data.decode import decode
 from thaw.data.folder import Folder
 from thaw.data.photos import Photos
-from thaw.data.pictures import read_pictures
-from thaw.errors import ConfigError
 from thaw.transforms import Shrink, eval_transform, train_transform
 
 SPEC = InputSpec(16, 18, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -40,7 +38,7 @@ def photos(folder: Path) -> Photos:
 def test_pictures_in_memory_are_the_decoded_ones(
     photos: Photos, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "BLOCK_BYTES", 5000)  # several blocks
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 5000)  # several blocks
     read = read_pictures(photos, SHRINK, num_workers=workers, label="train")
     assert read is not None
     assert len(read.blocks) > 1
@@ -66,7 +64,7 @@ def test_a_spawned_worker_shares_the_memory(photos: Photos) -> None:
 def test_pictures_that_do_not_fit_are_decoded(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(pictures, "FREE_SHARE", 1e-12)
+    monkeypatch.setattr(dataset, "FREE_SHARE", 1e-12)
     assert read_pictures(photos, SHRINK, num_workers=0, label="train") is None
     assert "train, 0 MB in memory do not fit" in capsys.readouterr().out
 
@@ -81,9 +79,8 @@ def test_a_run_decodes_each_photo_once(
         seen[path.parts[-3]] += 1
         return decode(path)
 
-    for module in (dataset, pictures):
-        monkeypatch.setattr(module, "decode", counted)
-    monkeypatch.setattr(pictures, "SAMPLE_SIZE", 1)  # for the estimate of the size
+    monkeypatch.setattr(dataset, "decode", counted)
+    monkeypatch.setattr(dataset, "SAMPLE_SIZE", 1)  # for the estimate of the size
     every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
              "data.cache=ram"]  # fmt: skip
     train.run(configuration(tmp_path / "run", *every))
@@ -106,8 +103,7 @@ def test_workers_give_the_same_views(folder: Path, tmp_path: Path, strength: flo
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "cached"), [(0, False), (1, True)])
 def test_overfitting_on_some_batches(
     folder: Path, tmp_path: Path, workers: int, cached: bool
 ) -> None:
@@ -116,8 +112,3 @@ def test_overfitting_on_some_batches(
              "data.cache=ram", f"data.num_workers={workers}", "trainer.overfit_batches=1",
              f"finetune.cache_features={str(cached).lower()}"]  # fmt: skip
     assert "train/loss" in train.run(configuration(tmp_path / "run", *every))
-
-
-def test_unknown_place(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.cache=disk is not allowed: give none or ram"):
-        train.run(configuration(tmp_path, *SMALL, f"data.root={folder}", "data.cache=disk"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.data.splitting import add_test_split, draw_per_class, split_fraction
 from thaw.data.photos import Photos, Splits
+from thaw.data.splitting import add_test_split, draw_per_class, split_fraction
 from thaw.errors import ConfigError
 
 
@@ -67,7 +67,7 @@ def test_few_are_among_more() -> None:
 
 
 def test_too_few_photos_for_few_shot() -> None:
-    message = r"data\.train_per_class=5 .* class 'b' has only 3 training photos\. Give 3 or less"
+    message = r"data\.train_per_class=5 .* class 'b' has only 3 photos to draw from\. Give less"
     with pytest.raises(ConfigError, match=message):
         draw_per_class(photos(9, 3), 5, ("a", "b"), rule="r")
 

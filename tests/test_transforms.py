@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torchvision.models import ResNet18_Weights
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
@@ -40,6 +40,20 @@ def test_views_are_random_and_seeded() -> None:
     assert views[0].shape == (3, 32, 32)
     assert torch.equal(views[0], views[2])
     assert not torch.equal(views[0], views[1])
+
+
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+def test_the_crop_is_torchvisions_to_the_bit(interpolation: InterpolationMode) -> None:
+    spec = InputSpec(32, 40, SPEC.mean, SPEC.std, interpolation)
+    theirs = v2.RandomResizedCrop(32, (0.35, 1.0), interpolation=interpolation)
+    ours = train_transform(spec, horizontal_flip=0)
+    decoded = picture().permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as files are decoded
+    for seed in range(20):
+        views = []
+        for transform in (ours, theirs):
+            torch.manual_seed(seed)
+            views.append(transform(decoded))
+        assert torch.equal(*views)
 
 
 def test_no_augmentation_is_the_evaluation_view() -> None:

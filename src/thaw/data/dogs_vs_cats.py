@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
-from thaw.data.checks import check, is_fraction
 from thaw.data.photos import Photos, Splits
 from thaw.data.splitting import add_test_split
 from thaw.download import fetch_archive
@@ -18,19 +17,12 @@ URL = "https://s3.amazonaws.com/fast-ai-sample/dogscats.tgz"
 CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 
 CLASSES = ("cat", "dog")
-
 # Folders under data_dir that are searched, in this order: fast.ai's, Kaggle's two competitions,
 # Microsoft's two zips, and data_dir itself
 HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
 HOMES += ("kagglecatsanddogs_5340", "kagglecatsanddogs_3367a", ".")
-
-
-# Name -> patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
-LAYOUTS = {
-    "fast.ai": "train/{}s/*.jpg",
-    "Kaggle": "train/{}.*.jpg",
-    "Microsoft": "PetImages/{C}/*.jpg",
-}
+# Patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
+FASTAI, KAGGLE, MICROSOFT = "train/{}s/*.jpg", "train/{}.*.jpg", "PetImages/{C}/*.jpg"
 FASTAI_VAL = "valid/{}s/*.jpg"
 
 
@@ -44,34 +36,25 @@ class DogsVsCats(PhotoDataModule):
 
     Empty files are left out, and in Microsoft's layout pictures that lie under both labels; a line
     says which. Published errors are measured on fast.ai's valid/ or on a random 20 %.
-
-    Args:
-        test_fraction: fraction (0-1) of the training photos to test on, class by class, the same
-            ones for every seed; 0: no test photos. They must be drawn, since test1 of fast.ai and
-            Kaggle has no labels.
+    `test_fraction` (0-1) of the training photos are to test on, the same for every seed: test1 of
+    fast.ai and Kaggle has no labels.
     """
 
     name = "dogs_vs_cats"
     licence = "non-commercial research (Microsoft Research, Petfinder.com)"
-
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rule = "a fraction from 0 (no test photos) to below 1"
-        check("test_fraction", self.test_fraction, is_fraction(self.test_fraction), rule)
+        self.check_fraction("test_fraction")
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
         """Download fast.ai's 839 MB, if no layout is there."""
         if find_layouts(self.data_dir):
             return
-        remedy = (
-            f"put dogscats.tgz from {URL} into {self.data_dir}, or unpack Kaggle's train.zip to "
-            f"{self.data_dir}/dogs-vs-cats/train, or Microsoft's zip to {self.data_dir}/PetImages, "
-            "or name the folder that holds one of these with paths.data_dir=PATH, or try thaw "
-            "without a network with data=demo"
-        )
         folder = self.data_dir / "dogscats"
+        files = f"train/ and valid/ of dogscats.tgz from {URL} (or Kaggle's or Microsoft's photos)"
+        remedy = self.offline(files, folder)
         fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
 
     def find_splits(self) -> Splits:
@@ -80,73 +63,51 @@ class DogsVsCats(PhotoDataModule):
         if not layouts:
             raise ConfigError(
                 f"{self.data_dir} holds no photos of cats and dogs in a known layout: looked for "
-                + ", ".join(LAYOUTS.values())
-                + f" in {', '.join(HOMES)}. Name the folder with paths.data_dir=PATH."
+                f"{FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}. Name the folder with "
+                "paths.data_dir=PATH."
             )
         home, layout = layouts[0]
-        if len(layouts) > 1:
-            others = ", ".join(f"{other} ({name})" for other, name in layouts[1:])
-            print_once(f"dogs_vs_cats: reading {home} ({layout}), not {others}")
-        train = _photos(home, LAYOUTS[layout])
-        if layout == "Microsoft":
-            train = _without_ambiguous(train)
-        val = _photos(home, FASTAI_VAL) if layout == "fast.ai" else None
+        print_once(f"dogs_vs_cats: reading {home / layout}")
+        train = _photos(home, layout)
+        if layout == MICROSOFT:
+            train = _without(train, _ambiguous(train), "pictures that lie under both labels")
+        val = _photos(home, FASTAI_VAL) if layout == FASTAI else None
         return add_test_split(Splits(CLASSES, train, val or None, None), self.test_fraction)
 
 
 def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:
     """Every (home, layout) with photos of both classes, in the order of preference."""
-    return [
-        (data_dir / home, layout)
-        for home in HOMES
-        for layout, pattern in LAYOUTS.items()
-        if all(any(_files(data_dir / home, pattern, name)) for name in CLASSES)
-    ]
+    pairs = [(data_dir / home, layout) for home in HOMES for layout in (FASTAI, KAGGLE, MICROSOFT)]
+    return [pair for pair in pairs if all(any(_files(*pair, name)) for name in CLASSES)]
 
 
-def _files(home: Path, pattern: str, name: str) -> Iterator[Path]:
-    return home.glob(pattern.format(name, C=name.title()))
+def _files(home: Path, layout: str, name: str) -> Iterator[Path]:
+    files = home.glob(layout.format(name, C=name.title()))
+    return (path for path in files if not path.name.startswith("."))
 
 
-def _photos(home: Path, pattern: str) -> Photos:
+def _photos(home: Path, layout: str) -> Photos:
     """The photos of both classes without empty files."""
-    pairs = [
-        (path, label)
-        for label, name in enumerate(CLASSES)
-        for path in sorted(_files(home, pattern, name))
-        if not path.name.startswith(".")
-    ]
-    photos = Photos(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+    files = [(name, sorted(_files(home, layout, name))) for name in CLASSES]
+    photos = Photos.of((path, CLASSES.index(name)) for name, paths in files for path in paths)
     empty = {i for i, path in enumerate(photos.paths) if path.stat().st_size == 0}
     return _without(photos, empty, "empty files")
 
 
-def _without_ambiguous(photos: Photos) -> Photos:
-    """Leave out pictures that lie under both labels, byte by byte the same.
-
-    Nothing says which label is right, so both copies are left out. Photos are compared by size and
-    4 KiB in the middle, and only if these are equal by all bytes.
-    """
-    suspects = list(range(len(photos)))
-    for read in (_middle, Path.read_bytes):
-        groups: defaultdict[object, list[int]] = defaultdict(list)
-        for i in suspects:
-            groups[read(photos.paths[i])].append(i)
-        both = [g for g in groups.values() if len({photos.labels[i] for i in g}) > 1]
-        suspects = [i for group in both for i in group]
-    return _without(photos, set(suspects), "pictures that lie under both labels")
-
-
-def _middle(path: Path) -> tuple[int, bytes]:
-    size = path.stat().st_size
-    with path.open("rb", buffering=0) as file:
-        file.seek(size // 2)
-        return size, file.read(4096)
+def _ambiguous(photos: Photos) -> set[int]:
+    """Pictures under both labels, nothing says which is right: of equal size and middle 4 KiB."""
+    groups: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for i, path in enumerate(photos.paths):
+        with path.open("rb", buffering=0) as file:
+            size = path.stat().st_size
+            file.seek(size // 2)
+            groups[size, file.read(4096)].append(i)
+    both = [group for group in groups.values() if len({photos.labels[i] for i in group}) > 1]
+    return {i for group in both for i in group}
 
 
 def _without(photos: Photos, left_out: set[int], why: str) -> Photos:
-    if not left_out:
-        return photos
-    names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
-    print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
+    if left_out:
+        names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
+        print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
     return photos.subset([i for i in range(len(photos)) if i not in left_out])

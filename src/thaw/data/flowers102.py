@@ -7,7 +7,6 @@ from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_files_exist
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch, fetch_archive
 
@@ -18,7 +17,6 @@ LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
 
 CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
-
 Split = Literal["official", "trainval", "swapped"]
 
 
@@ -26,34 +24,29 @@ Split = Literal["official", "trainval", "swapped"]
 class Flowers102(PhotoDataModule):
     """8,189 photos of 102 flowers, in data_dir/flowers-102 (torchvision's layout).
 
-    The official splits share two pictures, byte by byte: 07307 (train) is 07309 (test), and 08067
-    (test) is 08077 (val). They stay, so that numbers compare with everybody's.
+    The official splits share two pictures: 07307 (train) is 07309 (test), and 08067 (test) is 08077
+    (val). They stay, so that numbers compare with everybody's.
 
     Args:
-        split: "official": 1,020 train, 1,020 validation and 6,149 test photos, so 10 + 10 photos
-            per class to train and validate on. "trainval": 2,040 train, no validation (or
-            data.val_fraction of the 2,040) and 6,149 test photos, for the last refit when every
-            choice is made. "swapped": 6,149 train and 2,040 validation photos, no test, as many
-            tutorials do; no number of it is a test result.
+        split: "official": 1,020 train (10 per class), 1,020 validation and 6,149 test photos.
+            "trainval": 2,040 train, no validation (or data.val_fraction of the 2,040), for the last
+            refit when every choice is made. "swapped": 6,149 train and 2,040 validation photos, no
+            test, as many tutorials do; no number of it is a test result.
     """
 
     name = "flowers102"
     licence = "photos from the web, owners not named; research use"
-
     split: Split = "official"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.folder = self.data_dir / "flowers-102"
-        check("split", self.split, self.split in get_args(Split), " or ".join(get_args(Split)))
+        self.check("split", self.split in get_args(Split), " or ".join(get_args(Split)))
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
         """Download 345 MB, if they are not there."""
-        remedy = (
-            f"put {PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL} into {self.folder}, or name "
-            "the folder that holds flowers-102/ with paths.data_dir=PATH, or try thaw without a "
-            "network with data=demo"
-        )
+        files = f"{PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL}"
+        remedy = self.offline(files, self.folder)
         for name, checksum in (LABELS, SPLITS):
             fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
         name, checksum = PHOTOS
@@ -66,17 +59,16 @@ class Flowers102(PhotoDataModule):
         ids = loadmat(self.folder / SPLITS[0], squeeze_me=True)
 
         def photos(*keys: str) -> Photos:
-            numbers = sorted(int(number) for key in keys for number in ids[key])
-            return Photos(
-                tuple(self.folder / "jpg" / f"image_{number:05d}.jpg" for number in numbers),
-                tuple(int(labels[number - 1]) - 1 for number in numbers),
+            return Photos.of(
+                (self.folder / "jpg" / f"image_{number:05d}.jpg", int(labels[number - 1]) - 1)
+                for number in sorted(int(number) for key in keys for number in ids[key])
             )
 
-        if self.split == "official":
-            splits = Splits(CLASSES, photos("trnid"), photos("valid"), photos("tstid"))
-        elif self.split == "trainval":
-            splits = Splits(CLASSES, photos("trnid", "valid"), Photos((), ()), photos("tstid"))
-        else:
-            splits = Splits(CLASSES, photos("tstid"), photos("trnid", "valid"), None)
-        check_files_exist(splits)
+        train, val, test = photos("trnid"), photos("valid"), photos("tstid")
+        if self.split == "trainval":
+            train, val = photos("trnid", "valid"), Photos((), ())
+        elif self.split == "swapped":
+            train, val, test = test, photos("trnid", "valid"), None
+        splits = Splits(CLASSES, train, val, test)
+        splits.check_files()
         return splits

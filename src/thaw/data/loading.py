@@ -14,10 +14,7 @@ Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the
 
 
 def as_key(key: Key | int) -> Key:
-    """An index alone means view seed 0.
-
-    Lightning's `overfit_batches` replaces the sampler by one that yields such indices.
-    """
+    """An index alone, as from the sampler of Lightning's `overfit_batches`, means view seed 0."""
     return (key, 0) if isinstance(key, int) else key
 
 
@@ -25,23 +22,16 @@ class PhotoSampler(DistributedSampler[Key]):
     """Yields the keys (index, view seed) of one rank.
 
     Rank r of W takes every W-th place of one global order. So W processes with B images each see
-    together exactly the batches that one process with W * B images sees.
+    together exactly the batches that one process with W * B images sees. It is a DistributedSampler
+    because Lightning leaves those alone and calls their `set_epoch`.
 
-    It is a DistributedSampler because Lightning leaves those alone and calls their `set_epoch`.
-
-    Args:
-        labels: label of each photo; their number is the size of an epoch.
-        train: True: shuffle, and repeat up to W - 1 photos so that every rank takes the same number
-            of steps. False: each photo once, in the order of the files.
-        seed: of the order and of the views.
-        balanced: draw with replacement, every class equally often on average (training only).
-        rank: r.
-        world_size: W.
-
-    Attributes:
-        augment: whether views are random; False gives the evaluation view of every photo.
-        skip: number of this rank's photos to leave out of the next iteration.
+    In training it shuffles, repeats up to W - 1 photos so that every rank takes the same number of
+    steps, and, if `balanced`, draws with replacement, every class equally often on average. In
+    evaluation it gives each photo once, in the order of the files.
     """
+
+    augment = True  # whether views are random; False gives the evaluation view of every photo
+    skip = 0  # number of this rank's photos to leave out of the next iteration
 
     def __init__(
         self, labels: Sequence[int], *, train: bool, seed: int, balanced: bool = False,
@@ -49,10 +39,7 @@ class PhotoSampler(DistributedSampler[Key]):
     ) -> None:  # fmt: skip
         places = range(len(labels))
         super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
-        self.size = len(labels)
-        self.train = train
-        self.augment = True
-        self.skip = 0
+        self.size, self.train = len(labels), train
         self.weights: Tensor | None = None
         if balanced and train:
             label = torch.as_tensor(labels)
@@ -66,8 +53,8 @@ class PhotoSampler(DistributedSampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         """Yields the keys of the epoch that `set_epoch` was last called with."""
-        place = (self.seed, self.epoch) if self.train else (self.seed,)
-        generator = torch.Generator().manual_seed(derive(*place))
+        epoch = self.epoch if self.train else 0
+        generator = torch.Generator().manual_seed(derive(self.seed, epoch))
         if not self.train:
             order = torch.arange(self.size)
         elif self.weights is None:
@@ -84,26 +71,16 @@ class PhotoSampler(DistributedSampler[Key]):
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that can continue in the middle of an epoch.
+    """A DataLoader that can continue in the middle of an epoch, by skipping what was seen."""
 
-    The order is a pure function of the epoch, so continuing means skipping what was seen.
-
-    Attributes:
-        consumed: returns how many batches of the current epoch were trained on before; it is 0
-            unless a run was resumed.
-        features: a table of features; if set, its batch(keys) gives the batches, features (N, D)
-            and labels (N,), for the same keys in the same order as the photos.
-    """
-
+    # how many batches of the current epoch a run that was resumed had trained on
     consumed: Callable[[], int] | None = None
+    # a table of features; if set, its batch(keys) gives the batches, features (N, D) and labels
+    # (N,), for the same keys in the same order as the photos
     features: Any = None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Yields batches.
-
-        This is a generator because Lightning makes the first iterator of a resumed run before it
-        tells the sampler the epoch, and the order must be drawn afterwards.
-        """
+        """A generator, since Lightning asks a resumed run for it before it sets the epoch."""
         if self.consumed is not None and isinstance(self.sampler, PhotoSampler):
             self.sampler.skip = self.consumed() * (self.batch_size or 1)
         if self.features is None:
@@ -112,7 +89,7 @@ class ResumableLoader(DataLoader):
             yield from map(self.features.batch, self.keys())
 
     def keys(self) -> Iterator[list[Key]]:
-        """Yields the keys of each batch."""
+        """The keys of each batch."""
         for batch in self.batch_sampler or ():
             yield [as_key(key) for key in batch]
 
@@ -120,15 +97,13 @@ class ResumableLoader(DataLoader):
         """Empty: the order needs no state. Lightning asks for it before it resumes mid-epoch."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Does nothing, see `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     """N pictures (3, H, W) and labels -> (N, 3, H, W) and (N,).
 
-    The result is in channels_last memory format. Decoded pictures are already, and converting them
-    here and back before the convolutions would cost more than copying them.
+    The result is in channels_last memory format, as decoded pictures are already.
     """
     images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in views])
     return images.permute(0, 3, 1, 2), labels
@@ -140,13 +115,7 @@ def make_loader(
 ) -> ResumableLoader:  # fmt: skip
     """A loader of (images (N, 3, H, W), labels (N,)) over one split.
 
-    Args:
-        dataset: indexed by the keys of `PhotoSampler`.
-        labels: of the dataset's photos, in order.
-        batch_size: images per device.
-        num_workers: processes that prepare batches; 0: the training process does.
-        train: whether to shuffle.
-        order: the other arguments of `PhotoSampler`.
+    The dataset is indexed by the keys of a `PhotoSampler`, whose arguments these are too.
     """
     sampler = PhotoSampler(labels, train=train, **order)
     # A last batch of one image would stop BatchNorm: it needs two values per channel.

@@ -1,30 +1,25 @@
 """Seeded splits of photos, class by class.
 
 A photo's rank in a split is the hash of the split's rule and of the photo's own name. So a split is
-the same on every machine, for every order of the file system and every version of torch; 5 photos
-per class are among the 10 of the same rule; and adding or removing a photo moves only that photo.
+the same on every machine; 5 photos per class are among the 10 of the same rule; and adding or
+removing a photo moves only that photo.
 """
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
 
+Classes = tuple[str, ...]  # names, in the order of the labels
+Members = dict[int, list[int]]  # label -> indices of its photos
+
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
-    """Draw a fraction of each class.
+    """Draw a fraction (0-1) of each class; returns the drawn photos and the rest.
 
-    Of a class with two photos or more at least one is drawn and at least one is left. A single
-    photo is not drawn: a class without a training photo could not be learned.
-
-    Args:
-        photos: of all classes.
-        fraction: 0-1, of each class, rounded.
-        rule: text that decides which photos are drawn.
-
-    Returns:
-        The drawn photos and the rest.
+    At least one photo of a class is drawn and at least one is left; a single one is not drawn.
     """
     drawn: list[int] = []
     for members in _by_class(photos, rule).values():
@@ -34,57 +29,28 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
     return _split(photos, drawn)
 
 
-def draw_per_class(photos: Photos, count: int, classes: tuple[str, ...], *, rule: str) -> Photos:
+def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
     """Draw `count` photos of each class; raise a ConfigError if a class has fewer."""
     members = _by_class(photos, rule)
-    name, smallest = _smallest_class(members, classes)
-    if smallest < count:
-        raise ConfigError(
-            f"data.train_per_class={count} is not allowed: class {name!r} has only {smallest} "
-            f"training photos. Give {smallest} or less, or null for all photos."
-        )
+    _check_sizes(members, classes, "train_per_class", count)
     return photos.subset(sorted(i for group in members.values() for i in group[:count]))
 
 
-def split_fold(
-    photos: Photos, folds: int, fold: int, classes: tuple[str, ...]
-) -> tuple[Photos, Photos]:
-    """Split for k-fold cross-validation, stratified by class.
+def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple[Photos, Photos]:
+    """Split for k-fold cross-validation; returns the photos of the fold and the rest.
 
-    The sizes of the folds differ by at most one photo, in each class and in total. The rule is
-    fixed, so runs with different seeds use the same folds.
-
-    Args:
-        photos: of all classes.
-        folds: number of parts.
-        fold: the part to validate on, 0 to `folds` - 1.
-        classes: names, for the error.
-
-    Returns:
-        The photos of the fold and the rest.
-
-    Raises:
-        ConfigError: a class has fewer photos than there are folds.
+    Folds are the same for every seed; their sizes differ by one photo at most, in each class and in
+    total. Raises a ConfigError if a class has fewer photos than there are folds.
     """
     members = _by_class(photos, "folds")
-    name, smallest = _smallest_class(members, classes)
-    if smallest < folds:
-        remedy = f"give {smallest} or less, or" if smallest >= 2 else "folds need two or more:"
-        raise ConfigError(
-            f"data.folds={folds} is not allowed: class {name!r} has only {smallest} photos to "
-            f"train and validate on; {remedy} add photos of it, or set data.folds=null."
-        )
+    _check_sizes(members, classes, "folds", folds)
     # Dealt out like cards, one class after another, so that remainders spread evenly.
     dealt = [index for label in sorted(members) for index in members[label]]
     return _split(photos, dealt[fold::folds])
 
 
 def add_test_split(splits: Splits, fraction: float) -> Splits:
-    """Take a fraction (0-1) of the training photos as test photos, if the source has none.
-
-    The rule is fixed, so runs with different seeds are tested on the same photos, and no run trains
-    on photos that another run was tested on.
-    """
+    """Take a fraction (0-1) of the training photos to test on, the same photos for every seed."""
     if fraction == 0:
         return splits
     if splits.test is not None:
@@ -93,7 +59,7 @@ def add_test_split(splits: Splits, fraction: float) -> Splits:
             "photos already. Set data.test_fraction=0."
         )
     test, train = split_fraction(splits.train, fraction, rule="test")
-    return Splits(splits.classes, train, splits.val, test)
+    return replace(splits, train=train, test=test)
 
 
 def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
@@ -101,12 +67,16 @@ def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
     return photos.subset(sorted(drawn)), photos.subset(rest)
 
 
-def _smallest_class(members: dict[int, list[int]], classes: tuple[str, ...]) -> tuple[str, int]:
-    sizes = ((name, len(members.get(label, []))) for label, name in enumerate(classes))
-    return min(sizes, key=lambda pair: pair[1])
+def _check_sizes(members: Members, classes: Classes, key: str, least: int) -> None:
+    size, name = min((len(members.get(label, ())), name) for label, name in enumerate(classes))
+    if size < least:
+        raise ConfigError(
+            f"data.{key}={least} is not allowed: class {name!r} has only {size} photos to draw "
+            f"from. Give less, add photos of it, or set data.{key}=null."
+        )
 
 
-def _by_class(photos: Photos, rule: str) -> dict[int, list[int]]:
+def _by_class(photos: Photos, rule: str) -> Members:
     """The indices of each label's photos, in the order in which the rule draws them."""
 
     def rank(index: int) -> tuple[bytes, Path]:
@@ -116,7 +86,7 @@ def _by_class(photos: Photos, rule: str) -> dict[int, list[int]]:
         name = f"{rule} {path.parent.name}/{path.name}"
         return sha256(name.encode("utf-8", "surrogateescape")).digest(), path
 
-    members: dict[int, list[int]] = {}
+    members: Members = {}
     for index in sorted(range(len(photos)), key=rank):
         members.setdefault(photos.labels[index], []).append(index)
     return members

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from thaw.data.decode import decode
-from thaw.data.picture_files import SUFFIXES, picture_files
+from thaw.data.photos import SUFFIXES, picture_files
 from thaw.data.workers import FEW_PHOTOS, choose_workers
 from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import Prediction, load
