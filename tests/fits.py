@@ -20,7 +20,7 @@ from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import Record
+from thaw.training.record import Record
 
 EPOCHS, STEPS, BATCH = 6, 3, 4  # epochs, batches an epoch, images a batch
 GROUPS = small_classifier().groups  # conv, low, middle, deep, head
@@ -101,7 +101,7 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
     items = [
         {**how, "epochs": 2, "top": 0, "augment": False},
         {**how, "epochs": 2, "top": ["deep", "low"], "batchnorm": "frozen"},
-        {**how, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
+        {**how, "lr_decay": 0.5, "batchnorm": "eval"},
     ]
     arguments: dict[str, dict[str, Any]] = {
         "feature_extraction": {"frozen": how},
@@ -113,8 +113,7 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
         "phases": {"phases": items},
         "gradual": {**both, "unfreeze_epoch": 1, "every_epochs": 1},
         "on_plateau": {
-            **both, "unfreeze_epoch": 4,
-            "unfreeze_on_plateau": {"patience": 1, "min_delta": 0.02},
+            **both, "unfreeze_epoch": 4, "unfreeze_on_plateau": 1,
         },
     }  # fmt: skip
     name = "freeze_unfreeze" if mode == "on_plateau" else mode

@@ -24,7 +24,7 @@ from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import LogRates, Record, current_rates
+from thaw.training.record import LogRates, Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")

@@ -16,7 +16,7 @@ from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
 from thaw.head import mlp
-from thaw.training.progress import Record
+from thaw.training.record import Record
 from thaw.transforms import mixing
 
 
@@ -91,16 +91,6 @@ def test_the_mixed_loss_is_the_weighted_one(tmp_path: Path) -> None:
     module = module_of(plan, mix=spy, label_smoothing=0.1)
     fit(module, tmp_path, Losses())
     assert torch.allclose(torch.stack(seen), torch.stack(expected).detach(), atol=1e-6)
-
-
-@pytest.mark.parametrize("reset", [True, False])
-def test_a_phase_begins_with_its_own_optimiser_state_where_asked(
-    tmp_path: Path, reset: bool
-) -> None:
-    fit(module_of(two_phases({}, {"reset_optimizer": reset})), tmp_path, look := Look())
-    assert look.momenta[0] == 0
-    assert look.momenta[3 * STEPS - 1] == 2  # the head's
-    assert look.momenta[3 * STEPS] == (0 if reset else 2)
 
 
 def test_accumulated_steps_have_the_mean_gradient(tmp_path: Path) -> None:

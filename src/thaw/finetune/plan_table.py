@@ -3,18 +3,13 @@
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.classifier import Classifier
-from thaw.finetune.plan import Phase, Plan
+from thaw.finetune.phases import Phase
+from thaw.finetune.plan import Plan
 from thaw.text_table import text_table
 
 
 def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
-    """Lays out phase x layer group x rate x parameters, with epochs counted from 1.
-
-    Args:
-        plan: Of the run.
-        model: For the sizes of the layer groups.
-        steps_per_epoch: Optimiser steps of an epoch.
-    """
+    """Lays out phase x layer group x rate x parameters, with epochs counted from 1."""
     sizes = {
         group.name: sum(parameter.numel() for _, parameter in named)
         for group, named in model.group_parameters()
@@ -34,40 +29,24 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
         ["BatchNorm", "", *(phase.batchnorm if normed else "none" for phase in phases)],
         ["trains on", "", *map(_source, phases)],
     ]
-    if not all(phase.augment for phase in phases):
-        views = ["random" if phase.augment else "no augmentation" for phase in phases]
-        rows.append(["views", "", *views])
-    if any(phase.mix for phase in phases):
-        rows.append(["mixing", "", *("on" if phase.mix else "off" for phase in phases)])
-    if any(phase.reset_optimizer for phase in phases):
-        kept = ["new" if phase.reset_optimizer else "kept" for phase in phases]
-        rows.append(["momenta", "", *kept])
     return text_table(rows, right=(1,))
 
 
 def _title(phase: Phase) -> str:
-    last = f"-{phase.end}" if phase.epochs > 1 else ""
-    title = f"{phase.name}: epoch{'s' if last else ''} {phase.start + 1}{last}"
-    if phase.plateau.patience is not None:
-        title += f" or plateau of {phase.plateau.patience}"
-    return title
+    epochs = f"epochs {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f"epoch {phase.end}"
+    plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
+    return f"{phase.name}: {epochs}{plateau}"
 
 
 def _schedule(phase: Phase) -> str:
     """The schedule with the warm-up that the phase really has."""
-    schedule = phase.schedule
-    text = schedule.label
-    if schedule.schedule == "step":
-        text += f" x{schedule.gamma} each {schedule.step_epochs}"
-    elif schedule.schedule == "plateau":
-        text += f" x{schedule.gamma}"
-    if warmup := schedule.warmup(phase.epochs):
-        text += f", warm-up {warmup:g}"
-    return text
+    name = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
+    warmup = phase.warmup(phase.epochs)
+    return f"{name}, warm-up {warmup:g}" if warmup else name
 
 
 def _source(phase: Phase) -> str:
-    if not phase.cached_views:
-        return "photos"
-    views = f"{phase.cached_views} view{'s' if phase.cached_views > 1 else ''}"
-    return f"cached features, {views} each"
+    what = "mixed photos" if phase.mix else "photos"
+    if views := phase.cached_views:
+        what = f"cached features, {views} view{'s' if views > 1 else ''} each"
+    return what if phase.augment else f"{what}, not augmented"

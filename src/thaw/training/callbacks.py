@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,16 +16,13 @@ from thaw.errors import ConfigError
 from thaw.finetune.plan import Plan
 from thaw.finetune.plan_table import plan_table
 from thaw.training.averaging import check_averaging
-
-if TYPE_CHECKING:
-    from thaw.training.module import TransferModule
+from thaw.training.module import TransferModule
 
 
 class ApplyPlan(pl.Callback):
     """Sets what trains at the start of each epoch, from the plan and the epoch alone.
 
-    Holds no state: on a resumed run the epoch says all. Lightning's BaseFinetuning, which keeps
-    what it unfroze in the optimiser and the checkpoint, loses it on resume (Lightning issue 21901).
+    It has no state of its own to lose on resume, as Lightning's BaseFinetuning does (issue 21901).
     """
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
@@ -34,51 +31,43 @@ class ApplyPlan(pl.Callback):
         self.told: tuple[int, ...] = ()  # unfreeze epochs that were printed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuses, before training, strategies in which an unfreeze is not proven right.
-
-        Raises:
-            ConfigError: names the strategy.
-        """
-        if stage == "fit" and type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        """Refuses, before training, strategies in which an unfreeze is not proven right."""
+        strategy = trainer.strategy
+        starts = getattr(strategy, "_start_method", "popen")  # or "fork", "spawn"
+        proven = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and starts == "popen"
+        if stage == "fit" and not proven:
             raise ConfigError(
-                f"trainer.strategy={type(trainer.strategy).__name__}: thaw unfreezes under auto "
-                "(one device) and ddp; use trainer=default or trainer=ddp"
+                f"trainer.strategy={type(strategy).__name__}: thaw unfreezes under auto (one "
+                "device) and ddp; use trainer=default or trainer=ddp"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
         module = _transfer(pl_module)
         self._check_resumed(trainer, module)
-        module.begin(steps_per_epoch(trainer))
+        plan = module.plan  # a resumed one keeps the number of steps that it began with
+        module.set_plan([*plan.values], plan.steps_per_epoch or steps_per_epoch(trainer))
         if trainer.is_global_zero:
             print(f"\n{self._save_plan(trainer, module)}\n")
         self._apply(trainer, module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Applies the epoch's phase; its own optimiser state, where asked, when it begins."""
+        """Applies the epoch's phase."""
         module = _transfer(pl_module)
-        phase = module.phase
-        if phase.reset_optimizer and trainer.current_epoch == phase.start:
-            trainer.optimizers[0].state.clear()
         if trainer.is_global_zero and module.plan.unfreeze_epochs != self.told:
-            print(
-                f"\n{module.monitor} stands still: {phase.name} begins at epoch {phase.start + 1}"
-            )
+            print(f"\n{module.monitor} stands still: {module.phase.name} begins")
             self._save_plan(trainer, module)
         self._apply(trainer, module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Writes the learning rate of every group, which nothing else does.
-
-        The batches of one optimiser step share a rate. Callbacks that log rates come after this.
-        """
+        """Writes the learning rate of every group, which nothing else does."""
         plan = _transfer(pl_module).plan
-        step = batch_idx // trainer.accumulate_grad_batches
-        progress = step / steps_per_epoch(trainer)
+        step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         for group in trainer.optimizers[0].param_groups:
             name = group["layer_groups"][0]  # those that share a group have the same rate
+            progress = step / steps_per_epoch(trainer)
             group["lr"] = plan.learning_rate(name, trainer.current_epoch, progress)
 
     def on_train_batch_end(
@@ -87,8 +76,7 @@ class ApplyPlan(pl.Callback):
     ) -> None:  # fmt: skip
         """At an epoch's end, gives all ranks the mean of their BatchNorm statistics.
 
-        Else each validates a model of its own, and rank 0's is the one that is saved (timm's
-        scripts do the same by default, as --dist-bn reduce).
+        Else each validates a model of its own (timm's scripts do the same, as --dist-bn reduce).
         """
         if trainer.world_size == 1 or not trainer.is_last_batch:
             return
@@ -99,33 +87,28 @@ class ApplyPlan(pl.Callback):
                         mean = trainer.strategy.reduce(statistic.clone(), reduce_op="mean")
                         statistic.copy_(cast(torch.Tensor, mean))
 
-    def _check_resumed(self, trainer: pl.Trainer, module: "TransferModule") -> None:
-        """Refuses to go on inside an epoch that has another number of batches now.
-
-        Raises:
-            ConfigError: The message has both numbers.
-        """
+    def _check_resumed(self, trainer: pl.Trainer, module: TransferModule) -> None:
+        """Refuses to go on inside an epoch that has another number of batches now."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         was, now = module.saved_batches, int(trainer.num_training_batches)
         if was is not None and 0 < done < was != now:
             raise ConfigError(
-                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, "
-                f"which has {now} now; go on with the batch size, devices "
-                "and photos that it had, or from the last whole epoch with "
-                "ckpt_path=RUN/checkpoints/last.ckpt"
+                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, which "
+                f"has {now} now; go on with the batch size, devices and photos that it had, or "
+                "from the last whole epoch with ckpt_path=RUN/checkpoints/last.ckpt"
             )
 
-    def _save_plan(self, trainer: pl.Trainer, module: "TransferModule") -> str:
+    def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
         """Writes plan.txt, and gives what is in it."""
         self.told = module.plan.unfreeze_epochs
         table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
         text = "\n".join([*self.notes, table])
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.txt").write_text(text + "\n", encoding="utf-8")
+        path = Path(trainer.default_root_dir) / "plan.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
         return text
 
-    def _apply(self, trainer: pl.Trainer, module: "TransferModule") -> None:
+    def _apply(self, trainer: pl.Trainer, module: TransferModule) -> None:
         phase = module.phase
         model = module.classifier
         model.set_trainable(phase.rates.keys(), phase.batchnorm)
@@ -160,15 +143,7 @@ class StopEarly(EarlyStopping):
 
 
 def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
-    """Refuses callbacks that end a run before its last phase, or break the plan.
-
-    Args:
-        callbacks: By their names in the configuration.
-        plan: Of the run.
-
-    Raises:
-        ConfigError: The message names the setting.
-    """
+    """Refuses callbacks, by name, that end a run before its last phase, or break the plan."""
     last = plan.phases[-1]
     for name, callback in callbacks.items():
         own = isinstance(callback, StopEarly)
@@ -188,5 +163,5 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
     return max(1, math.ceil(batches / trainer.accumulate_grad_batches))
 
 
-def _transfer(module: pl.LightningModule) -> "TransferModule":
-    return cast("TransferModule", module)
+def _transfer(module: pl.LightningModule) -> TransferModule:
+    return cast(TransferModule, module)
