@@ -146,7 +146,7 @@ class SaveEach(SaveLast):
 
 def module_of(plan: Plan, model: Classifier | None = None, **changes: Any) -> TransferModule:
     optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=True)
-    arguments = {"classes": CLASSES, "monitor": "val/loss", **changes}
+    arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from runs import ROOT, SMALL, TWO_AND_TWO, command, configuration, draw_photos
-from thaw.training.progress import ProgressBar
 
 import train
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
+from thaw.training.progress import ProgressBar
 
 # a checkpoint of another folder on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")

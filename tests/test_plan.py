@@ -122,6 +122,6 @@ def test_the_table_names_what_is_set() -> None:
         unfrozen={"lr": 1e-3, "schedule": "step", "step_epochs": 1, "gamma": 0.5},
     )  # fmt: skip
     text = plan_table(plan, model, 7)
-    for words in ("epochs 1-3 or plateau of 1", "unfrozen: epoch 4\n", "StepLR", "1 view each, not augmented",
-                  "step", "mixed photos"):  # fmt: skip
+    for words in ("epochs 1-3 or plateau of 1", "unfrozen: epoch 4\n", "StepLR",
+                  "1 view each, not augmented", "step", "mixed photos"):  # fmt: skip
         assert words in text

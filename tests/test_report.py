@@ -9,10 +9,10 @@ import torch
 from matplotlib.colors import to_rgba
 from models import small_classifier
 from safetensors.torch import load_file
-from thaw.training.progress import Record
 
 from thaw import report
 from thaw.finetune.builder import build_plan
+from thaw.training.progress import Record
 
 SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [

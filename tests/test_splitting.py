@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from thaw.data.photos import Photos, Splits
 from thaw.data.splitting import add_test_split, draw_per_class, split_fraction
+from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
 
 

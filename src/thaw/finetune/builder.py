@@ -1,8 +1,4 @@
-"""Writes the phases of a run from the settings of conf/finetune/.
-
-There is one builder. Each file of conf/finetune/ is a set of values for the same settings, which it
-turns into a list of phases; `finetune=phases` gives that list itself.
-"""
+"""Writes the phases of a run from the settings of conf/finetune/."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -51,16 +47,18 @@ def build_plan(
     in_list = mode == "phases"
     items = _read(phases, max_epochs) if in_list else _write(groups, max_epochs, settings)
     made: list[Phase] = []
+    caches = bool(cache_features) and not limits_batches  # until the body trains and is changed
     for number, phase in enumerate(items):
         key = f"finetune.phases.{number}" if in_list else "finetune"
-        rates, names = layer_rates(groups, phase, key), top_groups(groups, phase.top, f"{key}.top")
+        names, rates = top_groups(groups, phase.top, f"{key}.top"), layer_rates(groups, phase, key)
         phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)  # torch's may not fit
+        caches, mix = caches and names == [HEAD], phase.mix and mixes
+        own = views if phase.augment else 1
+        saves = caches and not mix and (cache_features is True or phase.epochs > own)
         made.append(replace(
-            phase, start=made[-1].end if made else 0, mix=phase.mix and mixes,
-            rates={name: rates[name] for name in names},
+            phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
+            mix=mix, cached_views=own if saves else 0,
         ))  # fmt: skip
-    if cache_features and not limits_batches:
-        made = _with_cache(made, views, always=cache_features is True)
     return Plan(mode, tuple(group.name for group in groups), tuple(made))
 
 
@@ -89,17 +87,16 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         return [*phases, body]
     every, order = settings["every_epochs"], top_groups(groups, body.top, "finetune.top")[::-1]
     number = len(order) - 1  # of groups of the body
+    last = start + (number - 1) * every if is_whole(every) else max_epochs
     check(
-        is_whole(every) and start + (number - 1) * every < max_epochs, "finetune.every_epochs",
-        every, f"1 or more epochs between unfreezing {number} groups, all after the first {start} "
-        f"epochs and within trainer.max_epochs={max_epochs}; raise that, or unfreeze fewer with "
-        "finetune.top=<lowest group>",
+        last < max_epochs, "finetune.every_epochs", every, f"1 or more epochs between unfreezing "
+        f"{number} groups, all after the first {start} epochs and within trainer.max_epochs="
+        f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
     )  # fmt: skip
     for place, name in enumerate(order[1:-1], start=2):
         step = replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
         phases.append(step)
-    left = body.epochs - (number - 1) * every
-    return [*phases, replace(body, name=order[-1], top=order, epochs=left)]
+    return [*phases, replace(body, name=order[-1], top=order, epochs=max_epochs - last)]
 
 
 def _read(phases: Any, max_epochs: int) -> list[Phase]:
@@ -118,20 +115,4 @@ def _read(phases: Any, max_epochs: int) -> list[Phase]:
               f"{allowed}; {left} of trainer.max_epochs={max_epochs} are left")  # fmt: skip
         made.append(replace(phase, name=phase.name or f"phase {number}", epochs=epochs))
         left -= epochs
-    return made
-
-
-def _with_cache(phases: Sequence[Phase], views: int, *, always: bool) -> list[Phase]:
-    """Says which phases train on cached features: those of the head alone, on unmixed photos.
-
-    None after the body was trained, since then it is no longer what later runs have; and, unless
-    `always`, none where the body would run no more often over the photos without a cache.
-    """
-    made = list(phases)
-    for number, phase in enumerate(phases):
-        if set(phase.rates) != {HEAD}:
-            break
-        own = views if phase.augment else 1  # the evaluation view, then random ones
-        if not phase.mix and (always or phase.epochs > own):
-            made[number] = replace(phase, cached_views=own)
     return made

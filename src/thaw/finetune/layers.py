@@ -36,17 +36,12 @@ def layer_rates(groups: Groups, phase: Phase, key: str = "finetune") -> dict[str
 
 
 def groups_named(groups: Groups, name: str, key: str) -> list[str]:
-    """Gives the names of the groups that `name` means: itself, or all in the module of that name.
-
-    Raises:
-        ConfigError: There is none; the message has the nearest names.
-    """
+    """Gives the names of the groups that `name` means: its own, or all in the module of it."""
     names = [group.name for group in groups]
     matches = [known for known in names if known == name or known.startswith(f"{name}.")]
     if not matches:
         raise ConfigError(
-            f"{key}={name}: no such layer group{near(str(name), names)}. Allowed: "
-            f"{', '.join(names)}"
+            f"{key}={name}: no such layer group{near(name, names)}. Allowed: {', '.join(names)}"
         )
     return matches
 

@@ -15,11 +15,7 @@ def parameter_groups(
 
     Layer groups with the same rate in every phase share theirs, so there are few, and fused
     optimisers can batch. Vectors (norms and biases) are apart and take no weight decay
-    (arXiv:1812.01187, section 3.1). `lr` is 1: the plan's rates are absolute.
-
-    Args:
-        model: For its layer groups.
-        phases: Rates of the groups that train, for each phase.
+    (arXiv:1812.01187, section 3.1). `ApplyPlan` writes their rates; `phases` has those of each.
     """
     alike: dict[tuple[float | None, ...], dict[str, list[Any]]] = defaultdict(dict)
     for group, named in model.group_parameters():

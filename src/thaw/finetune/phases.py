@@ -8,8 +8,8 @@ from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, near, shown
 from thaw.finetune.schedule import Schedule, is_whole
 
-# Each file of conf/finetune/ and the settings that it has. All files have the same keys, so that a
-# sweep over several of them composes; a key that a mode does not have is null there.
+# The files of conf/finetune/ and the settings that each has. All have the same keys, so that a
+# sweep over several of them composes; what a mode does not have is null there.
 _BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
 _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
@@ -53,8 +53,7 @@ class Phase(PhaseSettings):
         end_on_plateau: Epochs in a row without a better value of the monitored metric, after which
             the phase ends early; None: it does not.
         start: First epoch, from 0.
-        cached_views: Number of views of each training photo that the head trains on as cached
-            features; 0: the phase reads photos.
+        cached_views: Views of each training photo in the features that it trains on; 0: photos.
     """
 
     name: str = ""
@@ -89,18 +88,16 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
     for name, value in (("augment", phase.augment), ("mix", phase.mix)):
         check(isinstance(value, bool), f"{key}.{name}", value, "true or false")
     modes, plateau = get_args(BatchNormMode), phase.end_on_plateau
-    place = "finetune.batchnorm" if more else f"{key}.batchnorm"
-    check(phase.batchnorm in modes, place, phase.batchnorm, ", ".join(modes))
-    place = "finetune.unfreeze_on_plateau" if more else f"{key}.end_on_plateau"
-    check(plateau is None or is_whole(plateau), place, plateau, "1 or more epochs, or null")
+    norm, end = f"{key}.batchnorm", f"{key}.end_on_plateau"
+    if more:
+        norm, end = "finetune.batchnorm", "finetune.unfreeze_on_plateau"
+    check(phase.batchnorm in modes, norm, phase.batchnorm, ", ".join(modes))
+    check(plateau is None or is_whole(plateau), end, plateau, "1 or more epochs, or null")
     return phase
 
 
 def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives those of all settings that a mode has; refuses a value for another one.
-
-    It would do nothing, or make the mode another. The message names the modes that have it.
-    """
+    """Gives those settings that a mode has; refuses a value for others, which would do nothing."""
     check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
     own = MODES[mode]
     for name in sorted({name for names in MODES.values() for name in names} - {*own}):

@@ -1,9 +1,8 @@
 """The phases of a run: which layer groups train, in which epochs, at which rates.
 
-What trains in an epoch, and at which rate, is a pure function of the plan and of the place in the
-run (and, where a plateau decides, of the validation results so far), so a resumed run needs no
-other memory of it. A place is (epoch, share of the epoch that is done), never a number of steps:
-a run may go on with another batch size, accumulation or number of devices.
+Both are a pure function of the plan, of the place in the run and, where a plateau decides, of the
+validation results so far, so a resumed run needs no other memory. A place is (epoch, share of it
+that is done), not a number of steps: a run may go on with another batch size or more devices.
 """
 
 from collections.abc import Sequence
@@ -23,8 +22,7 @@ class Plan:
         groups: Names of all layer groups, stem first, head last.
         phases: From epoch 0 to the last one.
         values: Of the monitored metric after each epoch so far; larger is better.
-        steps_per_epoch: Optimiser steps of an epoch when the run began, in which the warm-up
-            counts. It is kept when a resumed run has another number.
+        steps_per_epoch: Optimiser steps of an epoch when the run began; the warm-up counts in them.
     """
 
     mode: str
@@ -44,13 +42,7 @@ class Plan:
         return any(phase.end_on_plateau or phase.schedule == "plateau" for phase in self.phases)
 
     def check(self, *, monitor: str, validates: bool, validate_every: int = 1) -> None:
-        """Refuses a plan that waits for a plateau which is not measured after every epoch.
-
-        Args:
-            monitor: The metric that checkpoints and plateaus go by.
-            validates: Whether there are validation photos.
-            validate_every: Epochs between two validations.
-        """
+        """Refuses a plan that waits for a plateau which is not measured after every epoch."""
         if self.needs_validation and not (validates and validate_every == 1):
             raise ConfigError(
                 f"finetune={self.mode}: waits for a plateau of {monitor}, which must be measured "
@@ -62,12 +54,10 @@ class Plan:
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
     def learning_rate(self, group: str, epoch: int, progress: float) -> float:
-        """Gives the learning rate of a layer group at a place in the run; 0 when it is frozen.
+        """Gives the learning rate of a layer group; 0 when it is frozen.
 
         Args:
-            group: Name of the layer group.
-            epoch: Epochs of the run that are over.
-            progress: Share 0-1 of the current epoch that is done.
+            epoch, progress: Epochs of the run that are over, and the share 0-1 of the next one.
         """
         phase = self.phase_at(epoch)
         if group not in phase.rates:

@@ -9,39 +9,35 @@ from thaw.text_table import text_table
 
 
 def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
-    """Lays out phase x layer group x rate x parameters, with epochs counted from 1."""
+    """Lays out layer group x parameters x rate in each phase, with epochs counted from 1."""
+    names = plan.groups[::-1]  # head first
     sizes = {
         group.name: sum(parameter.numel() for _, parameter in named)
         for group, named in model.group_parameters()
     }
+    numbers = [f"{number:,}" for number in (*(sizes[name] for name in names), sum(sizes.values()))]
     normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
-    phases = plan.phases
-    rows = [["layer group", "parameters", *map(_title, phases)]]
-    for name in reversed(plan.groups):
-        rates = [phase.rates.get(name) for phase in phases]
-        cells = ["frozen" if rate is None else f"lr {rate:.2e}" for rate in rates]
-        rows.append([name, f"{sizes[name]:,}", *cells])
-    shares = [model.share(phase.rates, phase.batchnorm) for phase in phases]
-    rows += [
-        ["all", f"{sum(sizes.values()):,}", *(f"{share:.1%} trains" for share in shares)],
-        ["steps", "", *(f"{phase.epochs * steps_per_epoch:,}" for phase in phases)],
-        ["schedule", "", *map(_schedule, phases)],
-        ["BatchNorm", "", *(phase.batchnorm if normed else "none" for phase in phases)],
-        ["trains on", "", *map(_source, phases)],
+    columns = [
+        ["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],
+        ["parameters", *numbers, "", "", "", ""],
     ]
-    return text_table(rows, right=(1,))
-
-
-def _title(phase: Phase) -> str:
-    epochs = f"epochs {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f"epoch {phase.end}"
-    plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
-    return f"{phase.name}: {epochs}{plateau}"
+    for phase in plan.phases:
+        last = f"s {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f" {phase.end}"
+        plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
+        rates = [phase.rates.get(name) for name in names]
+        columns.append([
+            f"{phase.name}: epoch{last}{plateau}",
+            *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
+            f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
+            f"{phase.epochs * steps_per_epoch:,}", _schedule(phase),
+            phase.batchnorm if normed else "none", _source(phase),
+        ])  # fmt: skip
+    return text_table(list(zip(*columns, strict=True)), right=(1,))
 
 
 def _schedule(phase: Phase) -> str:
-    """The schedule with the warm-up that the phase really has."""
     name = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
-    warmup = phase.warmup(phase.epochs)
+    warmup = phase.warmup(phase.epochs)  # that the phase really has
     return f"{name}, warm-up {warmup:g}" if warmup else name
 
 

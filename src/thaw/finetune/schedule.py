@@ -16,7 +16,6 @@ NEEDS = {  # settings without which a schedule is not one
     "cosine": (),
     "plateau": ("gamma", "patience"),
 }
-OR_TORCHS = "a scheduler of torch, {_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,...}"
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,8 @@ class Schedule:
         lr: Rate of the head after the warm-up. Body groups have their share of it.
         schedule: What follows the warm-up. "constant". "step": times `gamma` every `step_epochs`.
             "cosine": down to 0 (SGDR without restarts, arXiv:1608.03983). "plateau": times `gamma`
-            when the monitored metric was no better for more than `patience` epochs, as torch's
-            ReduceLROnPlateau with threshold 0. Or a function optimiser -> scheduler of torch,
-            which moves once an epoch.
+            when the monitored metric was no better for more than `patience` epochs. Or a function
+            optimiser -> scheduler of torch, which moves once an epoch.
         warmup_epochs: Length in epochs of the linear rise to `lr`, may be a fraction. At most half
             of the phase is used.
         step_epochs: Epochs between two drops ("step").
@@ -52,7 +50,9 @@ class Schedule:
         """Refuses values out of their ranges, and a schedule without what it needs."""
         own = NEEDS.get(self.schedule) if isinstance(self.schedule, str) else None
         fits = own is not None or isinstance(self.schedule, functools.partial)
-        check(fits, f"{key}.schedule", self.schedule, f"{', '.join(NEEDS)}, or {OR_TORCHS}")
+        example = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:2}"
+        allowed = f"{', '.join(NEEDS)}, or a scheduler of torch, like {example}"
+        check(fits, f"{key}.schedule", self.schedule, allowed)
         needs = ("lr", "warmup_epochs", *(own or ()))
         for name, fits, allowed in (
             ("lr", is_number(self.lr) and 0 < self.lr < math.inf, "a positive rate, like 1e-3"),
@@ -99,13 +99,12 @@ class Schedule:
 def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
     """Gives the share of `lr` in each epoch by a scheduler of torch.
 
-    It runs once on a stand-in, so it has no state that a checkpoint could lose. The stand-in has no
-    momentum, since thaw would not follow a scheduler that moves it; torch refuses that.
+    It runs once on a stand-in, so it has no state that a checkpoint could lose.
 
     Raises:
         ConfigError: It does not take its arguments, needs a metric, or was made for fewer epochs.
     """
-    optimizer = torch.optim.Adagrad([torch.zeros(1)], lr=lr)
+    optimizer = torch.optim.Adagrad([torch.zeros(1)], lr=lr)  # torch refuses to move its momentum
     shares: list[float] = []
     try:
         scheduler = make(optimizer)
@@ -120,17 +119,14 @@ def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
 
 
 def plateaus(values: Sequence[float], patience: int) -> list[int]:
-    """Gives the places, from 1, after which the best value had not grown for `patience` values.
-
-    The count begins anew after each, as in torch's ReduceLROnPlateau and Lightning's EarlyStopping.
-    """
+    """Gives the places, from 1, after which the best value had not grown for `patience` values."""
     places: list[int] = []
     best, waited = -math.inf, 0
     for place, value in enumerate(values, start=1):
         best, waited = (value, 0) if value > best else (best, waited + 1)
         if waited == patience:
             places.append(place)
-            waited = 0
+            waited = 0  # as in torch's ReduceLROnPlateau
     return places
 
 

@@ -30,21 +30,15 @@ class TransferModule(pl.LightningModule):
     """Trains a `Classifier` by a plan.
 
     Args:
-        plan: What trains in each epoch, and the learning rate of each group at each step.
         make_optimizer: Optimiser groups -> optimiser.
-        classes: Names of the K classes, in label order; saved in the checkpoint.
+        classes: Names of the K classes, in label order; in the checkpoint, as `config` is.
         monitor: The validation metric that a plateau is one of.
-        normalise: Images uint8 (N, 3, H, W) -> float32, as the body wants them; None: 0-1. It works
-            on the device: a quarter of the bytes has to go there.
+        normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
         mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
-        label_smoothing: Share 0-1 of the target spread over all classes (arXiv:1512.00567).
-        channels_last: Memory format of images and kernels; pays for convolutional bodies.
-        config: The run's settings as plain Python, saved in the checkpoint.
 
     Attributes:
         written_plan, plan: As given, and as it stands after the validation results so far.
-        temperature: That class scores are divided by to calibrate the model, from the latest
-            validation.
+        temperature: Of the class scores, which calibrates the model; from the latest validation.
         test_predictions: Labels (N,) that the test predicted for the photos of this process.
     """
 
@@ -71,9 +65,7 @@ class TransferModule(pl.LightningModule):
         self.saved_batches: int | None = None  # of an epoch, in the checkpoint gone on from
         self.means = Means()  # of training
         self.val_scores = Scores(len(classes), "val")
-        self.test_scores = Scores(len(classes), "test", 1.0)
         self.temperature = 1.0
-        self.test_predictions = torch.empty(0, dtype=torch.long)
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -88,9 +80,8 @@ class TransferModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
-        if images.ndim == 2:
-            return self.classifier.head(images)
-        return self.classifier(self.prepare(images))
+        is_cached = images.ndim == 2
+        return self.classifier.head(images) if is_cached else self.classifier(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
@@ -101,11 +92,8 @@ class TransferModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """One optimiser with all groups from the first step on; `ApplyPlan` writes their rates."""
-        return self.make_optimizer(self._parameter_groups())
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        phases = [phase.rates for phase in self.written_plan.phases]
-        return parameter_groups(self.classifier, phases)
+        rates = [phase.rates for phase in self.plan.phases]
+        return self.make_optimizer(parameter_groups(self.classifier, rates))
 
     def set_plan(self, values: list[float], steps_per_epoch: int | None) -> None:
         """Brings the plan to where it stands after these validation results."""
@@ -129,15 +117,11 @@ class TransferModule(pl.LightningModule):
         if not self.mixes:  # a mixed picture has no label to be right about
             means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
         self.means.add(means, len(labels))
-        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if (self.global_step + 1) % max(1, every) == 0:
-            self.log("train/loss_step", loss.detach(), on_step=True)
-        # Lightning divides by accumulate_grad_batches also where fewer batches are left at the end
-        # of an epoch, and makes that step too small (2.6.6).
-        steps, batches = (
-            self.trainer.accumulate_grad_batches,
-            int(self.trainer.num_training_batches),
-        )
+        self.log("train/loss_step", loss.detach())
+        # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
+        # batches are left, and makes it too small (2.6.6).
+        steps = self.trainer.accumulate_grad_batches
+        batches = int(self.trainer.num_training_batches)
         left = batches % steps
         return loss * steps / left if left and batch_idx >= batches - left else loss
 
@@ -155,7 +139,6 @@ class TransferModule(pl.LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Counts for val/."""
         self.val_scores.add(self(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
@@ -168,13 +151,11 @@ class TransferModule(pl.LightningModule):
         self.test_predictions = torch.empty(0, dtype=torch.long)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Counts for test/."""
         scores = self(batch[0])
         self.test_scores.add(scores, batch[1])
         self.test_predictions = torch.cat([self.test_predictions, scores.argmax(1).cpu()])
 
     def on_test_epoch_end(self) -> None:
-        """Logs test/."""
         self.test_scores.log(self)
 
     def on_train_epoch_end(self) -> None:
@@ -194,14 +175,10 @@ class TransferModule(pl.LightningModule):
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the checkpoint is of this model, and brings the plan to where it stood.
-
-        Raises:
-            ConfigError: It is of other classes, of another model, or of other optimiser groups; or
-                the plan goes by validation results that it lacks.
-        """
+        """Checks that the checkpoint is of this run's model and plan, and brings the plan there."""
         restore.check_model(checkpoint, self.classes, self.state_dict())
-        restore.check_groups(checkpoint, [group["name"] for group in self._parameter_groups()])
+        groups = self.configure_optimizers().param_groups
+        restore.check_groups(checkpoint, [group["name"] for group in groups])
         self.temperature = checkpoint["temperature"]
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
@@ -209,17 +186,13 @@ class TransferModule(pl.LightningModule):
         known = saved["monitor"] == self.monitor and len(saved["values"]) in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:
             raise ConfigError(
-                f"ckpt_path: the plan goes by {self.monitor} of every epoch, and the checkpoint "
-                f"after epoch {epoch + 1} has {len(saved['values'])} values of "
-                f"{saved['monitor']}; go on with the settings that the run was started with"
+                f"ckpt_path: the plan goes by {self.monitor} of every epoch, and this has "
+                f"{len(saved['values'])} values of {saved['monitor']} after epoch {epoch + 1}; go "
+                "on with the settings that the run was started with"
             )
 
     def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
-        """Loads the weights and the temperature of a checkpoint, to test them; returns its content.
-
-        Raises:
-            ConfigError: The file cannot be read, or it is of another model or of other classes.
-        """
+        """Loads the weights and the temperature of a checkpoint, to test; returns its content."""
         checkpoint = restore.read_checkpoint(path)
         restore.check_model(checkpoint, self.classes, self.state_dict())
         self.load_state_dict(checkpoint["state_dict"])
