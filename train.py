@@ -81,8 +81,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     plan = config.build(
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
-        mixes=mix is not None, limits_batches=cfg.trainer.limit_train_batches is not None,
-        overfits=bool(cfg.trainer.overfit_batches),
+        mixes=mix is not None,
+        limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
     plan.check(
         monitor=cfg.monitor, validates=validates,

@@ -101,7 +101,7 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
     items = [
         {**how, "epochs": 2, "top": 0, "augment": False},
         {**how, "epochs": 2, "top": ["deep", "low"], "batchnorm": "frozen"},
-        {**how, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
+        {**how, "lr_decay": 0.5, "batchnorm": "eval"},
     ]
     arguments: dict[str, dict[str, Any]] = {
         "feature_extraction": {"frozen": how},
@@ -113,8 +113,7 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
         "phases": {"phases": items},
         "gradual": {**both, "unfreeze_epoch": 1, "every_epochs": 1},
         "on_plateau": {
-            **both, "unfreeze_epoch": 4,
-            "unfreeze_on_plateau": {"patience": 1, "min_delta": 0.02},
+            **both, "unfreeze_epoch": 4, "unfreeze_on_plateau": 1,
         },
     }  # fmt: skip
     name = "freeze_unfreeze" if mode == "on_plateau" else mode
@@ -147,7 +146,7 @@ class SaveEach(SaveLast):
 
 def module_of(plan: Plan, model: Classifier | None = None, **changes: Any) -> TransferModule:
     optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=True)
-    arguments = {"classes": CLASSES, "monitor": "val/loss", **changes}
+    arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 
 

@@ -7,7 +7,7 @@ import pytest
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
-from thaw.finetune.mode_settings import MODES
+from thaw.finetune.phases import MODES
 from thaw.finetune.plan import Plan
 
 NAMES = ("stem", "middle", "deep", "head")
@@ -92,21 +92,20 @@ def test_classifier_trains_the_old_one_and_the_new_layer() -> None:
     settings = {"mode": "classifier", "unfrozen": CONSTANT, "top": "classifier"}
     plan = build_plan(groups, 3, **settings)
     assert plan.phases[0].rates == {"classifier.0": 1e-3, "head": 1e-3}
-    assert "single last layer, and the head replaces it; use finetune=feat" in refused(**settings)
+    assert "single last layer, which the head replaces; use finetune=feat" in refused(**settings)
 
 
 def test_phases_of_ones_own() -> None:
     items = [
         {"epochs": 2, "top": 0, **CONSTANT, "augment": False, "mix": False},
         {"epochs": 2, "name": "top", "top": 1, "lr": 1e-3, "batchnorm": "frozen"},
-        {"lr": 1e-3, "min_lr_ratio": 0.1, "reset_optimizer": True, "rates": {"stem": 1e-6}},
+        {"lr": 1e-3, "min_lr_ratio": 0.1, "rates": {"stem": 1e-6}},
     ]
     plan = build_plan(GROUPS, 6, mode="phases", phases=items, mixes=True)
     assert phases_of(plan) == [(0, 2, {"head"}), (2, 4, {"deep", "head"}), (4, 6, set(NAMES))]
     assert [phase.name for phase in plan.phases] == ["phase 1", "top", "phase 3"]
     assert [phase.augment for phase in plan.phases] == [False, True, True]
     assert [phase.mix for phase in plan.phases] == [False, True, True]
-    assert [phase.reset_optimizer for phase in plan.phases] == [False, False, True]
     assert [phase.batchnorm for phase in plan.phases] == ["eval", "frozen", "eval"]
     assert plan.phases[2].rates["stem"] == 1e-6
     assert not any(phase.mix for phase in build_plan(GROUPS, 6, mode="phases", phases=items).phases)
@@ -123,30 +122,26 @@ def test_the_list_can_say_what_a_mode_says() -> None:
         cache_features="auto", **BOTH,
     )  # fmt: skip
     for one, two in zip(written.phases, named.phases, strict=True):
-        assert {**vars(one), "key": ""} == {**vars(two), "key": ""}
+        assert {**vars(one), "top": None} == {**vars(two), "top": None}
 
 
 @pytest.mark.parametrize(
     ("items", "words"),
     [
         ([], "finetune.phases=[]: allowed is a list"),
-        (5, "finetune.phases=5: allowed is a list"),
-        ([{"lr": 0.1}, {"lr": 0.1}], "phases.0.epochs=null: allowed is 1 to 5; the phases before"),
+        ([{"lr": 0.1}, {"lr": 0.1}], "phases.0.epochs=0: allowed is 1 to 5; 6 of trainer.max_ep"),
         ([{"lr": 0.1, "epochs": 6}, {"lr": 0.1}], "phases.0.epochs=6: allowed is 1 to 5"),
         ([{"lr": 0.1, "epochs": 2}, {"lr": 0.1, "epochs": 2}], "1.epochs=2: allowed is 4, or none"),
-        ([{}], "finetune.phases.0.lr: is needed"),
+        ([{}], "finetune.phases.0.lr=null: allowed is a positive"),
         ([{"lr": "abc"}], "finetune.phases.0.lr=abc: allowed is a positive rate"),
         ([{"lr": 0.1, "agument": False}], "phases.0.agument=False: nothing reads this key; did"),
-        ([{"lr": 0.1, "augment": 3}], "phases.0.augment=3: allowed are true, false"),
+        ([{"lr": 0.1, "augment": 3}], "phases.0.augment=3: allowed is true or false"),
         ([{"lr": 0.1, "top": ["dep"]}], "phases.0.top=dep: no such layer group; did you mean deep"),
-        ([{"lr": 0.1, "top": 7}], "phases.0.top=7: allowed is a number of layer groups from 1"),
-        ([{"lr": 0.1, "top": None}], "phases.0.top=None: allowed is a number"),
+        ([{"lr": 0.1, "top": 7}], "phases.0.top=7: allowed is a number of layer groups to 3"),
         ([{"lr": 0.1, "rates": {"stm": 1e-3}}], "phases.0.rates=stm: no such layer group; did you"),
-        ([{"lr": 0.1, "rates": [1, 2]}], "phases.0.rates=[1, 2]: allowed is a mapping"),
-        ([{"lr": 0.1, "batchnorm": "off"}], "phases.0.batchnorm=off: allowed are eval, train, fro"),
-        ([{"lr": 0.1, "end_on_plateau": {"patience": 0}}], "end_on_plateau.patience=0: allowed is"),
-        ([{"lr": 0.1, "end_on_plateau": {"patinece": 2}}], "plateau.patinece=2: nothing reads"),
-        ([{"lr": 0.1, "end_on_plateau": 2}], "0.end_on_plateau=2: allowed is a mapping of"),
+        ([{"lr": 0.1, "batchnorm": "off"}], "phases.0.batchnorm=off: allowed is eval, train, fro"),
+        ([{"lr": 0.1, "end_on_plateau": 0}], "phases.0.end_on_plateau=0: allowed is 1 or more"),
+        ([{"lr": 0.1, "start": 2}], "phases.0.start=2: nothing reads this key"),
         ([0.1], "finetune.phases.0=0.1: allowed is a mapping of lr"),
         ([{"lr": 0.1, "schedule": "step"}], "finetune.phases.0.step_epochs=null: allowed is 1"),
     ],
@@ -158,22 +153,22 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "settings", "words"),
     [
-        ("gradual", {"every_epochs": 0}, "every_epochs=0 trainer.max_epochs=6: allowed are 1"),
-        ("gradual", {"every_epochs": 2}, "unfreezing 3 groups, all after the first 2 epochs and"),
+        ("gradual", {"every_epochs": 0}, "finetune.every_epochs=0: allowed is 1 or more"),
+        ("gradual", {"every_epochs": 2}, "unfreezing 3 groups, all after the first 2 epochs"),
         ("gradual", {"every_epochs": 1, "top": "midle"}, "top=midle: no such layer group; did you"),
         ("gradual", {"every_epochs": 1, "top": "head"}, "finetune.top=head: no such layer group"),
-        ("partial", {"top": 0}, "finetune.top=0: allowed is a number of layer groups from 1 to 3"),
         ("partial", {"top": True}, "finetune.top=True: allowed is a number of layer groups"),
         ("freeze_unfreeze", {"rates": {"deep": 0.0}}, "finetune.rates.deep=0.0: allowed is a pos"),
         ("freeze_unfreeze", {"lr_decay": 1.5}, "finetune.lr_decay=1.5: allowed is above 0 to 1"),
-        ("freeze_unfreeze", {"lr_decay": 0.5, "min_lr_ratio": 0.1}, "min_lr_ratio=0.1: give one"),
+        ("freeze_unfreeze", {"lr_decay": 0.5, "min_lr_ratio": 0.1}, "allowed is null beside lr_"),
         ("freeze_unfreeze", {"min_lr_ratio": 0.0}, "finetune.min_lr_ratio=0.0: allowed"),
-        ("freeze_unfreeze", {"batchnorm": "freeze"}, "finetune.batchnorm=freeze: allowed are eval"),
-        ("freeze_unfreeze", {"cache_features": "on"}, "cache_features=on: allowed are auto, true"),
+        ("freeze_unfreeze", {"batchnorm": "freeze"}, "finetune.batchnorm=freeze: allowed is eval"),
+        ("freeze_unfreeze", {"cache_features": "on"}, "cache_features=on: allowed is auto, true"),
         ("freeze_unfreeze", {"cached_views": 0}, "finetune.cached_views=0: allowed is 1 or more"),
-        ("freeze_unfreeze", {"unfreeze_on_plateau": {"patience": 0}},
-         "finetune.unfreeze_on_plateau.patience=0: allowed is 1 or more"),
-        ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: finetune=freeze_unfreeze ne"),
+        ("freeze_unfreeze", {"unfreeze_on_plateau": 0}, "finetune.unfreeze_on_plateau=0: allowed"),
+        ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: allowed is a mapping of lr"),
+        ("freeze_unfreeze", {"frozen": {**CONSTANT, "top": 1}}, "frozen.top=1: nothing reads"),
+        ("mine", {}, "finetune.mode=mine: allowed is freeze_unfreeze, partial"),
         ("freeze_unfreeze", {"unfrozen": {**CONSTANT, "lr": None}}, "finetune.unfrozen.lr=null: a"),
     ],
 )  # fmt: skip
@@ -181,7 +176,7 @@ def test_settings_that_cannot_work(mode: str, settings: dict[str, Any], words: s
     assert words in refused(**{"mode": mode, "unfreeze_epoch": 2, **BOTH, **settings})
 
 
-@pytest.mark.parametrize("epoch", [None, 0, 5, 9, -1, 3.7, "x"])
+@pytest.mark.parametrize("epoch", [None, 0, 5, 3.7])
 def test_unfreeze_epoch_outside_the_run(epoch: Any) -> None:
     message = refused(5, mode="freeze_unfreeze", unfreeze_epoch=epoch, **BOTH)
     shown = "null" if epoch is None else epoch
@@ -195,35 +190,30 @@ def test_a_setting_that_a_mode_does_not_have_names_those_that_do(mode: str) -> N
     nothing = {"lr": None, "schedule": None}
     values: dict[str, Any] = {
         "frozen": {**nothing, "lr": 0.1}, "unfrozen": {**nothing, "lr": 0.1}, "unfreeze_epoch": 1,
-        "unfreeze_on_plateau": {"patience": 2, "min_delta": None}, "top": 2, "every_epochs": 1,
+        "unfreeze_on_plateau": 2, "top": 2, "every_epochs": 1,
         "lr_decay": 0.5, "min_lr_ratio": 0.1, "rates": {"deep": 1e-3}, "batchnorm": "eval",
         "cache_features": True, "cached_views": 4, "phases": [{"lr": 0.1}],
     }  # fmt: skip
-    does, own = MODES[mode]
-    assert {name for _, names in MODES.values() for name in names} == values.keys()
+    own = MODES[mode]
+    assert {name for names in MODES.values() for name in names} == values.keys()
     for name in values.keys() - set(own):
-        others = [other for other, (_, names) in MODES.items() if name in names]
+        others = [other for other, names in MODES.items() if name in names]
         needed = {part: CONSTANT for part in ("frozen", "unfrozen") if part in own}
         message = refused(mode=mode, **needed, **{name: values[name]})
         assert message.startswith(f"finetune={mode} finetune.{name}")
-        assert f"this mode {does} and has no {name}; it has {', '.join(own)}." in message
+        assert f": this mode has no {name}; it has {', '.join(own)}." in message
         assert message.endswith(f"Use finetune={' or '.join(others)}")
 
 
 def test_a_feature_extraction_that_is_told_to_unfreeze() -> None:
     message = refused(mode="feature_extraction", frozen=CONSTANT, unfreeze_epoch=1)
     assert message == (
-        "finetune=feature_extraction finetune.unfreeze_epoch=1: this mode never unfreezes the body "
-        "and has no unfreeze_epoch; it has frozen, cache_features, cached_views. Use "
-        "finetune=freeze_unfreeze or partial or gradual"
+        "finetune=feature_extraction finetune.unfreeze_epoch=1: this mode has no unfreeze_epoch; "
+        "it has frozen, cache_features, cached_views. Use finetune=freeze_unfreeze or partial or "
+        "gradual"
     )
     message = refused(mode="feature_extraction", frozen=CONSTANT, unfrozen={"lr": 0.1, "mix": None})
-    assert message.startswith("finetune=feature_extraction finetune.unfrozen.lr=0.1: ")
-
-
-def test_a_mode_of_ones_own_has_all_settings() -> None:
-    plan = build_plan(GROUPS, 9, mode="mine", unfrozen=CONSTANT, top=2, every_epochs=3)
-    assert phases_of(plan) == [(0, 3, {"head", "deep"}), (3, 9, {"head", "deep", "middle"})]
+    assert message.startswith("finetune=feature_extraction finetune.unfrozen={'lr': 0.1}: ")
 
 
 @pytest.mark.parametrize(
@@ -239,8 +229,7 @@ def test_a_mode_of_ones_own_has_all_settings() -> None:
         (5, {"mixes": True, "cache_features": True}, [0, 0]),
         (5, {"mixes": True, "frozen": {**CONSTANT, "mix": False}}, [2, 0]),
         (5, {"limits_batches": True}, [0, 0]),
-        (5, {"limits_batches": True, "cache_features": True}, [2, 0]),
-        (5, {"overfits": True, "cache_features": True}, [0, 0]),
+        (5, {"limits_batches": True, "cache_features": True}, [0, 0]),
     ],
 )
 def test_which_phases_train_on_cached_features(

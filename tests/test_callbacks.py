@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
@@ -24,7 +24,7 @@ from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import LogRates, Record, current_rates
+from thaw.training.record import LogRates, Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")
@@ -89,7 +89,7 @@ def test_history_has_the_metrics_of_its_own_epoch(tmp_path: Path) -> None:
     record = Record(plan := two_phases())
     fit(tmp_path, plan, record, Count())
     assert set(map(tuple, right.values())) == {(0,) * STEPS, (1,) * STEPS}
-    assert [row["epoch"] for row in record.history] == [0, 1, 2]
+    assert [row["epoch"] for row in record.history] == [1, 2, 3]
     assert [row["phase"] for row in record.history] == ["frozen", "unfrozen", "unfrozen"]
     assert [row["train/acc"] for row in record.history] == [right[epoch][0] for epoch in range(3)]
     assert [row["val/acc"] for row in record.history] == [1, 1, 1]
@@ -104,15 +104,14 @@ def test_phases_count_epochs_and_images_of_training_and_validation(tmp_path: Pat
     assert all(phase["seconds"] > 0 for phase in record.phases.values())
 
 
-def test_the_record_has_the_metrics_of_the_checkpoints_epoch(tmp_path: Path) -> None:
+def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
     record = Record(two_phases())
     assert record.metrics_of(None) == {}
     record.history = [
         {"epoch": epoch, "phase": "frozen", "val/acc": epoch / 10} for epoch in range(3)
     ]
-    file = tmp_path / "best.ckpt"
-    torch.save({"epoch": 1}, file)
-    assert record.metrics_of(file) == {"val/acc": 0.1}
+    saved = {"record": {"history": record.history[:2]}}
+    assert record.metrics_of(saved) == {"val/acc": 0.1}
     assert record.metrics_of(None) == {"val/acc": 0.2}
 
 
@@ -153,7 +152,7 @@ def test_rates_are_logged_at_their_interval_and_at_each_epochs_start(tmp_path: P
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
     steps = {int(row["step"]) for row in rows if row["lr/head"]}
-    assert steps == {0, 2, 3, 4, 6, 8}
+    assert steps == {1, 2, 4, 6, 7, 8}
     assert {name.removeprefix("lr/") for name in header if name.startswith("lr/")} == set(NAMES)
 
 
@@ -171,6 +170,9 @@ def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
     callback = ApplyPlan()
     trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
     with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
+        callback.setup(trainer, pl.LightningModule(), "fit")
+    trainer.strategy = DDPStrategy(start_method="fork")
+    with pytest.raises(ConfigError, match=r"trainer\.strategy=DDPStrategy: .*trainer=ddp"):
         callback.setup(trainer, pl.LightningModule(), "fit")
     callback.setup(trainer, pl.LightningModule(), "test")  # nothing is frozen there
 
@@ -249,7 +251,7 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
     stop = GracefulStop(tmp_path)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
         fit(tmp_path, two_phases(2), stop, Look(), enable_checkpointing=True)
-    assert set(during) == {stop._ask}
+    assert set(during) == {stop._request}
     assert [signal.getsignal(number) for number in numbers] == before
 
 
@@ -259,7 +261,7 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
     class Ask(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            stop.asked = trainer.current_epoch == 2 and trainer.is_last_batch
+            stop.requested = trainer.current_epoch == 2 and trainer.is_last_batch
 
     with pytest.raises(Interrupted):
         fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
@@ -268,7 +270,7 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = GracefulStop(tmp_path)
-    stop._ask(signal.SIGTERM, None)
-    assert "SIGTERM: stopping, with a checkpoint" in capsys.readouterr().out
+    stop._request(signal.SIGTERM, None)
+    assert "SIGTERM: saving a checkpoint, then stopping" in capsys.readouterr().out
     with pytest.raises(KeyboardInterrupt):
-        stop._ask(signal.SIGTERM, None)
+        stop._request(signal.SIGTERM, None)

@@ -27,7 +27,7 @@ from torch import nn
 from thaw import config, launch
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.phase_items import PhaseSettings
+from thaw.finetune.phases import PhaseSettings
 from thaw.finetune.plan import Plan
 from thaw.training import device, metrics
 
@@ -40,7 +40,7 @@ GROUPS = (  # of a backbone with a classifier of several layers
 COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec", "num_classes"},
-    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "overfits"},
+    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 launch.register_backbones()  # recipes choose some
@@ -212,13 +212,13 @@ def test_all_modes_have_the_same_keys() -> None:
     found = [config.plain(chosen(leaf))["finetune"] for leaf in files("finetune")]
     for node in found:
         assert node.keys() == found[0].keys()
-        for name in ("frozen", "unfrozen", "unfreeze_on_plateau"):
+        for name in ("frozen", "unfrozen"):
             assert node[name].keys() == found[0][name].keys()
 
 
 def test_a_short_run_just_works() -> None:
     cfg = configuration(RUN, "trainer.max_epochs=2", "finetune.unfreeze_epoch=1")
-    assert [phase.schedule.warmup(phase.epochs) for phase in build_plan(cfg).phases] == [0, 0.5]
+    assert [phase.warmup(phase.epochs) for phase in build_plan(cfg).phases] == [0, 0.5]
 
 
 @pytest.mark.parametrize("leaf", files("mix"))

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from thaw import config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.phase_items import PhaseSettings
+from thaw.finetune.phases import PhaseSettings
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
     "_target_": f"{__name__}.one_phase",
-    "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings", "lr": 0.1},
+    "frozen": {"_target_": "thaw.finetune.phases.PhaseSettings", "lr": 0.1},
 }
 BAR = {"_target_": "lightning.pytorch.callbacks.TQDMProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
@@ -105,9 +105,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phase_items.PhaseSettings"}}
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phases.PhaseSettings"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phase_items.")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phases.")
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:

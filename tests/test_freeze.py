@@ -9,7 +9,7 @@ import pytest
 import torch
 from fits import EPOCHS, MODES, STEPS, Data, fit, module_of, plan_of, settings
 from models import small_classifier
-from test_resume import SCHEDULES
+from test_resume import SCHEDULES, slow
 from torch import Tensor, nn
 
 from thaw.backbones.backbone import torchvision_backbone
@@ -66,8 +66,11 @@ class Watch(pl.Callback):
                 (self.moved.append if name in still else self.moves.add)(name)
 
 
-@pytest.mark.parametrize("average", [None, partial(EMA, 0.9)])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "average"),
+    [*((mode, None) for mode in MODES), ("freeze_unfreeze", partial(EMA, 0.9)),
+     *(slow(mode, partial(EMA, 0.9)) for mode in MODES if mode != "freeze_unfreeze")],
+)  # fmt: skip
 def test_what_is_frozen_stands_still(tmp_path: Path, mode: str, average: Any) -> None:
     """In training, validation and test; the net has BatchNorm and dropout in its body."""
     watch = Watch()
@@ -145,7 +148,9 @@ class Rates(pl.Callback):
         self.steps += 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [mode if mode in ("gradual", "phases") else slow(mode) for mode in MODES]
+)
 def test_every_step_has_the_planned_rates(tmp_path: Path, mode: str) -> None:
     """Plain SGD, so that the step itself shows the rate that was applied."""
     module = module_of(plan_of(mode))
@@ -154,7 +159,9 @@ def test_every_step_has_the_planned_rates(tmp_path: Path, mode: str) -> None:
     assert check.steps == EPOCHS * STEPS
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [name if name in ("cosine", "StepLR") else slow(name) for name in SCHEDULES]
+)
 def test_every_schedule_has_the_planned_rates(tmp_path: Path, schedule: str) -> None:
     module = module_of(plan_of("freeze_unfreeze", SCHEDULES[schedule]))
     module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,7 +16,7 @@ from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
 from thaw.head import mlp
-from thaw.training.progress import Record
+from thaw.training.record import Record
 from thaw.transforms import mixing
 
 
@@ -93,16 +93,6 @@ def test_the_mixed_loss_is_the_weighted_one(tmp_path: Path) -> None:
     assert torch.allclose(torch.stack(seen), torch.stack(expected).detach(), atol=1e-6)
 
 
-@pytest.mark.parametrize("reset", [True, False])
-def test_a_phase_begins_with_its_own_optimiser_state_where_asked(
-    tmp_path: Path, reset: bool
-) -> None:
-    fit(module_of(two_phases({}, {"reset_optimizer": reset})), tmp_path, look := Look())
-    assert look.momenta[0] == 0
-    assert look.momenta[3 * STEPS - 1] == 2  # the head's
-    assert look.momenta[3 * STEPS] == (0 if reset else 2)
-
-
 def test_accumulated_steps_have_the_mean_gradient(tmp_path: Path) -> None:
     """Also where an epoch leaves one batch for a step that is made of two: 3 batches, 2 steps."""
     plan = plan_of("full")
@@ -158,11 +148,11 @@ def test_a_checkpoint_is_loaded_to_be_tested(checkpoint: Path) -> None:
     ("changes", "words"),
     [
         ({"classes": ("a", "c", "b", "d")},
-         r"classes of the data in another order\. Checkpoint: a, b, c, d\. Data: a, c, b, d\."),
+         r"or in another order: a, b, c, d\. Data: a, c, b, d\."),
         ({"classes": ("a", "b", "c", "kitten")},
-         r"only in the checkpoint: d; only in the data: kitten\. Checkpoint: a, b, c, d\. Data: a"),
+         r"knows other classes than the data.*: a, b, c, d\. Data: a, b, c, kitten"),
         ({"classes": CLASSES[:3], "model": small_classifier(classes=3)},
-         r"other classes than the data \(4 and 3\); only in the checkpoint: d\. Checkpoint: "),
+         r"knows other classes than the data.*: a, b, c, d\. Data: a, b, c\."),
         ({"model": Classifier(small_backbone(), mlp(8, 4))},
          r"its head is another one .*head: \{'init': 'normal'\}; choose the same"),
     ],

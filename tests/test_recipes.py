@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from runs import configuration
 from scipy.io import savemat
+from thaw.views import CropAndFlip
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torchvision.transforms import v2
@@ -121,7 +122,7 @@ def test_what_was_published(name: str) -> None:
     for phase in plan.phases:
         everything = phase.name == "unfrozen"
         assert set(phase.rates) == (set(plan.groups) if everything else {HEAD})
-        assert phase.schedule.warmup_epochs == 0
+        assert phase.warmup_epochs == 0
     assert cfg.task_name == name
     assert cfg.label_smoothing == 0
     assert cfg.trainer.gradient_clip_val is None  # the optimiser as torch has it

@@ -205,12 +205,12 @@ def test_testing_only(photos: Path, tmp_path: Path) -> None:
     ("settings", "words"),
     [
         (["+trainer.strategy=fsdp"], r"trainer\.strategy=fsdp"),
-        (["finetune.unfreeze_on_plateau.patience=1", "finetune.unfreeze_epoch=3",
-          "trainer.check_val_every_n_epoch=2"], r"check_val_every_n_epoch=2: .*needs a validation"),
-        (["finetune.unfreeze_on_plateau.patience=1", "finetune.unfreeze_epoch=3",
-          "trainer.limit_val_batches=0"], r"patience=1: goes by val/acc"),
+        (["finetune.unfreeze_on_plateau=1", "finetune.unfreeze_epoch=3",
+          "trainer.check_val_every_n_epoch=2"], r"waits for a plateau of val/acc"),
+        (["finetune.unfreeze_on_plateau=1", "finetune.unfreeze_epoch=3",
+          "trainer.limit_val_batches=0"], r"waits for a plateau of val/acc"),
         (["mix=mixup", "monitor=train/acc"], r"monitor=train/acc: no such validation metric"),
-        (["finetune.frozen=null"], r"finetune\.frozen=null: finetune=freeze_unfreeze needs"),
+        (["finetune.frozen=null"], r"finetune\.frozen=null: allowed is a mapping"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(

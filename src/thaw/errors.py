@@ -43,6 +43,16 @@ def shown(value: object) -> str:
     return "null" if value is None else str(value)
 
 
+def check(fits: bool, key: str, value: object, allowed: str) -> None:
+    """Refuses a value out of its range.
+
+    Raises:
+        ConfigError: "key=value: allowed is ...".
+    """
+    if not fits:
+        raise ConfigError(f"{key}={shown(value)}: allowed is {allowed}")
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?" with the nearest known words, or nothing."""
     found = difflib.get_close_matches(word, list(known), n=3)
