@@ -106,7 +106,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         validate_every=cfg.trainer.check_val_every_n_epoch,
     )  # fmt: skip
     callbacks = config.build_all(nodes, "callbacks")
-    check_callbacks(callbacks, plan)
+    check_callbacks(callbacks)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
     cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from thaw.curves import draw_curves, draw_mean, values_by_epoch
+from thaw.curves import draw_curves
+from thaw.tools.compare_page import draw_mean, values_by_epoch
 
 HISTORY = [
     {"epoch": epoch, "phase": "frozen" if epoch < 3 else "unfrozen", "train/loss": 2 - epoch / 4,

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from PIL import Image
 from runs import configuration
 from scipy.io import savemat
-from thaw.views import CropAndFlip
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torchvision.transforms import v2

@@ -11,12 +11,14 @@ from models import small_classifier
 
 from thaw import report
 from thaw.finetune.builder import build_plan
+from thaw.tools.pictures import draw_photos
 from thaw.training.record import Record
 
 SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [
-    {"epoch": epoch + 1, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
-     "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
+    {"epoch": epoch + 1, "phase": "frozen" if epoch < 2 else "unfrozen",
+     "train/loss": 2 - epoch / 4, "train/acc": epoch / 4,
+     "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
     for epoch in range(4)
 ]  # fmt: skip
 RESULTS = {
@@ -71,7 +73,7 @@ def test_the_last_lines_printed() -> None:
 def test_pictures_stand_under_their_titles() -> None:
     images = torch.rand(5, 3, 6, 4)
     titles = ["a", "b\nc", "d", "e", "f"]
-    figure = report.draw_photos(images, titles, wrong={1, 4}, columns=3)
+    figure = draw_photos(images, titles, wrong={1, 4}, columns=3)
     shown = [axes for axes in figure.axes if axes.images]
     assert len(figure.axes) == 6  # two rows, the last place empty
     assert [axes.get_title() for axes in shown] == titles

@@ -1,12 +1,7 @@
-"""Loss and accuracy by epoch as a picture, with the moments marked at which the body unfreezes.
-
-One run is drawn by itself; several runs that differ only in the seed are drawn as their mean with a
-band around it.
-"""
+"""Loss and accuracy of a run by epoch as a picture, with the moments at which it unfreezes."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
-from statistics import fmean, stdev
+from math import nan
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -19,7 +14,7 @@ History = Sequence[Mapping[str, Any]]  # the rows of history.json: one for each 
 
 
 def draw_curves(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
-    """Draws the loss and the accuracy of one run for training and validation.
+    """Draws the loss and the accuracy of training and validation.
 
     Args:
         history: The rows of history.json.
@@ -27,38 +22,15 @@ def draw_curves(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure
             `finetune.unfreeze_epoch=5`; a dotted line is drawn after each of these epochs.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
+    epochs = [row["epoch"] for row in history]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
-        draw_panel(axes, [history], metric, unfreeze_epochs)
+        for split, style, colour in (("train", "o--", "tab:blue"), ("val", "o-", "tab:orange")):
+            values = [row.get(f"{split}/{metric}", nan) for row in history]  # nan leaves a gap
+            if any(f"{split}/{metric}" in row for row in history):
+                axes.plot(epochs, values, style, color=colour, label=split, markersize=4)
+        finish_panel(axes, TITLES[metric], unfreeze_epochs)
         axes.legend()
     return figure
-
-
-def draw_panel(
-    axes: Axes, histories: Sequence[History], metric: str, unfreeze_epochs: Sequence[int]
-) -> None:
-    """Draws one metric for training and validation, as the mean over the runs."""
-    draw_mean(axes, histories, f"train/{metric}", "o--", "tab:blue", "train")
-    draw_mean(axes, histories, f"val/{metric}", "o-", "tab:orange", "val")
-    finish_panel(axes, TITLES[metric], unfreeze_epochs)
-
-
-def draw_mean(
-    axes: Axes, histories: Sequence[History], name: str, style: str, colour: str, label: str
-) -> None:
-    """Draws the mean of one logged metric, and a band of one standard deviation around it.
-
-    Nothing is drawn where no run has the metric. The band covers epochs that several runs have.
-    """
-    values = values_by_epoch(histories, name)
-    if not any(values.values()):
-        return
-    means = [fmean(each) if each else nan for each in values.values()]  # nan leaves a gap
-    axes.plot(list(values), means, style, color=colour, label=label, markersize=4)
-    band = {epoch: (fmean(each), stdev(each)) for epoch, each in values.items() if len(each) > 1}
-    if band:
-        low = [mean - std for mean, std in band.values()]
-        high = [mean + std for mean, std in band.values()]
-        axes.fill_between(list(band), low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def finish_panel(axes: Axes, ylabel: str, unfreeze_epochs: Sequence[int]) -> None:
@@ -70,13 +42,3 @@ def finish_panel(axes: Axes, ylabel: str, unfreeze_epochs: Sequence[int]) -> Non
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-
-
-def values_by_epoch(histories: Sequence[History], name: str) -> dict[int, list[float]]:
-    """Collects one metric: epoch -> its values in all runs, without those that are not finite."""
-    values: dict[int, list[float]] = {}
-    for row in (row for history in histories for row in history):
-        each = values.setdefault(row["epoch"], [])
-        if row.get(name) is not None and isfinite(row[name]):
-            each.append(row[name])
-    return dict(sorted(values.items()))

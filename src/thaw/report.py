@@ -1,9 +1,8 @@
 """What a run leaves: results.json, history.json, curves.png, and the last lines that it prints."""
 
-import math
 import platform
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import lightning
 import torch
 import torchvision
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from matplotlib.figure import Figure
-from torch import Tensor
 
 import thaw
 from thaw.backbones.groups import HEAD
@@ -93,28 +90,6 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     lines.append(f"{'folder':<10}{folder}")
     lines.append(f"{'next':<10}thaw predict {folder} photo.jpg")
     return "\n".join(lines)
-
-
-def draw_photos(
-    images: Tensor, titles: Sequence[str], *, wrong: Collection[int] = (), columns: int = 6
-) -> Figure:
-    """Draws photos in rows, each under its title; for notebooks.
-
-    Args:
-        images: (N, 3, H, W), uint8 or values 0-1.
-        titles: N of them; a line break makes two lines.
-        wrong: places of the photos whose titles are red.
-        columns: photos in a row.
-    """
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels:
-        axes.set_axis_off()
-    for place, (axes, image, title) in enumerate(zip(panels, images, titles, strict=False)):
-        axes.imshow(image.permute(1, 2, 0).cpu().numpy())  # (H, W, 3)
-        axes.set_title(title, fontsize=9, color="tab:red" if place in wrong else "black")
-    return figure
 
 
 def log_config(loggers: Sequence[Logger], text: str) -> None:

@@ -4,13 +4,14 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
-from statistics import fmean
+from math import isfinite, nan
+from statistics import fmean, stdev
 from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thaw.curves import draw_mean, finish_panel, values_by_epoch
+from thaw.curves import History, finish_panel
 from thaw.tools.compare_groups import Comparison, Group
 from thaw.tools.compare_tables import Rows, best_line, spread_cell, table_rows
 from thaw.training.measures import MODES, TITLES
@@ -63,6 +64,35 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     return figure
+
+
+def draw_mean(
+    axes: Axes, histories: Sequence[History], name: str, style: str, colour: str, label: str
+) -> None:
+    """Draws the mean of one logged metric, and a band of one standard deviation around it.
+
+    Nothing is drawn where no run has the metric. The band covers epochs that several runs have.
+    """
+    values = values_by_epoch(histories, name)
+    if not any(values.values()):
+        return
+    means = [fmean(each) if each else nan for each in values.values()]  # nan leaves a gap
+    axes.plot(list(values), means, style, color=colour, label=label, markersize=4)
+    band = {epoch: (fmean(each), stdev(each)) for epoch, each in values.items() if len(each) > 1}
+    if band:
+        low = [mean - std for mean, std in band.values()]
+        high = [mean + std for mean, std in band.values()]
+        axes.fill_between(list(band), low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def values_by_epoch(histories: Sequence[History], name: str) -> dict[int, list[float]]:
+    """Collects one metric: epoch -> its values in all runs, without those that are not finite."""
+    values: dict[int, list[float]] = {}
+    for row in (row for history in histories for row in history):
+        each = values.setdefault(row["epoch"], [])
+        if row.get(name) is not None and isfinite(row[name]):
+            each.append(row[name])
+    return dict(sorted(values.items()))
 
 
 def draw_bars(comparison: Comparison) -> Figure | None:

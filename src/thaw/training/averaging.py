@@ -1,8 +1,7 @@
 """An exponential moving average of the weights, through Lightning's WeightAveraging."""
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from thaw.errors import ConfigError
@@ -40,16 +39,3 @@ class EMA(WeightAveraging):
             return
         # a + w * (b - a): where a equals b, as in a frozen body, the result is a to the bit
         torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def check_averaging(name: str, callback: pl.Callback) -> None:
-    """Refuses Lightning's StochasticWeightAveraging, which breaks the plan.
-
-    Raises:
-        ConfigError: names the setting.
-    """
-    if isinstance(callback, StochasticWeightAveraging):
-        raise ConfigError(
-            f"callbacks.{name}=StochasticWeightAveraging: it replaces the rates of all layer "
-            "groups by one; use callbacks=ema"
-        )

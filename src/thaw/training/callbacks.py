@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,7 +15,6 @@ from thaw.data.loading import PhotoSampler
 from thaw.errors import ConfigError
 from thaw.finetune.plan import Plan
 from thaw.finetune.plan_table import plan_table
-from thaw.training.averaging import check_averaging
 from thaw.training.module import TransferModule
 
 
@@ -119,18 +118,14 @@ class StopEarly(EarlyStopping):
             super()._run_early_stopping_check(trainer)
 
 
-def check_callbacks(callbacks: Mapping[str, pl.Callback], plan: Plan) -> None:
-    """Refuses callbacks, by name, that end a run before its last phase, or break the plan."""
-    last = plan.phases[-1]
+def check_callbacks(callbacks: Mapping[str, pl.Callback]) -> None:
+    """Refuses, by its name, a callback that breaks the plan."""
     for name, callback in callbacks.items():
-        own = isinstance(callback, StopEarly)
-        if isinstance(callback, EarlyStopping) and not own and callback.patience < last.start:
+        if isinstance(callback, StochasticWeightAveraging):
             raise ConfigError(
-                f"callbacks.{name}.patience={callback.patience}: can end the run before epoch "
-                f"{last.start + 1}, where the last phase ({last.name}) begins; use "
-                f"thaw.training.callbacks.StopEarly, or a patience of {last.start} or more"
+                f"callbacks.{name}=StochasticWeightAveraging: it replaces the rates of all layer "
+                "groups by one; use callbacks=ema"
             )
-        check_averaging(name, callback)
 
 
 def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:
