@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -203,12 +203,9 @@ def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
     assert epochs == saved
 
 
-def test_lightnings_own_early_stopping_must_outlast_the_frozen_phase() -> None:
-    plan = two_phases(6, unfreeze=3)
-    with pytest.raises(ConfigError, match=r"mine\.patience=2: can end the run before epoch 4"):
-        check_callbacks({"mine": EarlyStopping("val/acc", patience=2)}, plan)
-    check_callbacks({"mine": EarlyStopping("val/acc", patience=3)}, plan)
-    check_callbacks({"ours": StopEarly(monitor="val/acc", patience=1)}, plan)
+def test_an_average_that_replaces_the_rates_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.mine=StochasticWeightAveraging: .*=ema"):
+        check_callbacks({"mine": StochasticWeightAveraging(swa_lrs=0.1)})
 
 
 def test_early_stopping_counts_from_the_last_phase(tmp_path: Path) -> None:
