@@ -154,7 +154,7 @@ def test_a_scheduler_of_torch_that_cannot_work(make: Any, words: str) -> None:
         ({"schedule": "step", "step_epochs": 2, "gamma": 2.0}, "gamma=2.0: allowed is a factor"),
         ({"schedule": "plateau", "gamma": 0.1}, "patience=null: allowed is 0 or more epochs"),
         ({"schedule": None}, "schedule=null: allowed is constant"),
-        ({"schedule": {"step_size": 2}}, "or a scheduler of torch, {_target_"),
+        ({"schedule": {"step_size": 2}}, "or a scheduler of torch, like {_target_"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(settings: dict[str, Any], words: str) -> None:
