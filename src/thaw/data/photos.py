@@ -1,5 +1,6 @@
 """Which photos there are, with which labels, in which split; and picture files in folders."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,19 @@ class Photos:
 
     def __add__(self, other: "Photos") -> "Photos":
         return Photos(self.paths + other.paths, self.labels + other.labels)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' paths, sizes, and times of modification and of change.
+
+        A file that is replaced by one of equal size and modification time, as `cp -p` does it, has
+        another change time.
+        """
+        hashed = hashlib.sha256()
+        for path in self.paths:
+            facts = path.stat()
+            times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
+            hashed.update(f"{path.resolve()} {facts.st_size} {times}\n".encode())
+        return hashed.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Photos":
         """The photos at these indices, in the order of the indices."""
