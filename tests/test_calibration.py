@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import BATCH, Data, Views, module_of, plans, settings
+from fits import BATCH, Data, Views, module_of, plan_of
 from models import small_classifier
 from scipy.optimize import minimize_scalar
 from torch import Tensor
@@ -122,7 +122,7 @@ def test_two_processes_with_unlike_numbers_of_photos_log_what_one_does(tmp_path:
     """The loss too: a mean of the processes' means weighs the photos of the smaller one more."""
     values = []
     for devices, strategy in ((1, "auto"), (2, "ddp_fork")):
-        module = module_of(plans(settings())["full"], small_classifier())
+        module = module_of(plan_of("full"), small_classifier())
         trainer = pl.Trainer(
             accelerator="cpu", devices=devices, strategy=strategy, logger=False,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,

@@ -20,6 +20,7 @@ from thaw.backbones.tracing import without_values
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 from thaw.finetune.layers import layer_rates
+from thaw.finetune.phases import Phase
 from thaw.head import linear
 
 # Small ones of each family, with a size in pixels that they take, and D: written down from their
@@ -106,7 +107,7 @@ def test_rates_are_those_of_timms_layer_decay(
     with without_values():
         backbone = timm_backbone(name, None, size, "block")
         whole = timm.create_model(name)
-    rates = layer_rates([*backbone.groups, LayerGroup("head")], 1.0, lr_decay=decay)
+    rates = layer_rates([*backbone.groups, LayerGroup("head")], Phase(lr=1.0, lr_decay=decay))
     groups = param_groups_layer_decay(whole, layer_decay=decay)
     scales = {id(weight): group["lr_scale"] for group in groups for weight in group["params"]}
     known = {key: scales[id(weight)] for key, weight in whole.named_parameters()}
