@@ -21,14 +21,14 @@ HEAD = """# torchvision's models as backbones
 
 - command: python benchmarks/backbones.py
 - versions: torch {torch}, torchvision {torchvision}
-- last layer: what is replaced by the head; D: features that it gets, (N, D)
+- D: features that the head gets, (N, D)
 - parameters: of the body, without the last layer and without auxiliary heads
 - sizes: pixels of the square input that a pass through the network takes (`thaw models` has the
   size that each set of weights was trained for)
 - groups: names of the layer groups, stem first, at `backbone.granularity=stage`; a-b: from a to b
 
-| backbone | last layer | D | parameters | sizes | groups | |
-| --- | --- | ---: | ---: | --- | ---: | --- |
+| backbone | D | parameters | sizes | groups | |
+| --- | ---: | ---: | --- | ---: | --- |
 """
 
 
@@ -67,7 +67,7 @@ def row(backbone: Backbone) -> str:
     parameters = sum(weight.numel() for weight in backbone.body.parameters())
     names = ", ".join(group.name for group in backbone.groups)
     cells = (
-        backbone.name, backbone.last_layer, str(backbone.out_features), f"{parameters:,}",
+        backbone.name, str(backbone.out_features), f"{parameters:,}",
         sizes(backbone.name, backbone.input_spec.size), str(len(backbone.groups)), names,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |\n"

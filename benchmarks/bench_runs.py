@@ -1,26 +1,36 @@
-"""Starts what bench.py measures, each in a process of its own with the same threads, and watches
-its memory. thaw runs as `train.py`, the others as peer_*.py.
+"""Starts what bench.py measures, each in a process of its own with the same threads: thaw as
+`train.py`, the others as peer_*.py.
 """
 
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from job import SPLITS
+from scipy.io import loadmat, savemat
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"plain": "plain PyTorch", "lightning": "Lightning BackboneFinetuning",
          "fastai": "fastai fine_tune", "timm": "timm"}  # fmt: skip
-TITLES = {"thaw": "thaw", **PEERS}
+TITLES = {"thaw": "thaw", **PEERS, "thaw_lite0": "thaw, EfficientNet-Lite0"}
+BACKBONES = {  # of thaw: its name, its file in weights/
+    "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2.pth"),
+    "lite0": ("timm/tf_efficientnet_lite0", "tf_efficientnet_lite0.safetensors"),
+}
+QUICK_PHOTOS = 64  # to train on: one batch, which fastai needs
+QUICK_EACH = {"train": 8, "val": 2, "test": 4}  # photos of each class; eight classes
 LIMIT = 3 * 3600  # seconds for one process
-CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.views=1"]
+CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.cached_views=1"]
 
 
 class FailedError(Exception):
@@ -32,13 +42,11 @@ class Ended:
     """A process that is over.
 
     seconds:  from start to exit
-    memory:   the most that it and its workers held together, MB; shared pages count once
     others:   share of the machine's CPUs, 0-1, that others used meanwhile
     last:     last line of its standard output
     """
 
     seconds: float
-    memory: float
     others: float
     last: str
 
@@ -51,6 +59,7 @@ class Bench:
     scratch:   a folder that is thrown away
     threads:   of each process's tensor operations
     workers:   processes that decode, for every system
+    backbone:  of thaw, one of `BACKBONES`
     frozen, unfrozen:  epochs
     more:      further settings of thaw
     """
@@ -59,10 +68,16 @@ class Bench:
     scratch: Path
     threads: int
     workers: int
+    backbone: str = "mobilenet_v2"
     frozen: int = 5
     unfrozen: int = 5
     more: list[str] = field(default_factory=list)
     count: int = 0
+
+    @property
+    def row(self) -> str:
+        """Thaw's key in the table."""
+        return "thaw" if self.backbone == "mobilenet_v2" else f"thaw_{self.backbone}"
 
     def folder(self, name: str) -> Path:
         """A new one."""
@@ -91,21 +106,18 @@ class Bench:
             process = subprocess.Popen(
                 [sys.executable, *command], stdout=out, stderr=err, env=environment, cwd=HERE.parent
             )
-            peak = Peak(process.pid)
             try:
                 code = process.wait(LIMIT)
             except BaseException:  # too long, or Ctrl-C here
                 process.kill()
                 raise
-            finally:
-                memory = peak.stop()
         seconds = time.time() - started
         share = max(0.0, (others() - before) / (seconds * (psutil.cpu_count() or 1)))
         said = (folder / "out").read_text().strip().splitlines()
         if code:
             errors = (folder / "err").read_text().strip().splitlines() or said or ["no output"]
             raise FailedError(f"{name}: {errors[-1]}")
-        return Ended(seconds, memory, share, said[-1] if said else "")
+        return Ended(seconds, share, said[-1] if said else "")
 
     def script(self, file: str, *arguments: str) -> tuple[dict[str, Any], Ended]:
         """One of this folder, and the line of JSON that it ends with."""
@@ -118,7 +130,7 @@ class Bench:
         options = {"frozen": frozen, "unfrozen": unfrozen, "seed": seed}
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         line, ended = self.script(f"peer_{name}.py", *words)
-        return {**line, **measured(ended)}
+        return {**line, "process": ended.seconds, "others": ended.others}
 
     def thaw(self, *settings: str, cache: Path | None = None) -> dict[str, Any]:
         """A run of train.py on the job's network and photos.
@@ -131,8 +143,9 @@ class Bench:
         mode += ["finetune.unfrozen.warmup_epochs=0.5"] if self.unfrozen == 1 else []
         if any(word.startswith("finetune=") for word in settings):
             mode = []  # another mode has no such keys
+        name, file = BACKBONES[self.backbone]
         seen, ended, out = self.train(
-            "backbone=mobilenet_v2", f"backbone.weights='{self.data}/weights/mobilenet_v2.pth'",
+            f"backbone={name}", f"backbone.weights='{self.data}/weights/{file}'",
             "backbone.image_size=128", "data=flowers102", f"paths.data_dir='{self.data}'",
             f"data.num_workers={self.workers}", f"trainer.max_epochs={self.frozen + self.unfrozen}",
             *mode, *self.more, *settings, cache=cache,
@@ -141,7 +154,8 @@ class Bench:
         seconds = {phase["name"]: phase["seconds"] for phase in results["phases"]}
         return {
             "seconds": {**seen["seconds"], **seconds}, "epochs": seen["epochs"],
-            "val": results.get("val/acc"), "test": results.get("test/acc"), **measured(ended),
+            "val": results.get("val/acc"), "test": results.get("test/acc"),
+            "process": ended.seconds, "others": ended.others,
         }  # fmt: skip
 
     def train(
@@ -162,9 +176,42 @@ class Bench:
         self.scratch.mkdir()
 
 
-def measured(ended: Ended) -> dict[str, float]:
-    """What bench.json says of every process."""
-    return {"memory": ended.memory, "process": ended.seconds, "others": ended.others}
+def environment(bench: Bench) -> dict[str, Any]:
+    """Everything that can change a figure."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((x.split(": ")[1] for x in lines if x.startswith("model name")), platform.machine())
+    packages = ("torch", "torchvision", "lightning", "fastai", "timm")
+    there = {each.name for each in importlib.metadata.distributions()}
+    versions = [f"{each} {importlib.metadata.version(each)}" for each in packages if each in there]
+    git = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12"],
+                         capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
+    return {
+        "command": f"python {' '.join(sys.argv)}",
+        "thaw": f"commit {git or 'unknown'}",
+        "versions": f"python {platform.python_version()}, " + ", ".join(versions),
+        "machine": f"{cpu}, {os.cpu_count()} CPUs",
+        "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def fewer_photos(data: Path, folder: Path) -> Path:
+    """A folder like `data` with few photos, of the first eight classes."""
+    flowers = folder / "flowers-102"
+    flowers.mkdir(parents=True)
+    (folder / "weights").symlink_to(data / "weights")
+    for name in ("jpg", "imagelabels.mat"):
+        (flowers / name).symlink_to(data / "flowers-102" / name)
+    ids = loadmat(data / "flowers-102" / "setid.mat", squeeze_me=True)
+    labels = loadmat(data / "flowers-102" / "imagelabels.mat", squeeze_me=True)["labels"]
+    few = {}
+    for split, each in QUICK_EACH.items():
+        numbers = ids[SPLITS[split]]
+        classes = range(1, QUICK_PHOTOS // QUICK_EACH["train"] + 1)
+        few[SPLITS[split]] = [n for k in classes for n in numbers[labels[numbers - 1] == k][:each]]
+    savemat(flowers / "setid.mat", few)
+    return folder
 
 
 def others() -> float:
@@ -173,34 +220,3 @@ def others() -> float:
     idle = every.idle + getattr(every, "iowait", 0.0)
     guests = getattr(every, "guest", 0.0) + getattr(every, "guest_nice", 0.0)  # in user already
     return sum(every) - guests - idle - sum(os.times()[:4])
-
-
-class Peak(threading.Thread):
-    """Looks every five seconds at the memory of a process and its children: looking costs time."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.root, self.over, self.bytes = psutil.Process(pid), threading.Event(), 0
-        self.start()
-
-    def run(self) -> None:
-        """Until `stop`."""
-        while not self.over.wait(5.0):
-            self.bytes = max(self.bytes, self.now())
-
-    def now(self) -> int:
-        """Bytes; proportional to how many share a page, where the system says (Linux)."""
-        total = 0
-        try:
-            for process in [self.root, *self.root.children(recursive=True)]:
-                found = process.memory_full_info()
-                total += getattr(found, "pss", found.rss)
-        except psutil.Error:  # one of them has just ended
-            return 0
-        return total
-
-    def stop(self) -> float:
-        """The peak, MB."""
-        self.over.set()
-        self.join()
-        return self.bytes / 1e6

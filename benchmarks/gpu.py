@@ -12,7 +12,6 @@ the compiled ones last; after --seconds no other is begun.
 import argparse
 import contextlib
 import gc
-import itertools
 import json
 import os
 import shutil
@@ -20,13 +19,12 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from loading import loading
 from PIL import Image
 from torch import nn, optim
@@ -41,30 +39,11 @@ sys.path.insert(0, str(HERE.parent))  # train.py
 CLASSES = 10
 DRAWN = 512  # photos; the others are copies of these
 WARM_UP, COUNTED = 1, 3  # epochs; in the first the cache is filled and kernels are chosen
-TARGET = 0.95  # of what bounds it, unfrozen
 PLANS = {
     "unfrozen": ["finetune=full", "finetune.unfrozen.warmup_epochs=0"],
     "frozen": ["finetune=feature_extraction", "finetune.cache_features=false"],
 }
-LOADERS = {"cached": ["data.cache=ram"], "decoding": ["data.cache=none"]}
-ALONE = "loaders alone"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one way of training does.
-
-    Attributes:
-        rate: images a second, over whole epochs.
-        step_rate: the same by the median time from step to step, without the epoch's ends.
-        memory: the most that tensors took on the GPU, GB.
-        first: seconds until the first counted epoch.
-    """
-
-    rate: float
-    step_rate: float | None = None
-    memory: float | None = None
-    first: float | None = None
+Row = dict[str, float]  # rate: images a second; memory: the peak of tensors on the GPU, GB
 
 
 def draw_photos(folder: Path, number: int) -> Path:
@@ -81,9 +60,10 @@ def draw_photos(folder: Path, number: int) -> Path:
     return folder
 
 
-def peak() -> float | None:
-    """Since the last `fresh`, GB."""
-    return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
+def with_memory(rate: float) -> Row:
+    """Adds the peak since `fresh`."""
+    on_gpu = torch.cuda.is_available()
+    return {"rate": rate, **({"memory": torch.cuda.max_memory_allocated() / 1e9} if on_gpu else {})}
 
 
 def fresh() -> None:
@@ -95,20 +75,18 @@ def fresh() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Measured:
+def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Row:
     """A plain loop on one batch that is on the device."""
-    began = time.perf_counter()
     device = main_device(given.device)
     torch.backends.cudnn.benchmark = True  # as thaw's trainer
     model: Any = models.get_model(given.backbone, num_classes=CLASSES)
     model = model.to(device, memory_format=torch.channels_last).train()
-    head = [*model.children()][-1]
     if plan == "frozen":
         model.requires_grad_(False).eval()
-        head.requires_grad_(True)
+        [*model.children()][-1].requires_grad_(True)
     trained = [each for each in model.parameters() if each.requires_grad]
     optimiser = optim.AdamW(trained, 1e-6, fused=True)
-    run: nn.Module = torch.compile(model) if compiled else model  # pyright: ignore[reportAssignmentType]
+    run: Any = torch.compile(model) if compiled else model
     shape = (given.batch, 3, given.size, given.size)
     images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (given.batch,), device=device)
@@ -128,116 +106,85 @@ def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Measured:
         return time.perf_counter() - began
 
     steps(3)
-    first = time.perf_counter() - began
     number = max(1, given.photos // given.batch)
-    rate = number * given.batch / median(steps(number) for _ in range(COUNTED))
-    return Measured(rate, rate, peak(), first)
+    return with_memory(number * given.batch / median(steps(number) for _ in range(COUNTED)))
 
 
-def settings(given: argparse.Namespace, photos: Path, folder: Path) -> list[str]:
-    """Of train.py, for all runs."""
-    return [
-        f"backbone={given.backbone}", "backbone.weights=null", f"backbone.image_size={given.size}",
-        "data=folder", f"data.root='{photos}'", "data.val_fraction=0",
-        f"data.batch_size={given.batch}", f"paths.root_dir='{folder}'",
-        f"paths.cache_dir='{folder}/cache'", f"paths.output_dir='{folder}'",
-    ]  # fmt: skip
-
-
-def thaw(given: argparse.Namespace, words: list[str], folder: Path, log: Path) -> Measured:
+def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> Row:
     """A run of train.py, by its epochs after the warm-up."""
     from train import run
 
-    every = [*words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
-             "test=false", "callbacks=none", "logger=none",
-             "+callbacks.watch._target_=watch.Watch"]  # fmt: skip
-    with initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        cfg = compose("train", every)
-    folder.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+    cfg = launch.compose_run([
+        *words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
+        "test=false", "callbacks=none", "logger=none", "+callbacks.watch._target_=watch.Watch",
+    ])  # fmt: skip
+    cfg.paths.output_dir = str(folder)
+    folder.mkdir(parents=True)
+    with (folder / "log.txt").open("w") as file, contextlib.redirect_stdout(file):
         run(cfg)
-    seen = json.loads((folder / "watch.json").read_text())
-    steps = seen["steps"]
-    between = [later - earlier for earlier, later in itertools.pairwise(steps)]
-    return Measured(
-        given.photos / median(seen["epochs"][WARM_UP:]), given.batch / median(between), peak(),
-        sum(seen["epochs"][:WARM_UP]),
-    )  # fmt: skip
+    epochs = json.loads((folder / "watch.json").read_text())["epochs"]
+    return with_memory(given.photos / median(epochs[WARM_UP:]))
 
 
-Found = dict[str, dict[str, Measured]]
-
-
-def measure(given: argparse.Namespace, scratch: Path, found: Found) -> None:
-    """Fills `found`: loaders alone; by plan, the bare loop and thaw with each loader."""
+def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Row]:
+    """Rows by name: loaders alone; of each plan the bare loop and thaw with each loader."""
     began = time.perf_counter()
+    rows: dict[str, Row] = {}
     photos = draw_photos(scratch / "photos", given.photos)
-    print(f"photos drawn in {time.perf_counter() - began:.0f} s", flush=True)
-    log = scratch / "thaw.log"
+    settings = [
+        f"backbone={given.backbone}", "backbone.weights=null", f"backbone.image_size={given.size}",
+        "data=folder", f"data.root='{photos}'", "data.val_fraction=0",
+        f"data.batch_size={given.batch}", f"paths.cache_dir='{scratch}/cache'",
+    ]  # fmt: skip
 
-    def add(part: str, name: str, work: Any, *arguments: Any) -> None:
+    def add(name: str, work: Callable[[], Row]) -> None:
         spent = time.perf_counter() - began
         if spent > given.seconds:
-            print(f"{part}, {name}: left out after {spent:.0f} s", flush=True)
+            print(f"{name}: left out after {spent:.0f} s", flush=True)
             return
         fresh()
         try:
-            found.setdefault(part, {})[name] = work(*arguments)
+            rows[name] = work()
+            print(f"{name}: {rows[name]}", flush=True)
         except Exception:  # the other figures are still worth having
-            print(f"{part}, {name}: failed\n{traceback.format_exc(limit=-4)}", flush=True)
-            return
-        print(f"{part}, {name}: {found[part][name]} at {time.perf_counter() - began:.0f} s",
-              flush=True)  # fmt: skip
+            print(f"{name}: failed\n{traceback.format_exc(limit=-4)}", flush=True)
 
-    def alone(words: list[str]) -> Measured:
-        return Measured(loading(words))
-
-    for compiled in (False, True):
+    for cache in ("none", "ram"):
+        words = [*settings, f"data.cache={cache}"]
+        add(f"loader, cache={cache}", lambda words=words: {"rate": loading(words)})
+    for compiled, plan in ((False, "unfrozen"), (False, "frozen"), (True, "unfrozen")):
         end = ", compiled" if compiled else ""
-        for plan, mode in PLANS.items():
-            if compiled and plan == "frozen":
-                continue  # a minute more, for what decoding bounds
-            add(plan, f"bare{end}", bare, given, plan, compiled)
-            for name, loader in LOADERS.items():
-                if compiled and name == "decoding":
-                    continue
-                folder = scratch / f"{plan}-{compiled}-{name}"
-                words = [*settings(given, photos, folder), *mode, *loader]
-                words.append(f"compile={str(compiled).lower()}")
-                add(plan, f"thaw, {name}{end}", thaw, given, words, folder, log)
-        if not compiled:
-            for name, loader in LOADERS.items():
-                add(ALONE, name, alone, [*settings(given, photos, scratch), *loader])
+        add(f"{plan}: bare loop{end}", lambda p=plan, c=compiled: bare(given, p, c))
+        for cache in ("ram",) if compiled else ("none", "ram"):
+            words = [*settings, *PLANS[plan], f"data.cache={cache}"]
+            words.append(f"compile={str(compiled).lower()}")
+            folder = scratch / f"{plan}-{compiled}-{cache}"
+            name = f"{plan}: thaw, cache={cache}{end}"
+            add(name, lambda words=words, folder=folder: thaw(given, words, folder))
+    return rows
 
 
-def page(given: argparse.Namespace, found: Found) -> str:
-    """Markdown."""
+def page(given: argparse.Namespace, rows: dict[str, Row]) -> str:
+    """Markdown; of each run of thaw the share of what bounds it, the bare loop or the loader."""
     lines = [
         f"# {given.backbone} at {given.size} px on {describe(main_device(given.device))}", "",
         f"- command: python {' '.join(sys.argv)}",
         f"- torch {torch.__version__}, {best_precision(given.device)}, channels_last, batch "
-        f"{given.batch}, {given.photos} photos of 500 x 375, {os.cpu_count()} CPUs",
-        f"- targets: unfrozen {TARGET} of the bare loop where the loader is not the bound; frozen "
-        "bound by decoding only", "",
-        "| | images/s | step to step | of the bare loop | bound | of the bound | peak GB | first |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"{given.batch}, {given.photos} photos of 500 x 375, {os.cpu_count()} CPUs", "",
+        "| | images/s | bound by | share of the bound | peak GB |",
+        "| --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    loaders = found.get(ALONE, {})
-    for part, rows in found.items():
-        for name, row in rows.items():
-            cells = [f"{part}: {name}", f"{row.rate:.0f}",
-                     f"{row.step_rate:.0f}" if row.step_rate else ""]  # fmt: skip
-            free = rows.get("bare, compiled" if name.endswith("compiled") else "bare")
-            loader = loaders.get(name.removeprefix("thaw, ").removesuffix(", compiled"))
-            if name.startswith("thaw") and free and loader:
-                bound = min(("network", free), ("loader", loader), key=lambda pair: pair[1].rate)
-                cells += [f"{row.rate / free.rate:.2f}", bound[0]]
-                cells.append(f"{row.rate / bound[1].rate:.2f}")
-            else:
-                cells += ["", "", ""]
-            cells.append(f"{row.memory:.1f}" if row.memory is not None else "")
-            cells.append(f"{row.first:.0f} s" if row.first is not None else "")
-            lines.append(f"| {' | '.join(cells)} |")
+    for name, row in rows.items():
+        plan, _, rest = name.partition(": thaw, ")
+        cache, _, compiled = rest.partition(", ")
+        end = ", compiled" if compiled else ""
+        bounds = [each for each in (f"{plan}: bare loop{end}", f"loader, {cache}") if each in rows]
+        cells = ["", ""]
+        if rest and bounds:
+            bound = min(bounds, key=lambda each: rows[each]["rate"])
+            cells = [bound, f"{row['rate'] / rows[bound]['rate']:.2f}"]
+        memory = f"{row['memory']:.1f}" if "memory" in row else ""
+        lines.append(f"| {name} | {row['rate']:.0f} | {' | '.join(cells)} | {memory} |")
     return "\n".join(lines) + "\n"
 
 
@@ -256,17 +203,13 @@ def main() -> None:
         given.backbone, given.size, given.batch, given.photos = "resnet18", 64, 16, 64
     if given.device == "gpu" and not torch.cuda.is_available():
         parser.error("there is no GPU here that torch sees; --device cpu measures the same there")
-    launch.register_backbones()
-    found: Found = {}
     with tempfile.TemporaryDirectory() as temporary:
-        measure(given, Path(temporary), found)
-    text = page(given, found)
+        rows = measure(given, Path(temporary))
+    text = page(given, rows)
     print(text)
     if not given.quick:
-        content = {part: {name: asdict(row) for name, row in rows.items()}
-                   for part, rows in found.items()}  # fmt: skip
         (HERE / "gpu.md").write_text(text, encoding="utf-8")
-        (HERE / "gpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (HERE / "gpu.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

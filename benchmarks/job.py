@@ -23,27 +23,16 @@ from torchvision import transforms
 
 CLASSES = 102
 BATCH = 64
-MEMORY_IMAGES = 5 * BATCH  # of the floor that has them in memory already
 SIZE = 128  # pixels of the crop that the network sees
 RESIZE = 146  # pixels of the short side before the centre crop: 128 * 256 / 224
 CROP_SCALE = (0.35, 1.0)  # share of the picture's area
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the weights
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # in the official setid.mat
-TRAIN_VIEW = transforms.Compose(
-    [
-        transforms.RandomResizedCrop(SIZE, scale=CROP_SCALE),
-        transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
-    ]
-)
+_TO_TENSOR = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+_CROP = transforms.RandomResizedCrop(SIZE, scale=CROP_SCALE)
+TRAIN_VIEW = transforms.Compose([_CROP, transforms.RandomHorizontalFlip(), *_TO_TENSOR])
 EVAL_VIEW = transforms.Compose(
-    [
-        transforms.Resize(RESIZE),
-        transforms.CenterCrop(SIZE),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
-    ]
+    [transforms.Resize(RESIZE), transforms.CenterCrop(SIZE), *_TO_TENSOR]
 )
 
 
@@ -58,10 +47,10 @@ class Job:
     """
 
     data: Path
-    frozen: int
-    unfrozen: int
-    seed: int
-    workers: int
+    frozen: int = 0
+    unfrozen: int = 0
+    seed: int = 0
+    workers: int = 1
 
     @property
     def weights(self) -> Path:
@@ -126,13 +115,19 @@ class Stopwatch:
         print(json.dumps({"seconds": self.seconds, "val": val, "test": test}), flush=True)
 
 
-def asked() -> Job:
-    """The job of the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """What the command line of every script here has."""
     parser = argparse.ArgumentParser()
     default = os.environ.get("THAW_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=default, help="holds flowers-102/, weights/")
+    parser.add_argument("--workers", type=int, default=1, help="processes that decode")
+    return parser
+
+
+def asked() -> Job:
+    """The job of the command line."""
+    parser = arguments()
     parser.add_argument("--frozen", type=int, default=5, help="epochs")
     parser.add_argument("--unfrozen", type=int, default=5, help="epochs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1, help="processes that decode")
     return Job(**vars(parser.parse_args()))

@@ -40,16 +40,13 @@ class Clock(Callback):
         self.watch, self.left = watch, ["frozen", "unfrozen"]
 
     def before_fit(self) -> None:
-        """Starts the clock of a phase."""
         self.part = self.watch.part(self.left.pop(0))
         self.part.__enter__()
 
     def after_step(self) -> None:
-        """After the optimiser's step."""
         self.watch.step()
 
     def after_fit(self) -> None:
-        """Stops it."""
         self.part.__exit__(None, None, None)
 
 
@@ -75,7 +72,6 @@ def make_learner(job: Job) -> Learner:
 
 
 def main() -> None:
-    """Frozen, unfrozen, test."""
     warnings.filterwarnings("ignore", ".*torch.jit.script.*")  # fastai 2.8 on torch 2.15
     watch, job = Stopwatch(), asked()
     set_seed(job.seed)

@@ -45,28 +45,23 @@ class TransferLearningModel(pl.LightningModule):
         return optim.Adam(self.head.parameters(), lr=1e-3)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy."""
         loss = functional.cross_entropy(self(batch[0]), batch[1])
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs val_acc."""
         self.evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs test_acc."""
         self.evaluate(batch, "test")
 
     def evaluate(self, batch: Batch, split: str) -> None:
-        """Updates the accuracy of a split."""
         metric = self.accuracy[split]
         metric.update(self(batch[0]), batch[1])
         self.log(f"{split}_acc", metric, prog_bar=True)
 
 
 def main() -> None:
-    """Frozen, unfrozen, test."""
     watch, job = Watch(), asked()
     pl.seed_everything(job.seed, workers=True)
     model = TransferLearningModel(job)

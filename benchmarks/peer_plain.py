@@ -51,7 +51,6 @@ def accuracy(model: nn.Module, loader: DataLoader) -> float:
 
 
 def main() -> None:
-    """Frozen, unfrozen, test."""
     watch, job = Stopwatch(), asked()
     torch.manual_seed(job.seed)
     model = make_model(job)

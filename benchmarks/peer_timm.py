@@ -70,7 +70,6 @@ def fit(model: nn.Module, loaders: dict[str, DataLoader], epochs: int, rate: flo
 
 
 def main() -> None:
-    """Frozen, unfrozen, test."""
     watch, job = Stopwatch(), asked()
     torch.manual_seed(job.seed)
     model = make_model(job)

@@ -32,7 +32,6 @@ class Module(pl.LightningModule):
         return {"stem": r"^backbone\.stem", "blocks": r"^backbone\.stage(\d+)"}
 
     def configure_optimizers(self) -> Any:
-        """As each system's documentation says."""
         if self.system == "timm":  # docs: huggingface.co/docs/timm/reference/optimizers
             from timm.optim import param_groups_layer_decay
 
@@ -56,7 +55,6 @@ class Module(pl.LightningModule):
             torch.manual_seed(self.trainer.current_epoch * STEPS + batch_idx)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
         return functional.cross_entropy(self.head(self.backbone(batch[0])), batch[1])
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
@@ -76,7 +74,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def make_scheduler(name: str, optimiser: optim.Optimizer) -> Any:
-    """A scheduler of torch by its name."""
     return getattr(optim.lr_scheduler, name)(optimiser, **SCHEDULES[name])
 
 
@@ -87,7 +84,6 @@ class LayerByLayer(BaseFinetuning):
     """
 
     def freeze_before_training(self, pl_module: Any) -> None:
-        """Freezes the body."""
         self.freeze(pl_module.backbone)
 
     def finetune_function(self, pl_module: Any, epoch: int, optimizer: optim.Optimizer) -> None:

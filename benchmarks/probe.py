@@ -103,11 +103,12 @@ class Watch(pl.Callback):
     ) -> None:
         """The body as the step will use it, on a copy: the run is not disturbed."""
         if self.seen["gap"] is None:
-            body = (
-                pl_module.backbone if hasattr(pl_module, "backbone") else pl_module.classifier.body
-            )
+            if hasattr(pl_module, "backbone"):
+                body, images = pl_module.backbone, batch[0]
+            else:  # thaw's batches are bytes until the device has them
+                body, images = pl_module.classifier.body, pl_module.prepare(batch[0].clone())
             with torch.random.fork_rng(), torch.no_grad():
-                trained, still = copy.deepcopy(body)(batch[0]), copy.deepcopy(body).eval()(batch[0])
+                trained, still = copy.deepcopy(body)(images), copy.deepcopy(body).eval()(images)
             self.seen["gap"] = (trained - still).abs().max().item()
         if self.stop_at and trainer.global_step == self.stop_at - 1:
             os.kill(os.getpid(), signal.SIGINT)

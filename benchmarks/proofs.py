@@ -226,8 +226,8 @@ def main() -> None:
     parser.add_argument("--system", choices=TITLES, help="one column")
     parser.add_argument("--keep", type=Path, help="folder of runs; those in it stay as they are")
     given = parser.parse_args()
-    found = versions()
     order = [given.system] if given.system else [*(n for n in TITLES if n != "thaw"), "thaw"]
+    found = versions(order)
     with tempfile.TemporaryDirectory() as temporary:
         systems = [System(name, (given.keep or Path(temporary)).resolve()) for name in order]
         table = {name: measure(name, systems) for name in PROPERTIES if given.only in name}

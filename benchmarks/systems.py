@@ -26,12 +26,12 @@ TITLES = {
 }
 
 FALLING = "{_target_:hydra.utils.get_method,path:probe.falling}"
-_STEPWISE = ["finetune.unfrozen.shape=torch", "finetune.unfrozen.interval=step"]
 
 
 def _torch(name: str, settings: str) -> list[str]:
     target = f"_target_:torch.optim.lr_scheduler.{name},_partial_:true"
-    return [*_STEPWISE, f"++finetune.unfrozen.scheduler={{{target},{settings}}}"]
+    schedule = f"finetune.unfrozen.schedule={{{target},{settings}}}"
+    return [schedule, "finetune.unfrozen.interval=step"]
 
 
 THAW_SCHEDULES: dict[str, list[str]] = {  # torch's own classes, as the peers have them
@@ -42,7 +42,7 @@ THAW_SCHEDULES: dict[str, list[str]] = {  # torch's own classes, as the peers ha
     "CosineAnnealingWarmRestarts": _torch("CosineAnnealingWarmRestarts", "T_0:12"),
     "OneCycleLR": _torch("OneCycleLR", f"max_lr:{LR},total_steps:24,cycle_momentum:false"),
     "ReduceLROnPlateau": [  # thaw reads the metric itself
-        "finetune.unfrozen.shape=plateau", "finetune.unfrozen.gamma=0.5",
+        "finetune.unfrozen.schedule=plateau", "finetune.unfrozen.gamma=0.5",
         "finetune.unfrozen.patience=0",
     ],
 }  # fmt: skip
@@ -90,7 +90,7 @@ def thaw_command(run: Run, photos: Path) -> list[str]:
     settings += two if run.devices > 1 else ["trainer=cpu"]
     settings += PLAIN if run.optimiser == "sgd" else ["finetune.unfrozen.warmup_epochs=0.5"]
     settings += THAW_SCHEDULES[run.schedule] if run.schedule else []
-    settings += ["finetune.unfrozen.shape=constant"] if run.layerwise else []
+    settings += ["finetune.unfrozen.schedule=constant"] if run.layerwise else []
     settings += [f"ckpt_path='{run.resume}'"] if run.resume else []
     return [sys.executable, str(HERE.parent / "train.py"), *settings]
 
@@ -185,21 +185,23 @@ def draw_photos(folder: Path) -> None:
                 Image.fromarray(pixels).save(target / f"{index}.png")
 
 
-def versions() -> dict[str, str]:
-    """Of every system; of thaw the commit too.
+def versions(names: list[str]) -> dict[str, str]:
+    """Of the systems with these names; of thaw the commit too.
 
     Raises:
         SystemExit: a package is missing; says how to install it.
     """
     found = {}
-    for system, package in PEERS.items():
+    for system in names:
+        package = PEERS.get(system, "thaw")
         try:
             found[system] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             raise SystemExit(
                 f"{package} is not installed; use `make proofs`, which puts it beside .venv"
             ) from None
-    git = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE, check=False).stdout
-    found["thaw"] = f"{importlib.metadata.version('thaw')} ({commit.strip()})"
+    if "thaw" in found:
+        git = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE, check=False).stdout
+        found["thaw"] += f" ({commit.strip()})"
     return found

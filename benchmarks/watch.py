@@ -28,42 +28,33 @@ class Watch(pl.Callback):
         self.steps: list[float] = []
         self.began = time.time()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The first epoch begins."""
+    def on_train_start(self, *_: Any) -> None:
         self.began = time.time()
 
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.steps.clear()
+
     def on_train_batch_start(self, *_: Any) -> None:
-        """Keeps the time."""
         self.steps.append(time.perf_counter())
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """After the optimiser's step."""
         self.watch.step()
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Forgets the steps of the epoch before."""
-        self.steps.clear()
-
     def on_train_epoch_end(self, *_: Any) -> None:
-        """After validation."""
         self.epochs.append(time.time() - self.began)
         self.began = time.time()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the checkpoints of the last epoch."""
         self.watch.seconds["trained"] = time.time() - self.watch.started
-        self.write(trainer)
+        self._write(trainer)
 
     def on_test_start(self, *_: Any) -> None:
-        """The test begins."""
         self.began = time.time()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The test is over."""
         self.watch.seconds["test"] = time.time() - self.began
-        self.write(trainer)
+        self._write(trainer)
 
-    def write(self, trainer: pl.Trainer) -> None:
-        """For bench.py."""
+    def _write(self, trainer: pl.Trainer) -> None:
         seen = {"seconds": self.watch.seconds, "epochs": self.epochs, "steps": self.steps}
         (Path(trainer.default_root_dir) / "watch.json").write_text(json.dumps(seen))

@@ -1,6 +1,7 @@
 """Fits of the small network in this process, a tenth of a second each, with thaw's own parts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,12 @@ from torch.utils.data import Dataset
 
 from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
-from thaw.finetune import modes
-from thaw.finetune.phase_list import phases
-from thaw.finetune.plan import PhaseSettings, Plan
-from thaw.finetune.plateau import Plateau
+from thaw.finetune.builder import build_plan
+from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import Record
+from thaw.training.record import Record
 
 EPOCHS, STEPS, BATCH = 6, 3, 4  # epochs, batches an epoch, images a batch
 GROUPS = small_classifier().groups  # conv, low, middle, deep, head
@@ -48,14 +47,24 @@ class Views(Dataset[tuple[Tensor, int]]):
 
 
 class Data(pl.LightningDataModule):
-    """`STEPS` training batches, two of validation and of test, over all ranks together."""
+    """Training batches, two of validation and of test, over all ranks together.
+
+    Args:
+        batch: Images of a training batch.
+        steps: Training batches of `BATCH` images; there are fewer or more of another size.
+    """
+
+    def __init__(self, batch: int = BATCH, steps: int = STEPS) -> None:
+        super().__init__()
+        self.batch, self.steps = batch, steps
 
     def _loader(self, number: int, seed: int, train: bool) -> Any:
         views = Views(number, seed)
         trainer = self.trainer
         assert trainer is not None
         loader = make_loader(
-            views, labels=views.labels, batch_size=BATCH // trainer.world_size, num_workers=0,
+            views, labels=views.labels, num_workers=0,
+            batch_size=(self.batch if train else BATCH) // trainer.world_size,
             train=train, seed=3, rank=trainer.global_rank, world_size=trainer.world_size,
         )  # fmt: skip
         if train:
@@ -64,7 +73,7 @@ class Data(pl.LightningDataModule):
         return loader
 
     def train_dataloader(self) -> Any:
-        return self._loader(BATCH * STEPS, 0, True)
+        return self._loader(BATCH * self.steps, 0, True)
 
     def val_dataloader(self) -> Any:
         return self._loader(BATCH * 2, 1, False)
@@ -73,49 +82,46 @@ class Data(pl.LightningDataModule):
         return self._loader(BATCH * 2, 2, False)
 
 
-def settings(**changes: Any) -> PhaseSettings:
-    return PhaseSettings(**{"lr": 0.02, "shape": "cosine", **changes})
+def settings(**changes: Any) -> dict[str, Any]:
+    """Of a phase."""
+    return {"lr": 0.02, "schedule": "cosine", **changes}
 
 
-def plans(schedule: PhaseSettings) -> dict[str, Plan]:
-    """Each mode over `EPOCHS` epochs; the body is unfrozen after two of them, or in part."""
-    both: dict[str, Any] = {"frozen": schedule, "unfrozen": schedule, "lr_decay": 0.5}
-    flat = [*GROUPS]
-    flat[-2] = type(flat[-2])(
-        flat[-2].name, flat[-2].parameters, flat[-2].modules, is_classifier=True
-    )
-    how = dict(vars(schedule))
+def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -> Plan:
+    """A mode over `EPOCHS` epochs; the body is unfrozen after three of them, or in part.
+
+    "on_plateau" is freeze_unfreeze, unfrozen when the monitored metric stands still for an epoch.
+    """
+    how = schedule or settings()
+    both = {"frozen": how, "unfrozen": how, "lr_decay": 0.5, "batchnorm": "train"}
+    groups = GROUPS
+    if mode == "classifier":
+        deep = replace(GROUPS[-2], is_classifier=True)
+        groups = (*GROUPS[:-2], deep, GROUPS[-1])
     items = [
-        {**how, "start": 0, "groups": 0, "augment": False},
-        {**how, "start": 2, "groups": ["deep", "low"], "batchnorm": "frozen"},
-        {**how, "start": 4, "lr_decay": 0.5, "reset_optimizer": True, "batchnorm": "eval"},
+        {**how, "epochs": 2, "top": 0, "augment": False},
+        {**how, "epochs": 2, "top": ["deep", "low"], "batchnorm": "frozen"},
+        {**how, "lr_decay": 0.5, "batchnorm": "eval"},
     ]
-    return {
-        "feature_extraction": modes.feature_extraction(GROUPS, EPOCHS, frozen=schedule),
-        "freeze_unfreeze": modes.freeze_unfreeze(GROUPS, EPOCHS, unfreeze_epoch=3, **both),
-        "full": modes.full(GROUPS, EPOCHS, unfrozen=schedule),
-        "from_scratch": modes.from_scratch(GROUPS, EPOCHS, unfrozen=schedule),
-        "partial": modes.partial(GROUPS, EPOCHS, top=2, unfreeze_epoch=3, **both),
-        "classifier": modes.classifier(flat, EPOCHS, frozen=schedule),
-        "phases": phases(GROUPS, EPOCHS, phases=items),
-    }
-
-
-def gradual(schedule: PhaseSettings, **changes: Any) -> Plan:
-    """Phases of one epoch, but for the last."""
-    arguments: dict[str, Any] = {
-        "unfreeze_epoch": 1, "every_epochs": 1, "stop_at": None, "frozen": schedule,
-        "unfrozen": schedule, "lr_decay": 0.5, **changes,
+    arguments: dict[str, dict[str, Any]] = {
+        "feature_extraction": {"frozen": how},
+        "freeze_unfreeze": {**both, "unfreeze_epoch": 3},
+        "full": {"unfrozen": how, "batchnorm": "train"},
+        "from_scratch": {"unfrozen": how},
+        "partial": {**both, "unfreeze_epoch": 3, "top": 2},
+        "classifier": {"unfrozen": how, "top": "classifier"},
+        "phases": {"phases": items},
+        "gradual": {**both, "unfreeze_epoch": 1, "every_epochs": 1},
+        "on_plateau": {
+            **both, "unfreeze_epoch": 4, "unfreeze_on_plateau": 1,
+        },
     }  # fmt: skip
-    return modes.gradual(GROUPS, EPOCHS, **arguments)
+    name = "freeze_unfreeze" if mode == "on_plateau" else mode
+    return build_plan(groups, EPOCHS, mode=name, **{**arguments[mode], **changes})
 
 
-def on_plateau(schedule: PhaseSettings) -> Plan:
-    """Unfrozen when the monitored metric stands still for an epoch."""
-    return modes.freeze_unfreeze(
-        GROUPS, EPOCHS, unfreeze_epoch=4, frozen=schedule, unfrozen=schedule, lr_decay=0.5,
-        unfreeze_on_plateau=Plateau(1, min_delta=0.02),
-    )  # fmt: skip
+MODES = ("feature_extraction", "freeze_unfreeze", "full", "from_scratch", "partial", "classifier",
+         "phases", "gradual", "on_plateau")  # fmt: skip
 
 
 class Save(Checkpoint):
@@ -140,13 +146,13 @@ class SaveEach(SaveLast):
 
 def module_of(plan: Plan, model: Classifier | None = None, **changes: Any) -> TransferModule:
     optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=True)
-    arguments = {"classes": CLASSES, "monitor": "val/loss", **changes}
+    arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 
 
 def fit(
     module: TransferModule, folder: Path, *callbacks: pl.Callback, resume: Path | None = None,
-    **trainer: Any,
+    data: Data | None = None, **trainer: Any,
 ) -> pl.Trainer:  # fmt: skip
     """Trains as train.py would, and leaves epoch<n>.ckpt for each epoch."""
     made = pl.Trainer(
@@ -156,7 +162,7 @@ def fit(
         use_distributed_sampler=False, log_every_n_steps=1,
         **{"gradient_clip_val": 1.0, "enable_checkpointing": True, **trainer},
     )  # fmt: skip
-    made.fit(module, Data(), ckpt_path=resume, weights_only=True)
+    made.fit(module, data or Data(), ckpt_path=resume, weights_only=True)
     return made
 
 

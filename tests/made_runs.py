@@ -13,10 +13,10 @@ CHOICES = {"data": "folder", "backbone": "tiny", "finetune": "freeze_unfreeze", 
 def history_of(values: Sequence[float], frozen: int) -> list[dict[str, Any]]:
     """Rows with these validation accuracies; the first `frozen` epochs are of the frozen phase."""
     return [
-        {"epoch": epoch, "phase": "frozen" if epoch < frozen else "unfrozen",
+        {"epoch": epoch, "phase": "first" if epoch <= frozen else "second",
          "val/acc": value, "val/loss": 2 - value,
          "train/acc": value - 0.1, "train/loss": 1.5 - value}
-        for epoch, value in enumerate(values)
+        for epoch, value in enumerate(values, 1)
     ]  # fmt: skip
 
 
@@ -26,28 +26,26 @@ def write_run(
     *,
     seed: int = 0,
     scores: Mapping[str, float] | None = None,
-    history: Sequence[Mapping[str, Any]] | None = None,
-    choices: Mapping[str, str] | None = None,
+    values: Sequence[float] = (),
+    frozen: int = 1,
     **facts: Any,
 ) -> Path:
-    """A run folder with the settings `words` (dotted name=value) over a small configuration.
+    """A run folder with the words of a command line over a small configuration.
 
     Args:
         folder: to make.
-        words: as on the command line.
+        words: dotted settings, and choices (names without a dot that are in CHOICES).
         seed: of the run.
         scores: metrics; None: the run left no results.json.
-        history: rows; None: no history.json.
-        choices: other than CHOICES.
+        values: validation accuracies by epoch.
+        frozen: epochs in which the body stands still; then it trains.
         facts: further entries of results.json.
     """
     cfg = OmegaConf.create(
         {
-            "seed": seed, "tags": [], "task_name": "train", "monitor": "val/acc", "mix": None,
-            "backbone": {
-                "_target_": "thaw.backbones.own_backbones.tiny_backbone", "weights": "DEFAULT"
-            },
-            "data": {"_target_": "thaw.data.folder.Folder", "root": "photos", "batch_size": 4,
+            "seed": seed, "tags": [], "task_name": "train", "monitor": "val/acc",
+            "backbone": {"_target_": "tiny_backbone", "weights": "DEFAULT"},
+            "data": {"_target_": "Folder", "root": "photos", "batch_size": 4, "num_workers": 2,
                      "seed": "${seed}", "folds": None, "fold": 0, "train_per_class": None},
             "finetune": {"unfreeze_epoch": 2, "unfrozen": {"lr": 0.001}},
             "callbacks": {"checkpoint": {"dirpath": "${paths.output_dir}/checkpoints",
@@ -55,27 +53,25 @@ def write_run(
             "paths": {"output_dir": "${hydra:runtime.output_dir}"},
         }
     )  # fmt: skip
-    cfg.merge_with_dotlist([word for word in words if word.partition("=")[0] not in CHOICES])
+    chosen = dict(word.split("=") for word in words if word.partition("=")[0] in CHOICES)
+    settings = [word.lstrip("+") for word in words if word.partition("=")[0] not in CHOICES]
+    cfg.merge_with_dotlist(settings)
     hydra = folder / ".hydra"
     hydra.mkdir(parents=True)
     OmegaConf.save(cfg, hydra / "config.yaml")
     OmegaConf.save([*words, f"seed={seed}"], hydra / "overrides.yaml")
-    chosen = {**CHOICES, **(choices or {})}
-    OmegaConf.save({"hydra": {"runtime": {"choices": chosen}}}, hydra / "hydra.yaml")
-    if history is not None:
-        (folder / "history.json").write_text(json.dumps(list(history)))
+    OmegaConf.save({"hydra": {"runtime": {"choices": {**CHOICES, **chosen}}}}, hydra / "hydra.yaml")
+    if values:
+        (folder / "history.json").write_text(json.dumps(history_of(values, frozen)))
     if scores is not None:
         phases = [
-            {"name": "frozen", "epochs": 2, "seconds": 1.5, "images": 120,
-             "images_per_second": 80.0},
-            {"name": "unfrozen", "epochs": 2, "seconds": 2.5, "images": 120,
-             "images_per_second": 48.0},
+            {"name": "first", "start_epoch": 1, "seconds": 1.5, "images": 120, "frozen": True},
+            {"name": "second", "start_epoch": frozen + 1, "seconds": 2.5, "images": 120,
+             "frozen": False},
         ]  # fmt: skip
         results = {
-            **scores, "phases": phases, "parameters": 1000, "trainable_parameters": 900,
-            "seconds": 6.5, "seed": seed, "device": "cpu", "tags": [], "git": "a" * 40,
-            "best_checkpoint": f"/elsewhere/{folder.name}/checkpoints/best.ckpt",
-            "versions": {"thaw": "0.1.0", "torch": "2.15.0"}, **facts,
+            **scores, "phases": phases, "trainable_parameters": 900, "seed": seed, "device": "cpu",
+            "git": "a" * 40, "versions": {"thaw": "0.1.0", "torch": "2.15.0"}, **facts,
         }  # fmt: skip
         (folder / "results.json").write_text(json.dumps(results))
     return folder

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
@@ -27,7 +28,6 @@ SMALL = (
 )
 PLUGINS = {  # of Hydra, in thaw's extras, and the choices that need them
     "hparams_search=optuna": "hydra_plugins.hydra_optuna_sweeper",
-    "launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
     "launcher=slurm": "hydra_plugins.hydra_submitit_launcher",
 }
 TWO_AND_TWO = ("finetune.unfreeze_epoch=2", "finetune.unfrozen.warmup_epochs=0.5")
@@ -61,3 +61,19 @@ def configuration(output: Path, *overrides: str) -> DictConfig:
 def command(*arguments: str) -> list[str]:
     """The command line of a run in a process of its own."""
     return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+def run_small(photos: Path, output: Path, *overrides: str) -> dict[str, Any]:
+    """Runs train.py in this process: two frozen and two unfrozen epochs of six steps.
+
+    Args:
+        photos: of `draw_photos`.
+        output: the run's folder.
+        overrides: further settings; those of finetune replace the two and two epochs.
+    """
+    import train
+
+    words = [*SMALL, f"data.root={photos}", *overrides]
+    if not any(word.startswith(("finetune=", "finetune.unfreeze")) for word in overrides):
+        words += TWO_AND_TWO
+    return train.run(configuration(output, *words))

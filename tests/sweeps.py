@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,54 +9,61 @@ from typing import Any
 
 from runs import ROOT
 
+from thaw.sweeps import error_of, results_of
+
 # Behaves as scenario.json says for its seed; leaves a line in ran.txt each time it is called.
 SCRIPT = r"""
-import json, os, signal, sys, time
+import json, os, signal, time
 from pathlib import Path
 
 import hydra
 
-from thaw import launch
+from thaw import launch, sweeps
 from thaw.errors import ConfigError, Interrupted
-from thaw.jobs import job
 
 
 def run(cfg):
     folder = Path(cfg.paths.output_dir)
+    shared = [os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     with (folder / "ran.txt").open("a") as file:
-        file.write(f"{cfg.resume}\n")
+        file.write(json.dumps([cfg.resume, *shared, cores, time.time()]) + "\n")
     word = json.loads((Path(__file__).parent / "scenario.json").read_text()).get(str(cfg.seed), "")
     if word == "config":
         raise ConfigError(f"seed={cfg.seed}: is refused")
     if word == "memory":
         raise MemoryError("no room")
-    if word == "interrupted":
-        raise Interrupted(folder / "checkpoints" / "interrupted.ckpt")
-    if word == "nan":
-        return {"val/acc": float("nan")}
     if word == "kill":
-        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints" / "last.ckpt").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if word == "bare kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "sleep":
         (folder / "ready").touch()
-        time.sleep(60)
-    return {"val/acc": cfg.seed / 10, "val/loss": 1 - cfg.seed / 10, "lr": cfg.finetune.unfrozen.lr}
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            checkpoint = folder / "checkpoints" / "interrupted.ckpt"
+            checkpoint.parent.mkdir()
+            checkpoint.touch()
+            raise Interrupted(checkpoint)
+    value = float("nan") if word == "nan" else cfg.seed / 10
+    results = {"val/acc": value, "val/loss": 1 - value, "lr": cfg.finetune.unfrozen.lr}
+    (folder / "results.json").write_text(json.dumps(results))
+    return results
 
 
+@launch.command
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg):
-    return job.perform(run, cfg)
+    return sweeps.perform(run, cfg)
 
 
 if __name__ == "__main__":
-    launch.register_backbones()
-    with launch.explained():
-        sys.argv[1:] = launch.resume_arguments(sys.argv[1:])
-        main()
+    main()
 """
+
+
+THREADS = {"OMP_NUM_THREADS": "1"}  # of each process
 
 
 class Place:
@@ -92,10 +98,11 @@ class Place:
         return _end(self.start(*words))
 
     def _popen(self, *words: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": _search_path(), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": _search_path(), **THREADS}
         return subprocess.Popen(
             [sys.executable, *words], cwd=self.root, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
         )  # fmt: skip
 
     def sweep(self) -> Path:
@@ -103,24 +110,26 @@ class Place:
         (found,) = (self.root / "logs" / "train" / "multiruns").iterdir()
         return found
 
-    def ran(self) -> dict[int, list[str]]:
-        """Of each job of the only sweep, the `resume` of each time that it ran."""
+    def ran(self) -> dict[int, list[list[Any]]]:
+        """Of each job of the only sweep what each of its goes wrote, `resume` first."""
         files = sorted(self.sweep().glob("*/ran.txt"))
-        return {number(file.parent): file.read_text().splitlines() for file in files}
+        return {
+            int(file.parent.name.partition("_")[0]): [
+                json.loads(line) for line in file.read_text().splitlines()
+            ]
+            for file in files
+        }
 
+    def resumed(self) -> dict[int, list[str | None]]:
+        """Of each job the folder that each of its goes went on from."""
+        return {job: [go[0] for go in goes] for job, goes in self.ran().items()}
 
-def number(folder: Path) -> int:
-    match = re.match(r"\d+", folder.name)
-    assert match is not None, folder
-    return int(match[0])
-
-
-def states(folder: Path) -> dict[int, str]:
-    """As written, by job."""
-    written: dict[int, Any] = {
-        number(file.parent): json.loads(file.read_text()) for file in folder.glob("*/status.json")
-    }
-    return {job: written[job]["state"] for job in sorted(written)}
+    def states(self) -> dict[int, str]:
+        """Of each job that began: done, or why it failed."""
+        return {
+            int(job.name.partition("_")[0]): "done" if results_of(job) else error_of(job)
+            for job in sorted(self.sweep().glob("[0-9]*/"))
+        }
 
 
 def _search_path() -> str:

@@ -6,13 +6,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import EPOCHS, GROUPS, STEPS, fit, module_of, plans, settings
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from fits import EPOCHS, STEPS, fit, module_of, plan_of
 
 from thaw.errors import ConfigError
-from thaw.finetune import modes
-from thaw.training.averaging import EMA, SWA
-from thaw.training.callbacks import check_callbacks
+from thaw.training.averaging import EMA
 
 WEIGHT = "classifier.body.deep.0.weight"
 
@@ -33,7 +30,7 @@ class Follow(pl.Callback):
 
 
 def train(folder: Path, average: pl.Callback) -> tuple[Follow, list[torch.Tensor]]:
-    module = module_of(plans(settings())["freeze_unfreeze"])
+    module = module_of(plan_of("freeze_unfreeze"))
     fit(module, folder, follow := Follow(), average)
     saved = [
         torch.load(folder / f"epoch{epoch}.ckpt", weights_only=True)["state_dict"][WEIGHT]
@@ -59,46 +56,6 @@ def test_ema(tmp_path: Path) -> None:
     assert not torch.allclose(saved[-1], follow.steps[-1])
 
 
-def test_swa(tmp_path: Path) -> None:
-    """Equal to the current weights up to the start; then their mean over epochs' ends."""
-    follow, saved = train(tmp_path, SWA(start_epoch=3))
-    ends = follow.steps[STEPS - 1 :: STEPS]
-    for epoch in range(EPOCHS):
-        expected = ends[epoch] if epoch <= 3 else torch.stack(ends[3 : epoch + 1]).mean(0)
-        assert torch.allclose(saved[epoch], expected, atol=1e-6), epoch
-        assert torch.equal(saved[epoch], follow.validated[epoch]), epoch
-
-
-def test_swa_takes_the_second_half_of_the_last_phase(tmp_path: Path) -> None:
-    follow, saved = train(tmp_path, SWA())  # unfrozen: epochs 3 to 5
-    ends = follow.steps[STEPS - 1 :: STEPS]
-    assert torch.equal(saved[4], ends[4])
-    assert torch.allclose(saved[5], (ends[4] + ends[5]) / 2, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: EMA(1.0), r"decay=1\.0 of an EMA .*allowed"),
-        (lambda: SWA(2), r"callbacks\.mine\.start_epoch=2: .*allowed is 3 to 4"),
-        (lambda: SWA(5), r"callbacks\.mine\.start_epoch=5"),
-        (lambda: StochasticWeightAveraging(1e-2), r"mine=Stoch.*by one; use callbacks=swa"),
-    ],
-)
-def test_averages_that_cannot_work(make: Any, words: str) -> None:
-    plan = plans(settings())["freeze_unfreeze"]
-    with pytest.raises(ConfigError, match=words):
-        check_callbacks({"mine": make()}, plan)
-
-
-@pytest.mark.parametrize(("last", "start"), [(1, None), (2, 4), (3, 4), (4, 4)])
-def test_swa_has_two_epochs_of_the_last_phase_or_is_refused(last: int, start: int | None) -> None:
-    plan = modes.freeze_unfreeze(
-        GROUPS, EPOCHS, unfreeze_epoch=EPOCHS - last, frozen=settings(), unfrozen=settings()
-    )
-    if start is None:
-        with pytest.raises(ConfigError, match=r"start_epoch=null: .*epochs 5 to 5"):
-            check_callbacks({"swa": SWA()}, plan)
-        return
-    check_callbacks({"swa": SWA()}, plan)
-    assert SWA().start(plan) == start
+def test_a_decay_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.ema\.decay=1\.0: allowed is above 0"):
+        EMA(1.0)

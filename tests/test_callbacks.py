@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,32 +11,32 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
 
 from thaw.errors import ConfigError, Interrupted
-from thaw.finetune.modes import feature_extraction, freeze_unfreeze
-from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.builder import build_plan
+from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.progress import LogRates, Record, current_rates
+from thaw.training.record import LogRates, Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")
-STILL = PhaseSettings(1e-12, "constant")  # a rate at which nothing changes
+STILL: dict[str, Any] = {"lr": 1e-12, "schedule": "constant"}  # a rate at which nothing changes
 BATCH, STEPS = 4, 3  # images, batches in an epoch
 IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: PhaseSettings = STILL) -> Plan:
-    return freeze_unfreeze(
-        GROUPS, epochs, unfreeze_epoch=unfreeze, frozen=frozen, unfrozen=STILL, lr_decay=0.5,
-        batchnorm="eval",
+def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Any = None) -> Plan:
+    return build_plan(
+        GROUPS, epochs, mode="freeze_unfreeze", unfreeze_epoch=unfreeze, frozen=frozen or STILL,
+        unfrozen=STILL, lr_decay=0.5, batchnorm="eval",
     )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_history_has_the_metrics_of_its_own_epoch(tmp_path: Path) -> None:
     record = Record(plan := two_phases())
     fit(tmp_path, plan, record, Count())
     assert set(map(tuple, right.values())) == {(0,) * STEPS, (1,) * STEPS}
-    assert [row["epoch"] for row in record.history] == [0, 1, 2]
+    assert [row["epoch"] for row in record.history] == [1, 2, 3]
     assert [row["phase"] for row in record.history] == ["frozen", "unfrozen", "unfrozen"]
     assert [row["train/acc"] for row in record.history] == [right[epoch][0] for epoch in range(3)]
     assert [row["val/acc"] for row in record.history] == [1, 1, 1]
@@ -103,15 +104,14 @@ def test_phases_count_epochs_and_images_of_training_and_validation(tmp_path: Pat
     assert all(phase["seconds"] > 0 for phase in record.phases.values())
 
 
-def test_the_record_has_the_metrics_of_the_checkpoints_epoch(tmp_path: Path) -> None:
+def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
     record = Record(two_phases())
     assert record.metrics_of(None) == {}
     record.history = [
         {"epoch": epoch, "phase": "frozen", "val/acc": epoch / 10} for epoch in range(3)
     ]
-    file = tmp_path / "best.ckpt"
-    torch.save({"epoch": 1}, file)
-    assert record.metrics_of(file) == {"val/acc": 0.1}
+    saved = {"record": {"history": record.history[:2]}}
+    assert record.metrics_of(saved) == {"val/acc": 0.1}
     assert record.metrics_of(None) == {"val/acc": 0.2}
 
 
@@ -133,10 +133,13 @@ def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             seen.append(current_rates(trainer))
 
-    plan = two_phases(2, frozen=PhaseSettings(1e-9, "cosine"))
+    plan = two_phases(2, frozen={"lr": 1e-9})
     fit(tmp_path, plan, Look())
+    plan = replace(plan, steps_per_epoch=STEPS)
     assert seen == [
-        {f"lr/{name}": plan.rate(name, step, STEPS) for name in NAMES} for step in range(2 * STEPS)
+        {f"lr/{name}": plan.learning_rate(name, epoch, step / STEPS) for name in NAMES}
+        for epoch in range(2)
+        for step in range(STEPS)
     ]
     assert seen[0] == {"lr/conv": 0, "lr/low": 0, "lr/middle": 0, "lr/deep": 0, "lr/head": 1e-9}
     assert seen[STEPS]["lr/deep"] == 5e-13
@@ -149,7 +152,7 @@ def test_rates_are_logged_at_their_interval_and_at_each_epochs_start(tmp_path: P
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
     steps = {int(row["step"]) for row in rows if row["lr/head"]}
-    assert steps == {0, 2, 3, 4, 6, 8}
+    assert steps == {1, 2, 4, 6, 7, 8}
     assert {name.removeprefix("lr/") for name in header if name.startswith("lr/")} == set(NAMES)
 
 
@@ -158,8 +161,8 @@ def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     trainer = fit(tmp_path, plan)
     text = (tmp_path / "plan.txt").read_text()
     assert text in capsys.readouterr().out
-    assert "frozen: epochs 0-0" in text
-    assert "unfrozen: epochs 1-2" in text
+    assert "frozen: epoch 1 " in text
+    assert "unfrozen: epochs 2-3" in text
     assert trainer.global_step == 3 * STEPS
 
 
@@ -167,6 +170,9 @@ def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
     callback = ApplyPlan()
     trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
     with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
+        callback.setup(trainer, pl.LightningModule(), "fit")
+    trainer.strategy = DDPStrategy(start_method="fork")
+    with pytest.raises(ConfigError, match=r"trainer\.strategy=DDPStrategy: .*trainer=ddp"):
         callback.setup(trainer, pl.LightningModule(), "fit")
     callback.setup(trainer, pl.LightningModule(), "test")  # nothing is frozen there
 
@@ -178,10 +184,6 @@ def test_the_last_epoch_is_kept_also_when_it_is_no_better(tmp_path: Path) -> Non
     epochs = {path.stem: torch.load(path, weights_only=True)["epoch"]
               for path in tmp_path.glob("*.ckpt")}  # fmt: skip
     assert epochs == {"best": 0, "last": 2}
-
-
-def stop_early(patience: int) -> StopEarly:
-    return StopEarly(monitor="val/acc", mode="max", patience=patience)
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [0, 1, 2]), (1e9, [0, 2])])
@@ -201,22 +203,33 @@ def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
     assert epochs == saved
 
 
-def test_patience_must_fit_into_the_last_phase() -> None:
-    plan = two_phases(4)  # the last phase has three epochs
-    check_callbacks({"early": stop_early(2)}, plan)
-    for patience in (3, 9):
-        with pytest.raises(ConfigError, match=r"phase \(unfrozen\) has 3 .* allowed is 0 to 2"):
-            check_callbacks({"early": stop_early(patience)}, plan)
-    check_callbacks({"early": stop_early(3)}, feature_extraction(GROUPS, 4, frozen=STILL))
+def test_an_average_that_replaces_the_rates_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.mine=StochasticWeightAveraging: .*=ema"):
+        check_callbacks({"mine": StochasticWeightAveraging(swa_lrs=0.1)})
 
 
-def test_lightnings_own_early_stopping_must_outlast_the_frozen_phase() -> None:
-    plan = two_phases(6, unfreeze=3)
-    for patience, words in ((2, r"callbacks\.mine\.patience=2: can end the run before epoch 3"),):
-        with pytest.raises(ConfigError, match=words):
-            check_callbacks({"mine": EarlyStopping("val/acc", patience=patience)}, plan)
-    with pytest.raises(ConfigError, match="has no effect"):
-        check_callbacks({"mine": EarlyStopping("val/acc", patience=3)}, plan)
+def test_early_stopping_counts_from_the_last_phase(tmp_path: Path) -> None:
+    """val/acc is 1 from the first epoch on, so nothing is ever better."""
+    stop = StopEarly(monitor="val/acc", mode="max", patience=1)
+    trainer = fit(tmp_path, two_phases(8, unfreeze=4), stop)
+    assert trainer.current_epoch == 6  # epochs from 0: 4 is the best of those that count, 5 is not
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_batches_of_one_step_share_its_rate(tmp_path: Path, every: int) -> None:
+    rates: list[float] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            rates.append(current_rates(trainer)["lr/head"])
+
+    plan = build_plan(GROUPS, 1, mode="feature_extraction", frozen={"lr": 1e-9})
+    fit(tmp_path, plan, Look(), accumulate_grad_batches=every)
+    steps = -(-STEPS // every)
+    plan = replace(plan, steps_per_epoch=steps)
+    expected = [plan.learning_rate("head", 0, n // every / steps) for n in range(STEPS)]
+    assert rates == expected
+    assert len(set(rates)) == steps
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -235,7 +248,7 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
     stop = GracefulStop(tmp_path)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
         fit(tmp_path, two_phases(2), stop, Look(), enable_checkpointing=True)
-    assert set(during) == {stop._ask}
+    assert set(during) == {stop._request}
     assert [signal.getsignal(number) for number in numbers] == before
 
 
@@ -245,7 +258,7 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
     class Ask(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            stop.asked = trainer.current_epoch == 2 and trainer.is_last_batch
+            stop.requested = trainer.current_epoch == 2 and trainer.is_last_batch
 
     with pytest.raises(Interrupted):
         fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
@@ -254,7 +267,7 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stop = GracefulStop(tmp_path)
-    stop._ask(signal.SIGTERM, None)
-    assert "SIGTERM: stopping, with a checkpoint" in capsys.readouterr().out
+    stop._request(signal.SIGTERM, None)
+    assert "SIGTERM: saving a checkpoint, then stopping" in capsys.readouterr().out
     with pytest.raises(KeyboardInterrupt):
-        stop._ask(signal.SIGTERM, None)
+        stop._request(signal.SIGTERM, None)

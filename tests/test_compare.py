@@ -1,256 +1,194 @@
-"""`thaw compare`, on folders that real runs left and on folders written by hand."""
+"""`thaw compare`, on a folder that a real run left and on folders written by hand."""
 
 import base64
 import csv
+import io
 import json
 import re
-import subprocess
 from html.parser import HTMLParser
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-import torch
-from made_runs import history_of, write_run
+from hydra.core.hydra_config import HydraConfig
+from made_runs import write_run
 from matplotlib.container import BarContainer
+from omegaconf import OmegaConf
 from PIL import Image
-from runs import SMALL, TWO_AND_TWO, command, draw_photos
+from runs import SMALL, configuration, draw_photos
 
+import train
 from thaw import cli
-from thaw.compare import pictures
-from thaw.compare.paired import Difference, spread
-from thaw.compare.run_groups import Section, group_runs
-from thaw.compare.runs import Run, find, read
-from thaw.compare.tables import difference_cell, scores_table, spread_cell
-from thaw.errors import ConfigError
-
-RATES = ("finetune.unfrozen.lr=0.01", "finetune.unfrozen.lr=0.001")
-
-
-@pytest.fixture(scope="session")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rates and two folds, swept over by train.py."""
-    folder = tmp_path_factory.mktemp("sweep")
-    photos = draw_photos(folder / "photos")
-    small = [word for word in SMALL if not word.startswith("callbacks")]
-    words = [*small, f"data.root={photos}", *TWO_AND_TWO, f"paths.root_dir={folder}",
-             "callbacks.progress=null", "finetune.unfrozen.lr=0.01,0.001",
-             "data.folds=2", "data.fold=0,1", f"hydra.sweep.dir={folder / 'jobs'}"]  # fmt: skip
-    subprocess.run(command("-m", *words), check=True, capture_output=True, timeout=400)
-    return folder / "jobs"
-
-
-def compare(*words: str | Path) -> None:
-    cli.main(["compare", *map(str, words)])
-
-
-def results_of(folder: Path) -> list[dict]:
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("*/results.json"))]
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-
-
-def test_a_sweep(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare(sweep, "--csv", tmp_path / "all.csv")
-    assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]  # nothing unasked
-    printed = capsys.readouterr().out
-    rows, results = rows_of(tmp_path / "all.csv"), results_of(sweep)
-    assert sorted((row["group"], row["fold"]) for row in rows) == sorted(
-        (rate, fold) for rate in RATES for fold in "01"
-    )
-    assert {row["seed"] for row in rows} == {"0"}
-    assert sorted(float(row["test/acc"]) for row in rows) == sorted(r["test/acc"] for r in results)
-    for rate in RATES:
-        assert len({row["finetune.unfrozen.lr"] for row in rows if row["group"] == rate}) == 1
-        for metric in ("val/acc", "test/acc"):
-            values = [float(row[metric]) for row in rows if row["group"] == rate]
-            assert spread_cell(spread(values)) in printed
-    # 2 frozen and 2 unfrozen epochs; each fold trains on 18 of 36 photos, validates on the others
-    assert {row["images"] for row in rows} == {str(4 * 36)}
-    assert "Nadeau" in printed
-    assert "The best run is one of the best group" in printed
-    assert "Runs share cached features" in printed
-    assert "runs differ in" not in printed
-
-
-def test_the_best_run_of_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare(sweep, "--html", sweep.parent / "page.html")
-    values: dict[str, list[float]] = {}  # of each rate, over the folds
-    for file in sorted(sweep.glob("*/results.json")):
-        rate = file.parent.name.partition("fold")[0][2:]
-        values.setdefault(rate, []).append(json.loads(file.read_text())["val/acc"])
-    best = max(max(values.values(), key=sum))
-    line = re.search(r"^Best run by val/acc: (\S+), .*, (\S+), checkpoint (.*)$",
-                     capsys.readouterr().out, re.MULTILINE)  # fmt: skip
-    assert line is not None
-    assert line[1] == f"{best:.4f}"
-    assert Path(line[3]).is_relative_to(line[2])
-    saved = torch.load(line[3], weights_only=True)
-    chosen = next(row for row in saved["record"]["history"] if row["epoch"] == saved["epoch"])
-    assert chosen["val/acc"] == best
-
-
-class Page(HTMLParser):
-    """What a page refers to, and the text of its cells and heads."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.cells: list[str] = []
-        self.inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        self.inside = tag
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.inside in ("td", "th"):
-            self.cells[-1] += data
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-
-def test_the_page_stands_alone(sweep: Path, tmp_path: Path) -> None:
-    compare(sweep, "--html", tmp_path / "page.html", "--markdown", tmp_path / "page.md")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    assert len(page.links) == 4
-    for link in page.links:
-        kind, _, data = link.partition(",")
-        assert kind == "data:image/png;base64"
-        picture = Image.open(BytesIO(base64.b64decode(data)))
-        assert picture.width > 500
-    folders = [str(folder) for folder in find([str(sweep)])]
-    assert set(folders) <= set(page.cells)
-    markdown = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "![" not in markdown  # the pictures are not beside it
-    assert "| group" in markdown
-
-
-def test_markdown_refers_to_the_pictures_beside_it(sweep: Path, tmp_path: Path) -> None:
-    compare(sweep, "--out", tmp_path)
-    named = re.findall(r"!\[.*\]\((.*)\)", (tmp_path / "compare.md").read_text(encoding="utf-8"))
-    assert named == ["together.png", "unfreeze.png", "cost.png", "curves.png"]
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *named, "compare.html", "compare.md", "compare.csv",
-    }  # fmt: skip
-
-
-def test_the_default_folder(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    compare(sweep)
-    (folder,) = (tmp_path / "logs" / "compare").iterdir()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
-    assert (folder / "compare.html").is_file()
-
+from thaw.tools.compare_groups import Comparison, Difference, group_runs
+from thaw.tools.compare_page import best_values, draw_bars, draw_curves_together
+from thaw.tools.compare_runs import Run, find_runs, read_run
+from thaw.tools.compare_tables import difference_cell, spread_cell, table_rows
 
 HEAD, FULL = "finetune.unfreeze_epoch=3", "finetune.unfreeze_epoch=1"
 
 
+def compare(*words: str | Path) -> None:
+    assert cli.main(["compare", *map(str, words)]) == 0
+
+
+def comparison_of(folder: Path) -> Comparison:
+    runs = [run for place in find_runs([str(folder)]) if isinstance(run := read_run(place), Run)]
+    (comparison,) = group_runs(runs, "acc")
+    return comparison
+
+
 def write_two_groups(folder: Path) -> None:
     """Three seeds of one setting, one of another."""
-    history = history_of([0.3, 0.5, 0.4, 0.6], 3)
     for seed in range(3):
-        write_run(folder / f"a{seed}", [HEAD], seed=seed, history=history,
+        write_run(folder / f"a{seed}", [HEAD], seed=seed, values=[0.3, 0.5, 0.4, 0.6], frozen=3,
                   scores={"val/acc": 0.6 + seed / 100, "test/acc": 0.5})  # fmt: skip
-    write_run(folder / "b", [FULL], seed=1, history=history_of([0.2, 0.7, 0.8, 0.1], 1),
+    write_run(folder / "b", [FULL], seed=1, values=[0.2, 0.7, 0.8, 0.1], frozen=1,
               scores={"val/acc": 0.8, "test/acc": 0.7})  # fmt: skip
 
 
-def section_of(folder: Path) -> Section:
-    runs = [run for place in find([str(folder)]) if isinstance(run := read(place), Run)]
-    (section,) = group_runs(runs, "acc")
-    return section
+def test_a_real_run_whose_phases_have_other_names(tmp_path: Path) -> None:
+    """Which epochs are frozen is read from results.json, not from a phase's name or place."""
+    photos = draw_photos(tmp_path / "photos")
+    phases = [
+        "{name: all, epochs: 1, lr: 1e-3, warmup_epochs: 0.0}",
+        "{name: frozen, epochs: 1, top: 1, lr: 1e-3, warmup_epochs: 0.0}",  # it is not
+        "{name: rest, top: 0, lr: 1e-3}",
+    ]
+    words = [*SMALL, f"data.root={photos}", "trainer.max_epochs=3", "finetune=phases",
+             f"finetune.phases=[{','.join(phases)}]", f"paths.root_dir={tmp_path}",
+             "seed=5"]  # fmt: skip
+    cfg = configuration(tmp_path / "run", *words)
+    hydra = tmp_path / "run" / ".hydra"
+    hydra.mkdir(parents=True)
+    OmegaConf.save(cfg, hydra / "config.yaml")  # as Hydra does before it calls the program
+    OmegaConf.save(words, hydra / "overrides.yaml")
+    choices = HydraConfig.get().runtime.choices
+    OmegaConf.save({"hydra": {"runtime": {"choices": choices}}}, hydra / "hydra.yaml")
+    train.run(cfg)
+    comparison = comparison_of(tmp_path / "run")
+    (group,) = comparison.groups
+    (run,) = group.runs
+    scores = [row["val/acc"] for row in json.loads((run.folder / "history.json").read_text())]
+    assert best_values(group, "acc", frozen=False) == [max(scores[:2])]
+    assert best_values(group, "acc", frozen=True) == [scores[2]]
+    assert (run.unit.seed, run.unfreeze_epochs) == (5, (1, 2))
+    assert run.images == 3 * (24 + 12)
+    assert group.values("test/acc") == {run.unit: run.results["test/acc"]}
+    page = tmp_path / "page.html"
+    compare(tmp_path / "run", "--page", page)
+    assert page.read_text(encoding="utf-8").count("<img") == 2
 
 
-def test_what_is_told_of_too_few_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_two_groups(tmp_path / "runs")
-    compare(tmp_path / "runs", "--csv", tmp_path / "all.csv")
+    compare(tmp_path / "runs")
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    (group,) = (line for line in lines if line.startswith(HEAD) and "±" in line)
-    assert "0.6100 ± 0.0100" in group
+    (group,) = (line for line in lines if line.startswith(HEAD) and "0.6100 ± 0.0100" in line)
     assert "-0.1900, 1 pair: no interval" in group  # seed 1: 0.61 - 0.80
-    (alone,) = (line for line in lines if line.startswith(FULL) and "baseline" in line)
+    (alone,) = (line for line in lines if line.startswith(FULL))
     assert "±" not in alone
-    assert "One run tells nothing of the spread" in printed
-    assert "95 % confidence" not in printed
+    assert "A group of one run says nothing about the spread" in printed
+    assert f"val/acc 0.8000, seed 1, {tmp_path / 'runs' / 'b'}" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # no file unasked
 
 
-def test_cells() -> None:
-    assert difference_cell(Difference(3, 0.1, 0.05, 0.15, 0.01)) == "+0.1000 [+0.0500, +0.1500] *"
-    assert difference_cell(Difference(3, -0.1, -0.3, 0.1, 0.4)) == "-0.1000 [-0.3000, +0.1000]"
-    assert difference_cell(Difference(0)) == "no common seed"
+def test_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_two_groups(tmp_path)
+    compare(tmp_path, "--markdown")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[1] == "| --- " + "| ---: " * 8 + "|"
+    assert rows[2] == f"| {FULL} | 1 | 0.8000 | 0.7000 |  |  | 4.0 | 60 | 900 |"
+    assert rows[3].startswith(f"| {HEAD} | 3 | 0.6100 ± 0.0100 | 0.5000 ± 0.0000 | -0.1900, 1 pair")
 
 
-def test_folders_left_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_has_a_row_for_each_run(tmp_path: Path) -> None:
     write_two_groups(tmp_path / "runs")
-    killed = write_run(tmp_path / "runs" / "killed", [FULL])
-    again = write_run(tmp_path / "runs" / "c", [FULL], seed=1, scores={"val/acc": 0.5})
-    out = tmp_path / "out"
-    compare(tmp_path / "runs", "--out", out)
-    printed = capsys.readouterr().out
-    assert f"- {killed}: no results.json" in printed
-    assert re.search(rf"runs/b is left out: {again} has the same settings and seed 1", printed)
-    assert f"Without history.json, so not among the curves: {again}" in printed
-    assert str(killed) in Page((out / "compare.html").read_text(encoding="utf-8")).cells
-    assert str(killed) in (out / "compare.md").read_text(encoding="utf-8")
-    rows = rows_of(out / "compare.csv")
-    assert [row["status"][:15] for row in rows] == ["finished"] * 4 + ["no results.json"]
+    compare(tmp_path / "runs", "--csv", tmp_path / "all.csv")
+    rows = list(csv.DictReader((tmp_path / "all.csv").read_text("utf-8").splitlines()))
+    assert [(row["group"], row["seed"], row["finetune.unfreeze_epoch"]) for row in rows] == [
+        (FULL, "1", "1"), (HEAD, "0", "3"), (HEAD, "1", "3"), (HEAD, "2", "3"),
+    ]  # fmt: skip
+    assert [row["val/acc"] for row in rows] == ["0.8", "0.6", "0.61", "0.62"]
+    assert {(row["train_seconds"], row["images"]) for row in rows} == {("4.0", "240")}
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether each tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    write_two_groups(tmp_path / "runs")
+    write_run(tmp_path / "runs" / "c", ["finetune.tag=<b>"], scores={"val/acc": 0.1})
+    compare(tmp_path / "runs", "--page", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert len(page.links) == 2
+    for link in page.links:
+        kind, _, data = link.partition(",")
+        assert kind == "data:image/png;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(data))).width > 500
+    assert "0.6100 ± 0.0100" in text
+    assert "finetune.tag=&lt;b&gt;" in text
+
+
+def test_an_unfinished_run_is_one_line_and_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_two_groups(tmp_path)
+    killed = write_run(tmp_path / "killed", [FULL])
+    compare(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if str(killed) in line] == [
+        f"- Passed over: {killed}: unfinished, there is no results.json"
+    ]
 
 
 def test_runs_that_diverged_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nan = float("nan")
     for seed, value in enumerate((0.5, 0.6, nan)):
         write_run(tmp_path / "runs" / f"a{seed}", [HEAD], seed=seed, scores={"val/acc": value},
-                  history=history_of([0.3, value], 1))  # fmt: skip
+                  values=[0.3, value])  # fmt: skip
         write_run(tmp_path / "runs" / f"b{seed}", [FULL], seed=seed, scores={"val/acc": nan},
-                  history=history_of([nan, nan], 1))  # fmt: skip
-    compare(tmp_path / "runs", "--out", tmp_path / "out")
+                  values=[nan, nan])  # fmt: skip
+    compare(tmp_path / "runs", "--page", tmp_path / "page.html")
     printed = capsys.readouterr().out
-    (row,) = (line for line in printed.splitlines() if line.startswith(HEAD) and "±" in line)
+    (row,) = (line for line in printed.splitlines() if line.startswith(HEAD) and "0.55" in line)
     assert "0.5500 ± 0.0707" in row
-    assert "no common seed" not in printed
     folders = ", ".join(str(tmp_path / "runs" / name) for name in ("a2", "b0", "b1", "b2"))
-    assert f"val/acc is not finite, so in no mean: {folders}." in printed
+    told = re.search(r"val/acc is not finite, so it is in no mean: (.*)\.", printed)
+    assert told is not None
+    assert sorted(told[1].split(", ")) == folders.split(", ")
 
 
-def test_a_metric_that_a_group_has_not(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", [HEAD], scores={"val/acc": 0.5, "test/acc": 0.5})
-    write_run(tmp_path / "b", [FULL], scores={"val/acc": 0.4})
-    _, row = scores_table(section_of(tmp_path)).rows
-    assert row == (FULL, "1", "0.4000", "none", "-0.1000, 1 pair: no interval", "none")
-
-
-def test_other_versions_and_commits_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scores = {"val/acc": 0.5}
-    write_run(tmp_path / "a", scores=scores, git="b" * 40 + "+changes")
-    write_run(tmp_path / "b", seed=1, scores=scores, versions={"thaw": "0.1.0", "torch": "2.9.0"})
-    compare(tmp_path, "--csv", tmp_path / "all.csv")
-    printed = capsys.readouterr().out
-    assert "differ in commit: bbbbbbbbb+changes (1 run), aaaaaaaaa (1 run)" in printed
-    assert "differ in torch's version: 2.15.0 (1 run), 2.9.0 (1 run)" in printed
-    assert "thaw's version" not in printed
-    assert "device" not in printed
+def test_folds_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, words in enumerate((HEAD, FULL)):
+        for fold in (0, 1):
+            write_run(tmp_path / f"{place}{fold}", [words, "data.folds=2", f"data.fold={fold}"],
+                      scores={"val/acc": 0.5 + fold / 10})  # fmt: skip
+    compare(tmp_path)
+    assert "Nadeau" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--metric", "top1"], r"--metric top1: no run has it\. Allowed here: acc$"),
-        (["--metric", "test/acc"], r"both splits are shown, give the name alone"),
-        (["--metric", "f1"], r"--metric f1: no run has it"),
-        (["--baseline", "nothing"], r"--baseline nothing: no group"),
-        (["--ignore", HEAD.partition("=")[0]], r"--ignore: .*/a1 and .*/b have the same seed"),
+        (["--metric", "f1"], r"--metric f1: no run has it; allowed here: acc$"),
+        (["--metric", "top1"], r"invalid choice: 'top1'"),
     ],
 )
 def test_options_that_fit_nothing(
@@ -266,26 +204,32 @@ def test_only_runs_without_results(tmp_path: Path, capsys: pytest.CaptureFixture
     killed = write_run(tmp_path / "killed")
     with pytest.raises(SystemExit):
         compare(tmp_path)
-    message = capsys.readouterr().err
-    assert "none of these folders holds a run that ended" in message
-    assert f"{killed}: no results.json" in message
+    assert f"can be compared:\n  Passed over: {killed}: unfinished" in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    from thaw.verbs.compare import _write
-
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/x\.csv: cannot be written"):
-        _write(tmp_path / "file" / "x.csv", "")
+def test_cells(tmp_path: Path) -> None:
+    assert difference_cell(Difference(3, 0.1, 0.05, 0.15)) == "+0.1000 [+0.0500, +0.1500] *"
+    assert difference_cell(Difference(3, -0.1, -0.3, 0.1)) == "-0.1000 [-0.3000, +0.1000]"
+    assert difference_cell(Difference(3, 0.1, -0.1, 0.3)) == "+0.1000 [-0.1000, +0.3000]"
+    assert difference_cell(Difference(3, -0.2, -0.3, -0.1)) == "-0.2000 [-0.3000, -0.1000] *"
+    assert difference_cell(Difference(0)) == "no common seed"
+    assert (spread_cell([]), spread_cell([0.5]), spread_cell([0.1, 0.3])) == (
+        "none", "0.5000", "0.2000 ± 0.1414",
+    )  # fmt: skip
+    write_run(tmp_path / "a", [HEAD], scores={"val/acc": 0.5, "test/acc": 0.5})
+    write_run(tmp_path / "b", [FULL], scores={"val/acc": 0.4})
+    comparison = comparison_of(tmp_path)
+    assert table_rows(comparison)[1:] == [
+        [HEAD, "1", "0.5000", "0.5000", "", "", "4.0", "60", "900"],
+        [FULL, "1", "0.4000", "none", "-0.1000, 1 pair: no interval", "no common seed", "4.0", "60",
+         "900"],
+    ]  # fmt: skip
 
 
 def test_bars_of_frozen_against_unfrozen(tmp_path: Path) -> None:
     """The best validation value within each; a dot for each run."""
     write_two_groups(tmp_path)
-    section = section_of(tmp_path)
-    values = {g.name: pictures.phase_values(g, "acc") for g in section.groups}
-    assert values == {HEAD: ([0.5] * 3, [0.6] * 3), FULL: ([0.2], [0.8])}
-    figure = pictures.unfreeze_bars(section)
+    figure = draw_bars(comparison_of(tmp_path))
     assert figure is not None
     (axes,) = figure.axes
     widths = [bar[0].get_width() for bar in axes.containers if isinstance(bar, BarContainer)]
@@ -293,72 +237,26 @@ def test_bars_of_frozen_against_unfrozen(tmp_path: Path) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == [FULL, HEAD]
     assert [len(line.get_xdata()) for line in axes.lines] == [1, 3, 1, 3]
     assert axes.get_xlim()[0] == 0  # bars that do not begin at zero lie
-    shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert shown == ["frozen", "unfrozen"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["frozen", "unfrozen"]
 
 
-def test_bars_of_groups_with_one_phase(tmp_path: Path) -> None:
-    write_run(tmp_path / "both", [FULL], scores={"val/acc": 0.5}, history=history_of([0.2, 0.5], 1))
-    write_run(tmp_path / "frozen", [HEAD], scores={"val/acc": 0.4}, history=history_of([0.4], 1))
-    section = section_of(tmp_path)
-    values = {g.name: pictures.phase_values(g, "acc") for g in section.groups}
-    assert values == {FULL: ([0.2], [0.5]), HEAD: ([0.4], [])}
-    assert pictures.unfreeze_bars(section) is not None
-    from_scratch = tmp_path / "scratch"
-    write_run(from_scratch, scores={"val/acc": 0.3}, history=history_of([0.3], 0))
-    section = section_of(from_scratch)
-    assert pictures.phase_values(section.groups[0], "acc") == ([], [0.3])
-    assert pictures.unfreeze_bars(section) is None  # nothing to hold it against
+def test_bars_need_a_group_with_both(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [HEAD], scores={"val/acc": 0.4}, values=[0.4, 0.3], frozen=2)
+    assert draw_bars(comparison_of(tmp_path)) is None
+    write_run(tmp_path / "b", [FULL], scores={"val/acc": 0.5}, values=[0.2, 0.5], frozen=1)
+    assert draw_bars(comparison_of(tmp_path)) is not None
 
 
-def test_curves_mark_the_unfreeze_of_each_group(tmp_path: Path) -> None:
+def test_curves_of_all_groups(tmp_path: Path) -> None:
     write_two_groups(tmp_path)
-    section = section_of(tmp_path)
-    figure = pictures.curves(section)
+    figure = draw_curves_together(comparison_of(tmp_path))
     assert figure is not None
-    rows = [figure.axes[:2], figure.axes[2:]]
-    for group, row, epoch in zip(section.groups, rows, (1, 3), strict=True):
-        for axes in row:
-            (mark,) = (line for line in axes.lines if line.get_label() == "unfreeze")
-            assert set(mark.get_xdata()) == {epoch + 0.5}
-            assert bool(axes.collections) == (len(group.runs) > 1)  # the band
-    assert [axes.get_ylabel() for axes in rows[0]] == ["loss", "accuracy"]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "epoch", "epoch"]
-
-
-def test_the_cost_is_on_test_photos_where_all_have_them(tmp_path: Path) -> None:
-    write_two_groups(tmp_path)
-    figure = pictures.cost(section_of(tmp_path))
-    assert figure is not None
-    (axes,) = figure.axes
-    assert axes.get_ylabel() == "test accuracy"
-    means = [found.get_offsets()[0].tolist() for found in axes.collections
-             if str(found.get_label()).startswith("finetune")]  # fmt: skip
-    assert means == [pytest.approx([4.0, 0.7]), pytest.approx([4.0, 0.5])]
-    write_run(tmp_path / "new", ["finetune.unfreeze_epoch=9"], scores={"val/acc": 0.5})
-    figure = pictures.cost(section_of(tmp_path))
-    assert figure is not None
-    assert figure.axes[0].get_ylabel() == "validation accuracy"
-
-
-@pytest.mark.parametrize("groups", [1, 12, 14])
-def test_pictures_hold_one_to_twelve_groups(tmp_path: Path, groups: int) -> None:
-    for number in range(groups):
-        write_run(tmp_path / str(number), [f"finetune.unfrozen.lr={number}"],
-                  scores={"val/acc": number / 20}, history=history_of([0.1, 0.2], 1))  # fmt: skip
-    section = section_of(tmp_path)
-    shown = min(groups, pictures.MOST)
-    curves, bars = pictures.curves(section), pictures.unfreeze_bars(section)
-    together = pictures.together(section)
-    assert curves is not None
-    assert bars is not None
-    assert len(curves.axes) == 2 * shown
-    assert len(bars.axes[0].get_yticks()) == shown
-    if groups == 1:
-        assert together is None
-    else:
-        assert together is not None
-        drawn = [line for line in together.axes[0].lines if line.get_label() != "unfreeze"]
-        looks = {(line.get_color(), line.get_marker()) for line in drawn}
-        assert len(looks) == shown
-        assert drawn[0].get_label() == f"finetune.unfrozen.lr={groups - 1}"  # the best first
+    for axes, sign in zip(figure.axes, (-1, 1), strict=True):
+        full, head, *unfreezes = axes.lines
+        assert list(full.get_xdata()) == [1, 2, 3, 4]
+        assert (sign * full.get_ydata()[0], sign * head.get_ydata()[0]) == pytest.approx(
+            (0.2, 0.3) if sign > 0 else (-1.8, -1.7)
+        )
+        assert [line.get_xdata()[0] for line in unfreezes] == [1.5, 3.5]
+        assert len(axes.collections) == 1  # the band of the group with several runs
+    assert [axes.get_ylabel() for axes in figure.axes] == ["validation loss", "validation accuracy"]

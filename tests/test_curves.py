@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from thaw.compare.curves import by_epoch, draw_curves, draw_mean, phase_starts
+from thaw.curves import draw_curves
+from thaw.tools.compare_page import draw_mean, values_by_epoch
 
 HISTORY = [
-    {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
+    {"epoch": epoch, "phase": "frozen" if epoch < 3 else "unfrozen", "train/loss": 2 - epoch / 4,
      "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
-    for epoch in range(4)
+    for epoch in range(1, 5)
 ]  # fmt: skip
 
 
@@ -21,7 +22,7 @@ def test_curves_have_a_line_at_each_unfreeze() -> None:
         lines: dict[Any, list] = {}
         for line in axes.lines:
             lines.setdefault(str(line.get_label()).strip("_"), []).append(line)
-        # between the last frozen epoch and the first unfrozen one; epochs are drawn from 1
+        # between the last frozen epoch and the first unfrozen one
         assert [set(line.get_xdata()) for line in lines["unfreeze"]] == [{2.5}, {3.5}]
         shown = [text.get_text() for text in axes.get_legend().get_texts()]
         assert shown == ["train", "val", "unfreeze"]  # each once
@@ -40,7 +41,10 @@ def test_curves_without_validation_or_unfreeze() -> None:
 def test_a_mean_with_a_band_of_one_standard_deviation() -> None:
     """Against numpy; an epoch that one run did not reach has neither its share nor a band."""
     values = np.array([[0.1, 0.3, 0.5], [0.2, 0.7, 0.6]])
-    histories = [[{"epoch": e, "val/acc": float(v)} for e, v in enumerate(row)] for row in values]
+    histories = [
+        [{"epoch": epoch, "val/acc": float(value)} for epoch, value in enumerate(row, 1)]
+        for row in values
+    ]
     histories[1].pop()
     axes = Figure().subplots()
     draw_mean(axes, histories, "val/acc", "o-", "tab:blue", "val")
@@ -58,28 +62,12 @@ def test_a_mean_with_a_band_of_one_standard_deviation() -> None:
     assert corners[:, 0].max() == 2
 
 
-def test_epochs_without_validation_are_gaps() -> None:
-    histories = [[{"epoch": 0, "val/acc": 0.5}, {"epoch": 1}, {"epoch": 2, "val/acc": None}]]
-    assert by_epoch(histories, "val/acc") == {0: [0.5], 1: [], 2: []}
+def test_epochs_without_a_finite_value_are_gaps() -> None:
+    histories = [[{"epoch": 1, "val/acc": 0.5}, {"epoch": 2}, {"epoch": 3, "val/acc": None},
+                  {"epoch": 4, "val/acc": float("nan")}]]  # fmt: skip
+    assert values_by_epoch(histories, "val/acc") == {1: [0.5], 2: [], 3: [], 4: []}
     axes = Figure().subplots()
     draw_mean(axes, histories, "val/acc", "o-", "tab:blue", "val")
-    assert np.isnan(np.array(axes.lines[0].get_ydata(), dtype=float)).tolist() == [
-        False, True, True,
-    ]  # fmt: skip
+    assert np.isnan(axes.lines[0].get_ydata()).tolist() == [False, True, True, True]
     draw_mean(axes, histories, "train/acc", "o-", "tab:blue", "train")
     assert len(axes.lines) == 1
-
-
-def test_a_run_that_diverged_is_in_no_mean() -> None:
-    histories = [[{"epoch": 0, "val/loss": value}] for value in (float("nan"), 1.0, float("inf"))]
-    assert by_epoch(histories, "val/loss") == {0: [1.0]}
-    assert by_epoch(histories[:1], "val/loss") == {0: []}
-    draw_mean(Figure().subplots(), histories, "val/loss", "o-", "tab:blue", "val")
-
-
-def test_where_phases_begin() -> None:
-    assert phase_starts(HISTORY) == (2,)
-    assert phase_starts(HISTORY[:2]) == ()
-    assert phase_starts([]) == ()
-    gradual = [{"epoch": e, "phase": name} for e, name in enumerate("aabcc")]
-    assert phase_starts(gradual) == (2, 3)

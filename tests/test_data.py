@@ -1,5 +1,7 @@
 """The base of all sources: splits, few-shot, loaders, and what is refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +31,17 @@ class Source(PhotoDataModule):
 
     name = "source"
     licence = "none"
-    splits: Splits
+    source: Splits
     looked: int = 0
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
         self.looked += 1
-        return self.splits
+        return self.source
 
 
 def make(splits: Splits | None = None, **arguments: object) -> Source:
     splits = splits or Splits(("a", "b"), some(20), None, some(5, 100))
-    return Source(data_dir=Path(), cache_dir=Path(), splits=splits, **arguments)  # pyright: ignore
+    return Source(data_dir=Path(), cache_dir=Path(), source=splits, **arguments)  # pyright: ignore
 
 
 NONE = Photos((), ())
@@ -83,7 +85,7 @@ def uneven(*per_class: int) -> Photos:
     )
 
 
-@pytest.mark.parametrize("folds", [2, 3, 5, 7])
+@pytest.mark.parametrize("folds", [2, 5, 7])
 @pytest.mark.parametrize("own", [NONE, some(3, 50), None], ids=["empty", "own", "drawn"])
 def test_folds_are_disjoint_stratified_and_make_up_all_photos(
     folds: int, own: Photos | None
@@ -128,32 +130,11 @@ def test_few_shot_takes_from_the_other_folds() -> None:
         make(folds=4, train_per_class=16).setup()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"folds": 1}, r"^data\.folds=1 is not allowed: give 2 or more"),
-        ({"folds": 2.5}, r"^data\.folds=2\.5 is not allowed"),
-        ({"folds": 3, "fold": 3}, r"^data\.fold=3 is not allowed: give 0 to 2, as data\.folds=3"),
-        ({"folds": 3, "fold": -1}, r"^data\.fold=-1 is not allowed"),
-        ({"folds": 3, "fold": None}, r"^data\.fold=None is not allowed"),
-        ({"fold": 1}, r"^data\.fold=1 has no effect without data\.folds"),
-        ({"folds": 3, "val_fraction": 0.2}, r"^data\.val_fraction=0\.2 has no effect beside"),
-        ({"folds": 3, "val_fraction": 0}, r"^data\.val_fraction=0 has no effect beside"),
-    ],
-)
-def test_folds_that_are_refused(arguments: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        make(**arguments)
-
-
 def test_more_folds_than_photos_of_a_class() -> None:
     splits = Splits(("a", "b", "c"), uneven(9, 3, 8), uneven(0, 1), None)
     assert make(splits, folds=4).val is not None
-    with pytest.raises(ConfigError, match=r"data\.folds=5 .* class 'b' has only 4 .* give 4 or"):
+    with pytest.raises(ConfigError, match=r"data\.folds=5 .* class 'b' has only 4 .* Give less"):
         make(splits, folds=5).setup()
-    lonely = Splits(("a", "b"), uneven(9, 1), None, None)
-    with pytest.raises(ConfigError, match=r"class 'b' has only 1 .* folds need two or more"):
-        make(lonely, folds=2).setup()
 
 
 def test_the_seed_draws_and_test_stays() -> None:
@@ -173,23 +154,28 @@ def test_classes_come_before_the_trainer_and_setup_looks_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("arguments", "rule"),
     [
-        ("batch_size", 0),
-        ("batch_size", "many"),
-        ("num_workers", -1),
-        ("num_workers", 1.5),
-        ("val_fraction", 1),
-        ("val_fraction", -0.1),
-        ("val_fraction", "half"),
-        ("train_per_class", 0),
-        ("train_per_class", True),
-        ("balanced", "yes"),
+        ({"batch_size": 0}, "1 or more"),
+        ({"batch_size": "many"}, "1 or more"),
+        ({"num_workers": 1.5}, "0 or more, or null"),
+        ({"train_per_class": True}, "1 or more, or null"),
+        ({"val_fraction": 1}, "0 to below 1"),
+        ({"val_fraction": "half"}, "0 to below 1"),
+        ({"balanced": "yes"}, "true or false"),
+        ({"cache": "disk"}, "none or ram"),
+        ({"folds": 1}, "2 or more, or null"),
+        ({"fold": 3, "folds": 3}, "0 to below data.folds=3"),
+        ({"fold": None, "folds": 3}, "0 or more"),
+        ({"fold": 1}, "0 to below data.folds=None"),
+        ({"val_fraction": 0, "folds": 3}, "null, since data.folds is set"),
     ],
 )
-def test_values_that_are_refused(key: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.{key}={value} is not allowed: give .+"):
-        make(**{key: value})
+def test_values_that_are_refused(arguments: dict[str, object], rule: str) -> None:
+    key, value = next(iter(arguments.items()))
+    with pytest.raises(ConfigError) as caught:
+        make(**arguments)
+    assert str(caught.value) == f"data.{key}={value} is not allowed: give {rule}."
 
 
 def noise(image: Tensor) -> Tensor:
@@ -237,15 +223,15 @@ def test_workers_do_not_change_the_pictures(pictures: Photos) -> None:
 def test_a_broken_photo_keeps_its_error_in_a_worker(pictures: Photos) -> None:
     pictures.paths[0].write_bytes(b"")
     module = make(Splits(("a", "b"), pictures, NONE, None), num_workers=1, train_transform=noise)
-    with pytest.raises(PhotoError, match=r"0\.png: the file is missing or empty"):
+    with pytest.raises(PhotoError, match=r"0\.png: it is empty"):
         loaded(module)
 
 
 def test_loaders_need_transforms() -> None:
-    with pytest.raises(ConfigError, match="train_transform is None"):
+    with pytest.raises(ConfigError, match="source: give train_transform, eval_transform"):
         make().train_dataloader()
-    with pytest.raises(ConfigError, match="eval_transform is None"):
-        make().test_dataloader()
+    with pytest.raises(ConfigError, match="cache=ram, shrink"):
+        make(eval_transform=noise, cache="ram").test_dataloader()
 
 
 class Mean(lightning.LightningModule):
@@ -295,3 +281,24 @@ def test_lightning_takes_the_loaders_and_their_absence(
     model = Mean()
     trainer.fit(model, datamodule=module)
     assert (model.trained, model.validated) == (12, 18 if validated else 0)  # 6 in the sanity check
+
+
+def test_what_was_found_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    make().setup()
+    assert (
+        capsys.readouterr().out == "data      source: 2 classes, 32 train, 8 val, 10 test photos\n"
+    )
+    module = make(Splits(("a", "b"), some(1000), NONE, None))
+    module.setup()
+    module.setup()
+    said = capsys.readouterr().out
+    assert said == "data      source: 2 classes, 2,000 train, no val, no test photos\n"
+
+
+@pytest.mark.slow
+def test_decoding_needs_neither_lightning_nor_hydra() -> None:
+    code = (
+        "import sys, thaw.data.decode, thaw.transforms;"
+        "assert not {'lightning', 'pytorch_lightning', 'hydra', 'omegaconf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -107,8 +107,8 @@ def test_fetches_once(server: Server, tmp_path: Path, checksum: str | None) -> N
 @pytest.mark.parametrize(
     ("path", "checksum", "cause"),
     [
-        ("/short", None, "broke off"),
-        ("/short", MD5, "broke off"),
+        ("/short", None, "IncompleteRead"),
+        ("/short", MD5, "IncompleteRead"),
         ("/file.bin", "md5:" + "0" * 32, "should be 0000"),
         ("/file.bin", "sha256:00000000", "should be 0000"),
         ("/nothing", None, "404"),
@@ -129,7 +129,7 @@ def test_no_network_fails_at_once(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/x"
         start = time.perf_counter()
-        with pytest.raises(DownloadError, match=r"no connection.*What to do: put the file"):
+        with pytest.raises(DownloadError, match=r"refused.*What to do: put the file"):
             fetch(url, tmp_path / "x", checksum=None, remedy=REMEDY)
     assert time.perf_counter() - start < 3
 
@@ -138,7 +138,7 @@ def test_silent_server_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
     monkeypatch.setattr(download, "TIMEOUT", (5, 0.1))
-    with pytest.raises(DownloadError, match="fell silent"):
+    with pytest.raises(DownloadError, match="timed out"):
         fetch(server.url("/slow"), tmp_path / "x", checksum=None, remedy=REMEDY)
     assert left(tmp_path) == []
 
@@ -159,7 +159,7 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # in the place of the folder (root may write anywhere)
-    with pytest.raises(DownloadError, match="cannot write into"):
+    with pytest.raises(DownloadError, match=r"Could not get .*file"):
         fetch(server.url("/file.bin"), tmp_path / "file" / "x", checksum=None, remedy=REMEDY)
     assert server.requests == []
 
@@ -203,12 +203,12 @@ def flipped(archive: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("archive", "cause"),
     [
-        (ARCHIVE[:-20], "cannot be unpacked"),
+        (ARCHIVE[:-20], "Could not get"),
         (flipped(ARCHIVE), "CRC"),
-        (b"no archive", "cannot be unpacked"),
-        (tar_gz({"elsewhere/a.jpg": b"a"}), "no folder jpg/"),
-        (tar_gz({"jpg/a.jpg": b"a", "../../evil": b"e"}), "not safe"),
-        (tar_gz({"/tmp/../../evil": b"e", "jpg/a.jpg": b"a"}), "not safe|cannot"),
+        (b"no archive", "Could not get"),
+        (tar_gz({"elsewhere/a.jpg": b"a"}), "No such file.*jpg"),
+        (tar_gz({"jpg/a.jpg": b"a", "../../evil": b"e"}), "outside"),
+        (tar_gz({"/tmp/../../evil": b"e", "jpg/a.jpg": b"a"}), "outside|absolute"),
     ],
     ids=["cut", "one bit", "no archive", "without jpg", "traversal", "absolute"],
 )
@@ -219,7 +219,7 @@ def test_bad_archive_leaves_no_folder(
     with pytest.raises(DownloadError, match=cause):
         get_archive(server, folder / "photos", archive)
     assert not (folder / "photos").exists()
-    assert not [p for p in tmp_path.rglob("*") if p.is_dir() and "partly" in p.name]
+    assert not [p for p in tmp_path.rglob("*") if p.is_dir() and ".part" in p.name]
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -237,10 +237,10 @@ def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, server.url("/photos.tgz"), str(tmp_path / "photos")]
     assert subprocess.run(command, stdout=subprocess.PIPE, check=False).returncode == 9
     assert not (tmp_path / "photos").exists()
-    assert list(tmp_path.glob(".photos.partly-*"))
+    assert list(tmp_path.glob(".photos.part"))
     get_archive(server, tmp_path / "photos", ARCHIVE)
     assert (tmp_path / "photos" / "a.jpg").exists()
-    assert not list(tmp_path.glob(".photos.partly-*"))
+    assert not list(tmp_path.glob(".photos.part"))
 
 
 def test_nothing_is_written_where_all_is_there(server: Server, tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
-"""Features on disk are what their fingerprint says, or they are not used."""
+"""Features are reused only where everything that they depend on is the same."""
 
+import importlib
 import json
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from models import small_classifier
 from PIL import Image
+from runs import ROOT
 from torch import nn
 
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos
-from thaw.data.pictures import Pictures
-from thaw.features.table import Features, fingerprint, open_table, read_table, view_key
-from thaw.store import Store
+from thaw.features.key import Description, feature_key
+from thaw.features.table import Features, view_key
 
 
 def dataset(folder: Path, **changes: Any) -> PhotoDataset:
@@ -25,15 +31,15 @@ def dataset(folder: Path, **changes: Any) -> PhotoDataset:
             Image.new("RGB", (16, 16), (number * 50, 0, 0)).save(path)
         paths.append(path)
     transforms = {"transform": nn.Flatten(), "plain": nn.Identity(), **changes}
-    return PhotoDataset(Photos(paths, [0, 1, 2]), **transforms)
+    return PhotoDataset(Photos(tuple(paths), (0, 1, 2)), **transforms)
 
 
 def test_a_batch_has_the_view_that_its_key_asks_for() -> None:
     table = torch.arange(24.0).view(3, 2, 4)  # photos, views, features
     features = Features(table, torch.tensor([5, 6, 7]))
-    found, labels = features.batch([(2, None), (0, 7), (1, 4)])
-    assert torch.equal(found, torch.stack([table[2, 0], table[0, 1], table[1, 0]]))
-    assert labels.tolist() == [7, 5, 6]
+    found, labels = features.batch([(2, None), (0, 7), (1, 4), (2, 0)])
+    assert torch.equal(found, torch.stack([table[2, 0], table[0, 1], table[1, 0], table[2, 0]]))
+    assert labels.tolist() == [7, 5, 6, 7]
 
 
 def test_the_first_view_is_that_of_evaluation_and_the_others_differ() -> None:
@@ -44,91 +50,205 @@ def test_the_first_view_is_that_of_evaluation_and_the_others_differ() -> None:
     assert len(set(drawn)) == 6
 
 
-def what(folder: Path, body: nn.Module | None = None, **changes: Any) -> dict[str, Any]:
+def key_of(folder: Path, body: nn.Module | None = None, **changes: Any) -> dict[str, Any]:
     cpu = torch.device("cpu")
     arguments = {"views": 2, "precision": "32-true", "device": cpu, **changes}
     photos = arguments.pop("photos", None) or dataset(folder)
     normalise = arguments.pop("normalise", nn.Identity())
-    return fingerprint(body or small_classifier().body, photos, normalise, **arguments)
+    return feature_key(body or small_classifier().body, photos, normalise, **arguments)
 
 
-def test_the_fingerprint_names_everything_it_depends_on(tmp_path: Path) -> None:
-    first = what(tmp_path)
-    assert first == what(tmp_path)
-    other = small_classifier().body
+class Shrunk:
+    """Stands in for decoded pictures."""
+
+    shrunk = "Resize(18)"
+
+
+def test_the_key_names_everything_that_features_depend_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = key_of(tmp_path)
+    assert first == key_of(tmp_path)
+    weights, statistics, flagged, layers = (small_classifier().body for _ in range(4))
     with torch.no_grad():
-        next(other.parameters()).view(-1)[0] += 1e-6
-    statistics = small_classifier().body
+        next(weights.parameters()).view(-1)[0] += 1e-6
     statistics.get_buffer("norm.running_mean").add_(1e-6)
-    flagged = small_classifier().body
     flagged.transform_input = True  # pyright: ignore[reportArgumentType]  in no repr
+    layers.low[2] = nn.GELU()  # pyright: ignore[reportIndexIssue]  without weights, as ReLU
+    kept = dataset(tmp_path)
+    kept.pictures = Shrunk()  # pyright: ignore[reportAttributeAccessIssue]
     changed = [
-        what(tmp_path, other),
-        what(tmp_path, flagged),
-        what(tmp_path, statistics),
-        what(tmp_path, views=3),
-        what(tmp_path, normalise=nn.ReLU()),
-        what(tmp_path, device=torch.device("mps")),
-        what(
-            tmp_path, photos=dataset(tmp_path, pictures=Pictures([], torch.zeros(0, 4), "Shrink()"))
-        ),
-        what(tmp_path, precision="bf16-mixed"),
-        what(tmp_path, photos=dataset(tmp_path, transform=nn.ReLU())),
-        what(tmp_path, photos=dataset(tmp_path, plain=nn.ReLU())),
+        *(key_of(tmp_path, body) for body in (weights, statistics, flagged, layers)),
+        key_of(tmp_path, views=3),
+        key_of(tmp_path, normalise=nn.ReLU()),
+        key_of(tmp_path, device=torch.device("mps")),
+        key_of(tmp_path, precision="bf16-mixed"),
+        key_of(tmp_path, photos=kept),
+        key_of(tmp_path, photos=dataset(tmp_path, transform=nn.ReLU())),
+        key_of(tmp_path, photos=dataset(tmp_path, plain=nn.ReLU())),
     ]
+    for package in ("torch", "torchvision", "PIL", "thaw"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[package], "__version__", "0")
+            changed.append(key_of(tmp_path))
     Image.new("RGB", (17, 16)).save(tmp_path / "1.png")  # another photo under the same name
-    changed.append(what(tmp_path))
-    assert all(found != first for found in changed)
+    changed.append(key_of(tmp_path))
+    assert first not in changed
+    assert len({json.dumps(key, sort_keys=True) for key in changed}) == len(changed)
     assert json.loads(json.dumps(first)) == first
+
+
+def test_a_photo_replaced_at_equal_size_and_modification_time(tmp_path: Path) -> None:
+    photo = tmp_path / "a.png"
+    photo.write_bytes(b"one")
+    before, times = Photos((photo,), (0,)).fingerprint(), photo.stat()
+    (tmp_path / "b.png").write_bytes(b"two")
+    (tmp_path / "b.png").replace(photo)
+    os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert photo.stat().st_mtime_ns == times.st_mtime_ns
+    assert Photos((photo,), (0,)).fingerprint() != before
 
 
 def test_drawn_views_do_not_matter_to_a_single_view(tmp_path: Path) -> None:
     other = dataset(tmp_path, transform=nn.ReLU())
-    assert what(tmp_path, views=1) == what(tmp_path, views=1, photos=other)
+    assert key_of(tmp_path, views=1) == key_of(tmp_path, views=1, photos=other)
 
 
-def test_rows_are_all_views_with_their_labels() -> None:
-    table = torch.arange(24.0).view(3, 2, 4)
-    found, labels = Features(table, torch.tensor([5, 6, 7])).rows()
-    assert torch.equal(found, torch.arange(24.0).view(6, 4))
-    assert labels.tolist() == [5, 5, 6, 6, 7, 7]
+MINE = """
+import torch
+from mine import helpers
+
+class Body(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return helpers.last(self.layer(x))
+
+class Brighter:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, image):
+        return image + self.by
+
+def darker(image, by):
+    return image - by
+
+def by_closure(by):
+    def change(image):
+        return image - by
+    return change
+"""
+HELPERS = """
+def last(x):
+    return x
+"""
+
+
+class Own:
+    """A package of the user's, edited between two runs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder / "mine"
+        self.folder.mkdir()
+        monkeypatch.syspath_prepend(str(folder))
+        for name, text in (("__init__", ""), ("code", MINE), ("helpers", HELPERS)):
+            (self.folder / f"{name}.py").write_text(text)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        file = self.folder / f"{name}.py"
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+
+    def load(self) -> ModuleType:
+        """As a new process would."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return importlib.import_module("mine.code")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    found = Store(tmp_path / "features", {"number": 3, "views": 2})
-    shape = (3, 2, 4)
-    found.take()
-    found.begin(4 * 24)
-    table = open_table(found.part, shape, torch.float32)
-    table.copy_(torch.arange(24.0).view(shape))
-    assert not found.is_whole()
-    found.finish(shape=shape, dtype="float32")
-    return found
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    (tmp_path / "src").mkdir()
+    return Own(tmp_path / "src", monkeypatch)
 
 
-def test_what_is_written_is_read(store: Store) -> None:
-    assert store.is_whole()
-    assert torch.equal(read_table(store), torch.arange(24.0).view(3, 2, 4))
-    assert [path.suffix for path in sorted(store.path.parent.iterdir())] == [
-        ".bin",
-        ".json",
-        ".lock",
-    ]
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("code", "helpers.last(self", "-helpers.last(self"), ("helpers", "return x", "return x * x")],
+)
+def test_an_edited_forward_has_new_features(
+    own: Own, tmp_path: Path, file: str, old: str, new: str
+) -> None:
+    """With the same weights; also where what was edited is a helper that it imports."""
+    before = key_of(tmp_path, own.load().Body())
+    assert key_of(tmp_path, own.load().Body()) == before
+    own.edit(file, old, new)
+    assert key_of(tmp_path, own.load().Body()) != before
 
 
-@pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "no note", "broken note"])
-def test_a_file_that_is_not_what_it_says_is_not_used(store: Store, harm: str) -> None:
-    content = store.path.read_bytes()
-    if harm == "truncated":
-        store.path.write_bytes(content[:-4])
-    elif harm == "flipped":
-        store.path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    elif harm == "foreign":
-        note = json.loads(store.note.read_text())
-        store.note.write_text(json.dumps({**note, "what": {"number": 3, "views": 1}}))
-    elif harm == "no note":
-        store.note.unlink()
-    else:
-        store.note.write_text("{")
-    assert not store.is_whole()
+TRANSFORMS: dict[str, Any] = {
+    "object": lambda code, by: code.Brighter(by),
+    "function": lambda code, by: partial(code.darker, by=by),
+    "closure": lambda code, by: code.by_closure(by),
+    "method": lambda code, by: code.Brighter(by).__call__,
+}
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_an_edited_transform_has_new_features(own: Own, tmp_path: Path, kind: str) -> None:
+    """Its code and its settings count, though they are in no repr."""
+    place = "plain" if kind in ("object", "closure") else "transform"
+
+    def key(by: int = 1) -> dict[str, Any]:
+        return key_of(tmp_path, photos=dataset(tmp_path, **{place: make(own.load(), by)}))
+
+    make = TRANSFORMS[kind]
+    before = key()
+    assert key() == before
+    assert key(by=2) != before
+    own.edit("code", "image - by" if kind in ("function", "closure") else "image + self.by", "-1")
+    assert key() != before
+
+
+def test_thaws_own_code_that_reads_photos_counts(tmp_path: Path) -> None:
+    """An edit of decode.py in a clone; the code that trains does not matter."""
+    sources = key_of(tmp_path)["sources"]
+    assert {"thaw.data.decode", "thaw.transforms", "thaw.classifier"} <= sources.keys()
+    assert not [name for name in sources if name.startswith(("thaw.training", "thaw.finetune"))]
+
+
+def test_code_whose_source_cannot_be_had_is_never_reused() -> None:
+    names: dict[str, Any] = {"__name__": "nowhere"}
+    exec("def change(image): return image", names)
+    one, two = Description(), Description()
+    one.add(names["change"])
+    two.add(names["change"])
+    assert one.sources != two.sources
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_same_key(tmp_path: Path) -> None:
+    """With another hash seed, and other modules loaded before."""
+    dataset(tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import json, pathlib, thaw.finetune.plan;"
+        "import test_features as t;"
+        f"print(json.dumps(t.key_of(pathlib.Path({str(tmp_path)!r}), t.network())))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True,
+                           capture_output=True, text=True)  # fmt: skip
+    assert json.loads(found.stdout) == key_of(tmp_path, network())
+
+
+def network() -> nn.Module:
+    """A body of torchvision's, whose layers hold functions, sets and lists."""
+    from torchvision.models import mobilenet_v3_small
+
+    torch.manual_seed(0)
+    return mobilenet_v3_small()

@@ -7,26 +7,18 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import EPOCHS, STEPS, Data, fit, gradual, module_of, on_plateau, plans, settings
+from fits import EPOCHS, MODES, STEPS, Data, fit, module_of, plan_of, settings
 from models import small_classifier
-from test_resume import SCHEDULES
+from test_resume import SCHEDULES, slow
 from torch import Tensor, nn
 
 from thaw.backbones.backbone import torchvision_backbone
 from thaw.classifier import Classifier
-from thaw.finetune import modes
+from thaw.finetune.builder import build_plan
 from thaw.finetune.optim import parameter_groups
-from thaw.finetune.plan import Plan
 from thaw.head import linear
-from thaw.training.averaging import EMA, SWA
+from thaw.training.averaging import EMA
 from thaw.training.module import TransferModule
-
-MODES = [*plans(settings()), "gradual", "on_plateau"]
-
-
-def plan_of(mode: str) -> Plan:
-    others = {"gradual": lambda: gradual(settings()), "on_plateau": lambda: on_plateau(settings())}
-    return others[mode]() if mode in others else plans(settings())[mode]
 
 
 def tensors_of(model: Classifier, names: Any) -> dict[str, Tensor]:
@@ -74,8 +66,11 @@ class Watch(pl.Callback):
                 (self.moved.append if name in still else self.moves.add)(name)
 
 
-@pytest.mark.parametrize("average", [None, partial(EMA, 0.9), partial(SWA, 4)])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "average"),
+    [*((mode, None) for mode in MODES), ("freeze_unfreeze", partial(EMA, 0.9)),
+     *(slow(mode, partial(EMA, 0.9)) for mode in MODES if mode != "freeze_unfreeze")],
+)  # fmt: skip
 def test_what_is_frozen_stands_still(tmp_path: Path, mode: str, average: Any) -> None:
     """In training, validation and test; the net has BatchNorm and dropout in its body."""
     watch = Watch()
@@ -142,7 +137,7 @@ class Rates(pl.Callback):
         step = trainer.global_step - 1
         weights = dict(pl_module.classifier.named_parameters())
         for group in pl_module.classifier.groups:
-            rate = pl_module.plan.rate(group.name, step, STEPS)
+            rate = pl_module.plan.learning_rate(group.name, step // STEPS, step % STEPS / STEPS)
             assert self.rates[group.name] == rate
             assert (rate > 0) == (group.name in pl_module.classifier.trainable)
             for name in group.parameters:
@@ -153,7 +148,9 @@ class Rates(pl.Callback):
         self.steps += 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [mode if mode in ("gradual", "phases") else slow(mode) for mode in MODES]
+)
 def test_every_step_has_the_planned_rates(tmp_path: Path, mode: str) -> None:
     """Plain SGD, so that the step itself shows the rate that was applied."""
     module = module_of(plan_of(mode))
@@ -162,9 +159,11 @@ def test_every_step_has_the_planned_rates(tmp_path: Path, mode: str) -> None:
     assert check.steps == EPOCHS * STEPS
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [name if name in ("cosine", "StepLR") else slow(name) for name in SCHEDULES]
+)
 def test_every_schedule_has_the_planned_rates(tmp_path: Path, schedule: str) -> None:
-    module = module_of(plans(SCHEDULES[schedule])["freeze_unfreeze"])
+    module = module_of(plan_of("freeze_unfreeze", SCHEDULES[schedule]))
     module.make_optimizer = torch.optim.SGD  # pyright: ignore[reportAttributeAccessIssue]
     fit(module, tmp_path, check := Rates(), gradient_clip_val=None)
     assert check.steps == EPOCHS * STEPS
@@ -175,21 +174,25 @@ FAMILIES = ["resnet18", "vgg11_bn", "mobilenet_v2", "efficientnet_b0", "densenet
 
 
 @pytest.mark.parametrize("granularity", ["stage", "module", "block", "layer"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("resnet18", "vit_b_32") else pytest.param(name, marks=pytest.mark.slow)
+     for name in FAMILIES],
+)  # fmt: skip
 def test_all_backbones_have_few_groups_that_hold_everything(name: str, granularity: Any) -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone(name, None, granularity=granularity)
         model = Classifier(backbone, linear(backbone.out_features, 5))
     for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
-        plan = modes.freeze_unfreeze(
-            model.groups, 4, unfreeze_epoch=2, frozen=settings(), unfrozen=settings(),
-            lr_decay=decay,
+        plan = build_plan(
+            model.groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=settings(),
+            unfrozen=settings(), lr_decay=decay,
         )  # fmt: skip
         groups = parameter_groups(model, [phase.rates for phase in plan.phases])
         held = [id(weight) for group in groups for weight in group["params"]]
         assert sorted(held) == sorted(id(weight) for weight in model.parameters())
         assert len(groups) <= most
-        rates = {name: plan.rate(name, 7, 3) for name in model.group_names}
+        rates = {name: plan.learning_rate(name, 2, 0.5) for name in model.group_names}
         for group in groups:
             assert len({rates[name] for name in group["layer_groups"]}) == 1
 
@@ -216,10 +219,11 @@ def twins() -> Classifier:
 
 
 @pytest.mark.parametrize(
-    "backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+    "backend",
+    [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))],
 )
 def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, backend: str | None) -> None:
-    module = module_of(plans(settings())["freeze_unfreeze"], twins())
+    module = module_of(plan_of("freeze_unfreeze"), twins())
     if backend:
         torch._dynamo.reset()
         module.classifier.compile(backend=backend)
@@ -240,7 +244,7 @@ def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, backend: str 
 def test_compiled_is_compiled(tmp_path: Path) -> None:
     """Else the proof above would prove nothing: both phases must have run compiled code."""
     seen: set[tuple[bool, int]] = set()  # in training, parameters that take a gradient
-    module: TransferModule = module_of(plans(settings())["freeze_unfreeze"])
+    module: TransferModule = module_of(plan_of("freeze_unfreeze"))
 
     def count(graph: Any, inputs: list[Tensor]) -> Any:
         seen.add((module.training, sum(bool(value.requires_grad) for value in inputs)))
@@ -258,7 +262,7 @@ def test_seed_recipe_vgg16() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("vgg16_bn", None, granularity="layer")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = modes.full(model.groups, 8, unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
+    plan = build_plan(model.groups, 8, mode="full", unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
     rates = torch.linspace(1e-7, 1e-4, 44, dtype=torch.float64).tolist()
     features = {name: rate for name, rate in plan.phases[0].rates.items() if "features" in name}
     assert len(features) == 26  # 13 convolutions and 13 norms
@@ -273,7 +277,7 @@ def test_seed_recipe_resnet() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("resnet50", None, granularity="module")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = modes.full(model.groups, 8, unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
+    plan = build_plan(model.groups, 8, mode="full", unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
     order = ["head", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert list(plan.phases[0].rates) == order[::-1]
     for place, name in enumerate(order):

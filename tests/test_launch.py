@@ -1,11 +1,16 @@
 """The command line around a run: choices, resume=, and errors that a user can read."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torchvision.models
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError
+from runs import ROOT
 
 from thaw import launch
 from thaw.errors import ConfigError, Interrupted, PhotoError
@@ -18,39 +23,41 @@ def test_torchvision_names_without_importing_it() -> None:
 
 
 def run_folder(folder: Path, *overrides: str) -> Path:
-    saved = folder / ".hydra" / "overrides.yaml"
+    saved = folder / ".hydra" / "hydra.yaml"
     saved.parent.mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(list(overrides)), saved)
+    OmegaConf.save({"hydra": {"overrides": {"task": list(overrides)}}}, saved)
     return folder
 
 
 def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y")
+    folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y",
+                        "+trainer.val_check_interval=2")  # fmt: skip
     for word in (f"resume={folder}", f"resume='{folder}'"):
-        arguments = launch.resume_arguments([word, "trainer.max_epochs=9"])
-        assert arguments == [
-            "data=folder",
+        words = launch.resume_words([word, "trainer.max_epochs=9", "data=demo"])
+        assert words == [
             "seed=3",
-            "trainer.max_epochs=9",  # last, so it wins
+            "+trainer.val_check_interval=2",
+            "trainer.max_epochs=9",
+            "data=demo",  # replaces the saved one
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
             "hydra.mode=RUN",  # a search's settings ask for a sweep
         ]
+        assert launch.resume_words(words) == words  # Lightning starts further ranks with them
 
 
 @pytest.mark.parametrize("words", [[], ["seed=1"], ["resume="], ["resume=null", "seed=1"]])
 def test_without_resume_the_command_line_stays(words: list[str]) -> None:
-    assert launch.resume_arguments(words) == words
+    assert launch.resume_words(words) == words
 
 
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"overrides\.yaml is missing.*ckpt_path=FILE"):
-        launch.resume_arguments([f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"hydra\.yaml is missing.*ckpt_path=FILE"):
+        launch.resume_words([f"resume={tmp_path}"])
 
 
 def test_the_checkpoint_furthest_along(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no last\.ckpt or interrupted\.ckpt in .*checkpoints"):
-        launch.last_checkpoint(tmp_path)
+    assert launch.last_checkpoint(tmp_path) is None
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     last, interrupted = folder / "last.ckpt", folder / "interrupted.ckpt"
@@ -93,3 +100,76 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp_
 def test_our_own_mistakes_keep_their_stack() -> None:
     with pytest.raises(ZeroDivisionError), launch.explained():
         raise ZeroDivisionError
+
+
+def refused(*words: str) -> str:
+    """What is said of a command line."""
+    with pytest.raises(ConfigError) as error:
+        launch.compose_run(words)
+    return str(error.value)
+
+
+def test_a_choice_that_a_group_has_not() -> None:
+    assert refused("optim=lion") == "optim=lion: no such choice. Allowed: adam, adamw, sgd"
+    assert refused("backbone=resnet-18").startswith(
+        "backbone=resnet-18: no such choice. Allowed: see python train.py --help; did you mean "
+        "resnet18 or "
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.momentum=0.9"], "optim.momentum=0.9: optim (torch.optim.AdamW) has no momentum, "
+         "but betas, weight_decay, fused"),
+        (["optim=adam", "optim.wieght_decay=1"], "optim.wieght_decay=1: optim=adam "
+         "(torch.optim.Adam) has no wieght_decay, but betas, weight_decay, fused; did you mean "
+         "weight_decay?"),
+        (["callbacks.early_stopping.patience=2"], "callbacks.early_stopping.patience=2: callbacks "
+         "has no early_stopping, but checkpoint, last, "),
+        (["labelsmoothing=0"], "labelsmoothing=0: train.yaml has no labelsmoothing, but "),
+        (["+seed=1"], "Could not append to config. An item is already at 'seed'. Either remove + "),
+        (["seed=1,2"], "Ambiguous value for argument 'seed=1,2'"),
+    ],
+)  # fmt: skip
+def test_a_key_that_a_choice_has_not(words: list[str], said: str) -> None:
+    assert refused("data=demo", *words).startswith(said)
+
+
+def test_a_key_that_not_every_choice_of_a_sweep_has() -> None:
+    """Hydra composes the sweep with train.yaml's adamw before its jobs."""
+    error = ConfigCompositionException()
+    error.__cause__ = cause = ConfigKeyError("")
+    cause.full_key = "optim.momentum"
+    cause.parent_node = OmegaConf.create({"_target_": "torch.optim.AdamW", "betas": [0, 1]})
+    said = launch.in_words(error, ["-m", "optim=sgd,adam", "optim.momentum=0.8"])
+    assert said == (
+        "optim.momentum=0.8: optim=sgd,adam (torch.optim.AdamW) has no momentum, but "
+        "betas; beside optim=sgd,adam write 'optim.momentum=choice(VALUE)'"
+    )
+
+
+def test_a_group_is_chosen_from_once() -> None:
+    launch.check_choices(["backbone=resnet18", "seed=1", "seed=2", "--cfg", "job"])
+    for first in ("backbone=resnet18", "+backbone=resnet18"):
+        with pytest.raises(ConfigError) as error:
+            launch.check_choices([first, "seed=1", "backbone=resnet50"])
+        assert str(error.value) == (
+            f"{first} backbone=resnet50: backbone is chosen twice; leave one out, or sweep over "
+            "them: -m backbone=ONE,TWO"
+        )
+
+
+@pytest.mark.slow
+def test_main_works_from_another_folder(tmp_path: Path) -> None:
+    """`import train; train.main()` knows all choices and tells errors in words."""
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train; train.main()"
+        return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, text=True,
+                              capture_output=True, check=False)  # fmt: skip
+
+    assert "name: resnet18" in call("backbone=resnet18", "--cfg", "job").stdout
+    refused = call("optim=lion")
+    assert refused.returncode == 1
+    assert refused.stderr == "\nerror: optim=lion: no such choice. Allowed: adam, adamw, sgd\n"

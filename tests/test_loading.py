@@ -1,16 +1,16 @@
 """The order of the photos is a function of (seed, epoch), however it is divided or resumed."""
 
-import threading
-import time
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, SequentialSampler
 
-from thaw.data.loading import Key, PhotoSampler, ResumableLoader, collate, make_loader
-from thaw.errors import PhotoError
+from thaw.data.loading import Key, PhotoSampler, ResumableLoader, as_key, collate, make_loader
 from thaw.seeds import derive
 
 
@@ -23,22 +23,14 @@ class Keys(Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        index, view_seed = key
+    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int | None]:
+        index, view_seed = as_key(key)
         return torch.full((3, 1, 1), index), view_seed
 
 
-def loader(size: int = 10, batch_size: int = 4, threaded: bool = False, **settings: object):
+def loader(size: int = 10, batch_size: int = 4, **settings: Any) -> ResumableLoader:
     arguments = {"train": True, "seed": 0, "num_workers": 0, **settings}
-    return in_batches(Keys(size), batch_size, threaded, **arguments)
-
-
-def in_batches(keys: Keys, batch_size: int, threaded: bool, **settings: Any) -> ResumableLoader:
-    def fetch(batch: list[Key]) -> Any:
-        return collate([keys[key] for key in batch])  # pyright: ignore[reportArgumentType]
-
-    settings["fetch"] = fetch if threaded else None
-    return make_loader(keys, labels=[0] * len(keys), batch_size=batch_size, **settings)
+    return make_loader(Keys(size), labels=[0] * size, batch_size=batch_size, **arguments)
 
 
 def epoch(sampler: PhotoSampler, number: int) -> list[tuple[int, int]]:
@@ -95,12 +87,12 @@ def test_balanced_draws_every_class_as_often() -> None:
     assert abs(drawn[1] - 500) < 4 * 250**0.5  # four standard deviations of a binomial
 
 
-@pytest.mark.parametrize(("workers", "threaded"), [(0, False), (2, False), (2, True)])
-def test_a_resumed_epoch_goes_on_where_it_stood(workers: int, threaded: bool) -> None:
-    whole = loader(num_workers=workers, threaded=threaded)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_epoch_goes_on_where_it_stood(workers: int) -> None:
+    whole = loader(num_workers=workers)
     whole.sampler.set_epoch(3)  # pyright: ignore[reportAttributeAccessIssue]
     expected = [batch[1].tolist() for batch in whole]
-    resumed = loader(num_workers=workers, threaded=threaded)
+    resumed = loader(num_workers=workers)
     consumed = [1]
     resumed.consumed = lambda: consumed.pop()
     batches = iter(resumed)  # Lightning asks for it before it sets the epoch
@@ -110,42 +102,83 @@ def test_a_resumed_epoch_goes_on_where_it_stood(workers: int, threaded: bool) ->
     assert [batch[1].tolist() for batch in resumed] == expected  # the next epoch is whole
 
 
-class Photos(Keys):
-    """Keys of which one cannot be read, and which take longer the earlier they come."""
+class Features:
+    """Stands for a table of features."""
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        index, view_seed = key
-        if index == 90:
-            raise PhotoError("photo 90")
-        time.sleep(0.002 * (index % 8 == 0))
-        self.seen.append(threading.current_thread().name)
-        return torch.full((3, 1, 1), index), view_seed
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.seen: list[str] = []
+    def batch(self, keys: Sequence[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        places, seeds = zip(*keys, strict=True)
+        return torch.tensor(places), torch.tensor(seeds)
 
 
-def test_threads_keep_the_order_and_end_with_the_loop() -> None:
-    photos = Photos(80)
-    threads = in_batches(photos, 8, True, num_workers=2, train=False, seed=0)
-    found = [index for images, _ in threads for index in images[:, 0, 0, 0].tolist()]
-    assert found == list(range(80))
-    assert len(set(photos.seen)) == 2
-    assert threading.current_thread().name not in photos.seen
-    batches = iter(threads)
-    next(batches)
-    del batches  # as after limit_train_batches
-    deadline = time.monotonic() + 10
-    while any(thread.name.startswith("views") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_features_come_in_the_order_of_the_photos() -> None:
+    photos = [(images[:, 0, 0, 0].tolist(), seeds.tolist()) for images, seeds in loader()]
+    table = loader()
+    table.features = Features()
+    assert [(rows.tolist(), seeds.tolist()) for rows, seeds in table] == photos
+    table.consumed = lambda: 2
+    assert [(rows.tolist(), seeds.tolist()) for rows, seeds in table] == photos[2:]
 
 
-def test_what_goes_wrong_in_a_thread_is_raised_where_it_is_asked_for() -> None:
-    threads = in_batches(Photos(91), 8, True, num_workers=2, train=False, seed=0)
-    with pytest.raises(PhotoError, match="photo 90"):
-        list(threads)
+@pytest.mark.parametrize("features", [False, True])
+def test_a_sampler_of_bare_indices_means_view_seed_0(features: bool) -> None:
+    """Lightning's overfit_batches takes one, in a loader that it makes anew."""
+    plain = ResumableLoader(Keys(5), batch_size=3, sampler=SequentialSampler(range(5)))
+    plain.features = Features() if features else None
+    assert [(images.flatten(1)[:, 0] if images.ndim > 1 else images).tolist()
+            for images, _ in plain] == [[0, 1, 2], [3, 4]]  # fmt: skip
+    assert [seeds.tolist() for _, seeds in plain] == [[0, 0, 0], [0, 0]]
+
+
+class Seen(pl.LightningModule):
+    """Trains one weight and notes which keys it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.keys: list[tuple[int, list[int], list[int]]] = []
+
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+        images, seeds = batch
+        self.keys.append((self.current_epoch, images[:, 0, 0, 0].tolist(), seeds.tolist()))
+        return self.layer(images.float().mean().view(1)).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+class SaveAfter(pl.Callback):
+    """Saves a checkpoint after some batches."""
+
+    def __init__(self, folder: Path, steps: set[int]) -> None:
+        self.folder, self.steps = folder, steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in self.steps:
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*enable_progress_bar:UserWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_sees_the_order_that_it_would_have_seen(workers: int, tmp_path: Path) -> None:
+    """Lightning itself replays the order of epoch 0 with workers (since 2.5.3, issue 21938)."""
+
+    def fit(*callbacks: pl.Callback, resume: Path | None = None) -> list:
+        trainer = pl.Trainer(
+            max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+            use_distributed_sampler=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        loaded = loader(num_workers=workers)
+        loaded.consumed = lambda: trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        module = Seen()
+        trainer.fit(module, loaded, ckpt_path=resume, weights_only=True)
+        return module.keys
+
+    whole = fit(SaveAfter(tmp_path, {3, 4, 5}))  # epochs of 3 batches: after one, and inside
+    assert len({str(keys) for _, *keys in whole}) == 9
+    for step in (3, 4, 5):
+        assert fit(resume=tmp_path / f"{step}.ckpt") == whole[step:]
 
 
 def test_a_batch_has_its_channels_last_however_its_pictures_lie() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from thaw.errors import ConfigError
 from thaw.training.measures import MODES, TITLES
-from thaw.training.metrics import Means, make_metrics, monitor_modes
+from thaw.training.metrics import Means, Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
 STOP = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
@@ -27,8 +27,8 @@ def draw(
 
 
 def measured(probabilities: np.ndarray, labels: np.ndarray, batch: int = 7) -> dict[str, float]:
-    """By `make_metrics`, in uneven batches."""
-    metrics = make_metrics(probabilities.shape[1], "val")
+    """By `Scores`, in uneven batches."""
+    metrics = Scores(probabilities.shape[1], "val").metrics
     for start in range(0, len(labels), batch):
         metrics.update(
             torch.tensor(probabilities[start : start + batch], dtype=torch.float32),
@@ -39,7 +39,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, batch: int = 7) -> d
 
 def test_names_are_those_that_can_be_monitored() -> None:
     names = {name.removeprefix("val/") for name in measured(*draw(6))}
-    assert names | {"loss"} == set(MODES) == set(TITLES)
+    assert names - {"temperature"} == set(MODES) == set(TITLES)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])
@@ -81,23 +81,14 @@ def test_f1() -> None:
     assert measured(probabilities, labels)["val/f1"] == pytest.approx(np.mean(expected))
 
 
-def test_calibration_error_by_hand() -> None:
+def test_loss_and_calibration_error_by_hand() -> None:
     """Three photos at 0.9, two right; one at 0.6, right: 3/4 |2/3 - 0.9| + 1/4 |1 - 0.6|."""
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
     labels = np.array([0, 1, 1, 1])
     expected = 0.75 * (0.9 - 2 / 3) + 0.25 * 0.4
-    assert measured(probabilities, labels, batch=3)["val/ece"] == pytest.approx(expected)
-
-
-def test_calibration_error_over_fifteen_bins() -> None:
-    probabilities, labels = draw(4, photos=400)
-    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
-    bins = np.ceil(sure * 15)
-    expected = sum(
-        (bins == number).mean() * abs(right[bins == number].mean() - sure[bins == number].mean())
-        for number in np.unique(bins)
-    )
-    assert measured(probabilities, labels)["val/ece"] == pytest.approx(expected, abs=1e-6)
+    values = measured(np.log(probabilities), labels, batch=3)  # a softmax gives these again
+    assert values["val/ece_uncalibrated"] == pytest.approx(expected)
+    assert values["val/loss"] == pytest.approx(-np.log([0.9, 0.1, 0.9, 0.6]).mean())
 
 
 @pytest.mark.parametrize(
@@ -137,20 +128,22 @@ def test_without_validation_photos_nothing_stops_early() -> None:
         monitor_modes({"early_stopping": STOP}, validates=False)
 
 
-@pytest.mark.parametrize("monitor", ["val/accuracy", "test/acc", "train/loss", "acc", "val/"])
+@pytest.mark.parametrize(
+    "monitor", ["val/accuracy", "test/acc", "train/loss", "acc", "val/", "val/temperature"]
+)
 @pytest.mark.parametrize("validates", [True, False])
 def test_a_metric_that_is_not_there(monitor: str, validates: bool) -> None:
     with pytest.raises(ConfigError) as error:
         monitor_modes({"checkpoint": {**CHECKPOINT, "monitor": monitor}}, validates=validates)
     assert str(error.value).startswith(f"callbacks.checkpoint.monitor={monitor}: no such")
     assert str(error.value).endswith(
-        "val/loss, val/acc, val/acc_top5, val/acc_macro, val/f1, val/ece"
+        "val/loss, val/acc, val/acc_top5, val/acc_macro, val/f1, val/ece, val/ece_uncalibrated"
     )
 
 
 def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:
     """torchmetrics would make acc_top5 one with acc from then on, as their counts agree so far."""
-    metrics = make_metrics(3, "val")
+    metrics = Scores(3, "val").metrics
     scores = torch.eye(3)
     metrics.update(scores, torch.tensor([0, 1, 2]))
     metrics.update(scores, torch.tensor([1, 2, 0]))
@@ -162,7 +155,7 @@ def test_means_weigh_each_step_by_its_photos_and_begin_anew() -> None:
     means = Means()
     means.add({"loss": torch.tensor(2.0), "acc": torch.tensor(1.0)}, 30)
     means.add({"loss": torch.tensor(5.0), "acc": torch.tensor(0.5)}, 10)
-    found, weight = means.take()
+    found, weight = means.pop()
     assert weight == 40
     assert {name: value.item() for name, value in found.items()} == {"loss": 2.75, "acc": 0.875}
-    assert means.take() == ({}, 0)
+    assert means.pop() == ({}, 0)

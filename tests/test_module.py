@@ -7,20 +7,24 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import EPOCHS, GROUPS, STEPS, Views, fit, module_of, plans, settings
-from models import small_classifier
+from fits import CLASSES, EPOCHS, GROUPS, STEPS, Views, fit, module_of, plan_of, settings
+from models import small_backbone, small_classifier
 from torch import Tensor, nn
 
-from thaw.finetune import modes
+from thaw.classifier import Classifier
+from thaw.errors import ConfigError
+from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
-from thaw.training.progress import Record
+from thaw.head import mlp
+from thaw.training.record import Record
 from thaw.transforms import mixing
 
 
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:
-    return modes.freeze_unfreeze(
-        GROUPS, EPOCHS, unfreeze_epoch=3, frozen=settings(**frozen), unfrozen=settings(**unfrozen)
-    )
+    return build_plan(
+        GROUPS, EPOCHS, mode="freeze_unfreeze", unfreeze_epoch=3, frozen=settings(**frozen),
+        unfrozen=settings(**unfrozen), mixes=True,
+    )  # fmt: skip
 
 
 class Look(pl.Callback):
@@ -83,30 +87,20 @@ def test_the_mixed_loss_is_the_weighted_one(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
             seen.append(outputs["loss"])
 
-    plan = modes.feature_extraction(GROUPS, EPOCHS, frozen=settings())  # no dropout
+    plan = plan_of("feature_extraction", mixes=True)  # no dropout
     module = module_of(plan, mix=spy, label_smoothing=0.1)
     fit(module, tmp_path, Losses())
     assert torch.allclose(torch.stack(seen), torch.stack(expected).detach(), atol=1e-6)
 
 
-@pytest.mark.parametrize("reset", [True, False])
-def test_a_phase_begins_with_its_own_optimiser_state_where_asked(
-    tmp_path: Path, reset: bool
-) -> None:
-    fit(module_of(two_phases({}, {"reset_optimizer": reset})), tmp_path, look := Look())
-    assert look.momenta[0] == 0
-    assert look.momenta[3 * STEPS - 1] == 2  # the head's
-    assert look.momenta[3 * STEPS] == (0 if reset else 2)
-
-
 def test_accumulated_steps_have_the_mean_gradient(tmp_path: Path) -> None:
     """Also where an epoch leaves one batch for a step that is made of two: 3 batches, 2 steps."""
-    plan = replace(plans(settings())["full"])
+    plan = plan_of("full")
     model = small_classifier()
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-    plan = Plan(plan.mode, plan.groups, tuple(replace(p, batchnorm="eval") for p in plan.phases))
+    plan = replace(plan, phases=tuple(replace(p, batchnorm="eval") for p in plan.phases))
     gradients: list[Tensor] = []
     expected: list[Tensor] = []
 
@@ -129,3 +123,78 @@ def test_accumulated_steps_have_the_mean_gradient(tmp_path: Path) -> None:
     assert len(gradients) == 2 * EPOCHS
     for ours, theirs in zip(gradients, expected, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    changes = {"config": {"backbone": {"name": "small"}, "head": {"init": "normal"}}}
+    fit(module_of(plan_of("feature_extraction"), **changes), folder)
+    return folder / "epoch1.ckpt"
+
+
+def other(**changes: Any) -> Any:
+    return module_of(plan_of("feature_extraction"), **changes)
+
+
+def test_a_checkpoint_is_loaded_to_be_tested(checkpoint: Path) -> None:
+    module = other(model=small_classifier(seed=1))
+    module.load_checkpoint(checkpoint)
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": ("a", "c", "b", "d")},
+         r"or in another order: a, b, c, d\. Data: a, c, b, d\."),
+        ({"classes": ("a", "b", "c", "kitten")},
+         r"knows other classes than the data.*: a, b, c, d\. Data: a, b, c, kitten"),
+        ({"classes": CLASSES[:3], "model": small_classifier(classes=3)},
+         r"knows other classes than the data.*: a, b, c, d\. Data: a, b, c\."),
+        ({"model": Classifier(small_backbone(), mlp(8, 4))},
+         r"its head is another one .*head: \{'init': 'normal'\}; choose the same"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_other_classes_or_another_model(
+    checkpoint: Path, changes: Any, words: str
+) -> None:
+    """Else a score would count for another name; both when it is tested and when it is resumed."""
+    with pytest.raises(ConfigError, match=words):
+        other(**changes).load_checkpoint(checkpoint)
+    with pytest.raises(ConfigError, match=words):
+        other(**changes).on_load_checkpoint(torch.load(checkpoint, weights_only=True))
+
+
+def test_a_checkpoint_of_another_backbone(checkpoint: Path) -> None:
+    backbone = small_backbone()
+    backbone.body.deep[0] = nn.Conv2d(6, 8, 5, 2, 2)  # pyright: ignore
+    module = other()
+    module.classifier.body = backbone.body
+    with pytest.raises(ConfigError, match=r"its backbone is another.*deep\.0\.weight is \(8, 6, 3"):
+        module.load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (None, "there is no such file"),
+        (b"", "cannot be read as a checkpoint"),
+        (b"not a checkpoint at all", "cannot be read as a checkpoint"),
+        (b"PK cut short", "cannot be read as a checkpoint"),
+        ({"conv.weight": torch.zeros(2)}, "no checkpoint of thaw; weights of a backbone alone go"),
+        ([1, 2], "no checkpoint of thaw"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, write: Any, words: str) -> None:
+    file = tmp_path / "x.ckpt"
+    if isinstance(write, bytes):
+        file.write_bytes(write)
+    elif write is not None:
+        torch.save(write, file)
+    with pytest.raises(ConfigError) as error:
+        other().load_checkpoint(file)
+    assert f"ckpt_path={file}: " in str(error.value)
+    assert words in str(error.value)
+    assert "weights_only" not in str(error.value)  # never recommended

@@ -58,9 +58,10 @@ def test_it_runs(book: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]  # fmt: skip
     assert len(figures) == 4
     assert (tmp_path / "logs" / "notebook" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "logs" / "notebook" / "model" / "model.json").is_file()
     # what the text promises
     text = "".join(printed(cell) for cell in code(book))
     best = {name: float(value) for name, value in
             re.findall(r"(\w+) +best validation accuracy (\S+)", text)}  # fmt: skip
     assert best["unfrozen"] > best["frozen"] > 0.5
-    assert float(re.findall(r"test/acc +(\S+)", text)[0]) > 0.5
+    assert float(re.findall(r"test +accuracy (\S+)", text)[0]) > 0.5

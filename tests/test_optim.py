@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 from models import small_classifier
 
-from thaw.backbones.layers import layer_rates
 from thaw.classifier import Classifier
+from thaw.finetune.layers import layer_rates
 from thaw.finetune.optim import parameter_groups
+from thaw.finetune.phases import Phase
 
 
 def rates_of(model: Classifier, lr_decay: float | None) -> list[dict[str, float]]:
     """A frozen phase and an unfrozen one."""
-    return [{"head": 1e-3}, layer_rates(model.groups, 1e-3, lr_decay=lr_decay)]
+    return [{"head": 1e-3}, layer_rates(model.groups, Phase(1e-3, lr_decay=lr_decay))]
 
 
 @pytest.mark.parametrize(("lr_decay", "number"), [(0.5, 10), (None, 4)])

@@ -1,5 +1,6 @@
 """A plan is what its phases and the validation results say, and nothing else."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,21 +10,25 @@ from torch.optim import lr_scheduler
 
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.modes import freeze_unfreeze, gradual
-from thaw.finetune.plan import PhaseSettings, Plan
+from thaw.finetune.builder import build_plan
+from thaw.finetune.plan import Plan
 from thaw.finetune.plan_table import plan_table
-from thaw.finetune.plateau import Plateau
 
 GROUPS = tuple(LayerGroup(name) for name in ("stem", "deep", "head"))
-CONSTANT = PhaseSettings(1e-3, "constant")
-COSINE = PhaseSettings(1.0, "cosine")
+CONSTANT: dict[str, Any] = {"lr": 1e-3, "schedule": "constant"}
+COSINE: dict[str, Any] = {"lr": 1.0, "schedule": "cosine"}
+REDUCED: dict[str, Any] = {"lr": 1.0, "schedule": "plateau", "gamma": 0.1, "patience": 0}
 
 
-def on_plateau(patience: int, **changes: Any) -> Plan:
-    return freeze_unfreeze(
-        GROUPS, 8, unfreeze_epoch=5, frozen=CONSTANT, unfrozen=COSINE,
-        unfreeze_on_plateau=Plateau(patience, 0.01), **changes,
+def two_phases(unfreeze_epoch: int = 5, unfrozen: Any = None, **changes: Any) -> Plan:
+    return build_plan(
+        GROUPS, 8, mode="freeze_unfreeze", unfreeze_epoch=unfreeze_epoch, frozen=CONSTANT,
+        unfrozen=unfrozen or COSINE, **changes,
     )  # fmt: skip
+
+
+def on_plateau(patience: int) -> Plan:
+    return two_phases(unfreeze_on_plateau=patience)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +37,6 @@ def on_plateau(patience: int, **changes: Any) -> Plan:
         (1, [], 5),
         (1, [0.1, 0.2, 0.3, 0.4], 5),  # better each time: at unfreeze_epoch
         (1, [0.1, 0.1], 2),
-        (1, [0.1, 0.105], 2),  # by less than min_delta
         (2, [0.1, 0.1], 5),
         (2, [0.1, 0.1, 0.05], 3),
         (2, [0.1, 0.1, 0.2, 0.2, 0.2], 5),
@@ -44,87 +48,59 @@ def test_a_plateau_ends_a_phase(patience: int, values: list[float], unfreeze: in
     plan = on_plateau(patience).after(values)
     assert [(phase.start, phase.end) for phase in plan.phases] == [(0, unfreeze), (unfreeze, 8)]
     # the schedule of the last phase has the length that it really has
-    assert plan.rate("head", 2 * 7, 2) == pytest.approx(
-        PLAIN[unfreeze].rate("head", 2 * 7, 2)
-    )  # fmt: skip
-
-
-PLAIN = {
-    epoch: freeze_unfreeze(GROUPS, 8, unfreeze_epoch=epoch, frozen=CONSTANT, unfrozen=COSINE)
-    for epoch in (2, 3, 5)
-}
+    assert plan.learning_rate("head", 7, 0.0) == two_phases(unfreeze).learning_rate("head", 7, 0.0)
 
 
 def test_later_phases_come_earlier_with_their_lengths() -> None:
-    plan = gradual(
-        GROUPS, 12, unfreeze_epoch=4, every_epochs=4, stop_at=None, frozen=CONSTANT,
-        unfrozen=CONSTANT, unfreeze_on_plateau=Plateau(1),
+    plan = build_plan(
+        GROUPS, 12, mode="gradual", unfreeze_epoch=4, every_epochs=4, frozen=CONSTANT,
+        unfrozen=CONSTANT, unfreeze_on_plateau=1,
     )  # fmt: skip
     assert [phase.end for phase in plan.phases] == [4, 8, 12]
     assert [phase.end for phase in plan.after([1, 1]).phases] == [2, 6, 12]
     assert [phase.end for phase in plan.after([1, 1, 1, 2, 2]).phases] == [2, 5, 12]
 
 
-def test_the_settings_stay_the_written_ones() -> None:
-    """So the plan of a resumed run, made from all values at once, is that of one value a time."""
-    plan, values = on_plateau(1), [0.1, 0.2, 0.2, 0.3]
-    at_once = plan.after(values)
-    assert plan.after(values[:2]).after(values).values == at_once.values
-    assert at_once == plan.after(values)
-    assert at_once.unfreeze_epochs == (3,)
+def test_each_phase_has_a_schedule_of_its_own() -> None:
+    """Warm-up and cosine begin anew at the unfreeze."""
+    plan = build_plan(
+        GROUPS, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=COSINE,
+        unfrozen={**COSINE, "warmup_epochs": 1},
+    )  # fmt: skip
+    plan = replace(plan, steps_per_epoch=2)
+    rates = [plan.learning_rate("head", step // 2, step % 2 / 2) for step in range(8)]
+    assert rates == pytest.approx([1, 0.853553, 0.5, 0.146447, 0.5, 1.0, 1.0, 0.5], abs=1e-6)
 
 
 def test_a_reduced_rate_goes_by_the_values_of_its_own_phase() -> None:
-    reduced = PhaseSettings(1.0, "plateau", gamma=0.1, patience=0)
-    plan = freeze_unfreeze(GROUPS, 8, unfreeze_epoch=4, frozen=CONSTANT, unfrozen=reduced)
-    plan = plan.after([0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.2])
-    rates = [plan.rate("head", 2 * epoch, 2) for epoch in range(4, 8)]
+    plan = two_phases(4, REDUCED).after([0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.2])
+    rates = [plan.learning_rate("head", epoch, 0.5) for epoch in range(4, 8)]
     assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
 def test_what_waits_for_validation_needs_some() -> None:
     plan = on_plateau(1)
-    plan.check(monitor="val/acc", validates=True, mixes=False)
-    with pytest.raises(ConfigError, match=r"on_plateau\.patience=1: goes by val/acc.*no val"):
-        plan.check(monitor="val/acc", validates=False, mixes=False)
-    reduced = PhaseSettings(1.0, "plateau", gamma=0.1, patience=0)
-    plan = freeze_unfreeze(GROUPS, 8, unfreeze_epoch=4, frozen=CONSTANT, unfrozen=reduced)
-    with pytest.raises(ConfigError, match=r"finetune\.unfrozen\.shape=plateau: goes by val/loss"):
-        plan.check(monitor="val/loss", validates=False, mixes=False)
-    PLAIN[5].check(monitor="val/acc", validates=False, mixes=True)
+    plan.check(monitor="val/acc", validates=True)
+    for kept in ({"validates": False}, {"validates": True, "validate_every": 2}):
+        items = [{**CONSTANT, "epochs": 2, "end_on_plateau": 1}, CONSTANT]
+        listed = build_plan(GROUPS, 8, mode="phases", phases=items)
+        for waits in (plan, two_phases(4, REDUCED), listed):
+            with pytest.raises(ConfigError, match=r"finetune=.*: waits for a plateau of val/loss"):
+                waits.check(monitor="val/loss", **kept)
+    two_phases().check(monitor="val/acc", validates=False)
 
 
-def test_mixing_that_is_off_in_every_phase() -> None:
-    off = PhaseSettings(1e-3, "constant", mix=False)
-    plan = freeze_unfreeze(GROUPS, 8, unfreeze_epoch=4, frozen=off, unfrozen=off)
-    with pytest.raises(ConfigError, match=r"mix: has no effect.*finetune\.unfrozen\.mix=true"):
-        plan.check(monitor="val/acc", validates=True, mixes=True)
-
-
-def test_the_table_names_what_is_set() -> None:
+def test_the_table_shows_phase_group_rate_and_parameters() -> None:
+    """Epochs are counted from 1, and the warm-up is the one that is used."""
     model = small_classifier()
-    make = partial(lr_scheduler.StepLR, step_size=1)
-    plan = freeze_unfreeze(
-        model.groups, 6, unfreeze_epoch=3, unfreeze_on_plateau=Plateau(1), batchnorm="frozen",
-        frozen=PhaseSettings(1e-2, "torch", scheduler=make, augment=False),
-        unfrozen=PhaseSettings(1e-3, "step", step_epochs=1, gamma=0.5, reset_optimizer=True),
-    )  # fmt: skip
-    text = plan_table(plan, model, 7)
-    for words in ("epochs 0-2 or plateau of 1", "StepLR", "step x0.5 each 1", "no augmentation",
-                  "new optimiser state", "frozen"):  # fmt: skip
-        assert words in text
-
-
-def test_plan_table_shows_phase_group_rate_and_parameters() -> None:
-    model = small_classifier()
-    plan = freeze_unfreeze(
-        model.groups, 5, unfreeze_epoch=2, frozen=PhaseSettings(1e-2), unfrozen=CONSTANT,
-        lr_decay=0.5,
+    plan = build_plan(
+        model.groups, 5, mode="freeze_unfreeze", unfreeze_epoch=2, frozen={"lr": 1e-2},
+        unfrozen={**CONSTANT, "warmup_epochs": 4.0}, lr_decay=0.5,
     )  # fmt: skip
     lines = plan_table(plan, model, steps_per_epoch=7).splitlines()
     table = {line.split()[0]: line for line in lines}
-    assert "frozen: epochs 0-1" in lines[0]
-    assert "unfrozen: epochs 2-4" in lines[0]
+    assert "frozen: epochs 1-2" in lines[0]
+    assert "unfrozen: epochs 3-5" in lines[0]
     assert table["head"].split() == ["head", "36", "lr", "1.00e-02", "lr", "1.00e-03"]
     stem = 3 * 6 * 9 + 6 + 12  # convolution with bias, BatchNorm
     assert table["conv"].split() == ["conv", str(stem), "frozen", "lr", "6.25e-05"]
@@ -132,3 +108,20 @@ def test_plan_table_shows_phase_group_rate_and_parameters() -> None:
     assert f"{36 / total:.1%} trains" in table["all"]
     assert "100.0% trains" in table["all"]
     assert table["steps"].split() == ["steps", "14", "21"]
+    assert table["schedule"].split() == ["schedule", "cosine", "constant,", "warm-up", "1.5"]
+    assert table["trains"].split() == ["trains", "on", "photos", "photos"]
+
+
+def test_the_table_names_what_is_set() -> None:
+    model = small_classifier()
+    make = partial(lr_scheduler.StepLR, step_size=1)
+    plan = build_plan(
+        model.groups, 4, mode="freeze_unfreeze", unfreeze_epoch=3, batchnorm="frozen", mixes=True,
+        unfreeze_on_plateau=1, cache_features=True,
+        frozen={"lr": 1e-2, "schedule": make, "augment": False, "mix": False},
+        unfrozen={"lr": 1e-3, "schedule": "step", "step_epochs": 1, "gamma": 0.5},
+    )  # fmt: skip
+    text = plan_table(plan, model, 7)
+    for words in ("epochs 1-3 or plateau of 1", "unfrozen: epoch 4\n", "StepLR",
+                  "1 view each, not augmented", "step", "mixed photos"):  # fmt: skip
+        assert words in text

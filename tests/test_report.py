@@ -8,17 +8,17 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 from models import small_classifier
-from safetensors.torch import load_file
 
 from thaw import report
-from thaw.finetune.modes import feature_extraction, freeze_unfreeze
-from thaw.finetune.plan import PhaseSettings
-from thaw.training.progress import Record
+from thaw.finetune.builder import build_plan
+from thaw.tools.pictures import draw_photos
+from thaw.training.record import Record
 
-SCHEDULE = PhaseSettings(1e-3, "constant")
+SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [
-    {"epoch": epoch, "phase": "frozen" if epoch < 2 else "unfrozen", "train/loss": 2 - epoch / 4,
-     "train/acc": epoch / 4, "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
+    {"epoch": epoch + 1, "phase": "frozen" if epoch < 2 else "unfrozen",
+     "train/loss": 2 - epoch / 4, "train/acc": epoch / 4,
+     "val/loss": 2 - epoch / 5, "val/acc": epoch / 5}
     for epoch in range(4)
 ]  # fmt: skip
 RESULTS = {
@@ -31,9 +31,9 @@ RESULTS = {
 def record_of(mode: str) -> Record:
     groups = small_classifier().groups
     plans = {
-        "feature_extraction": feature_extraction(groups, 2, frozen=SCHEDULE),
-        "freeze_unfreeze": freeze_unfreeze(
-            groups, 4, unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
+        "feature_extraction": build_plan(groups, 2, mode="feature_extraction", frozen=SCHEDULE),
+        "freeze_unfreeze": build_plan(
+            groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
         ),
     }
     record = Record(plans[mode])
@@ -51,25 +51,29 @@ def test_results(mode: str) -> None:
     assert results["trainable_parameters"] == (head if mode == "feature_extraction" else every)
     # a phase that was not reached is not there
     assert results["phases"] == [
-        {"name": "frozen", "epochs": 2, "seconds": 0.5, "images": 100, "images_per_second": 200.0}
-    ]
+        {"name": "frozen", "start_epoch": 1, "epochs": 2, "seconds": 0.5, "images": 100,
+         "images_per_second": 200.0, "trains": ["head"], "frozen": True}
+    ]  # fmt: skip
     assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
     assert json.loads(json.dumps(results)) == results
 
 
 def test_the_last_lines_printed() -> None:
-    assert report.summary(RESULTS).splitlines() == [
+    assert report.summary(RESULTS, Path("logs/run")).splitlines() == [
+        "",
         "val       acc 0.8125",
         "test      acc 0.7500   f1 0.5000   loss 1.0000",
         "frozen    2 epochs   1.3 s   100 images/s",
         "run       2.3 s in all   seed 3   cpu",
+        "folder    logs/run",
+        "next      thaw predict logs/run photo.jpg",
     ]
 
 
 def test_pictures_stand_under_their_titles() -> None:
     images = torch.rand(5, 3, 6, 4)
     titles = ["a", "b\nc", "d", "e", "f"]
-    figure = report.draw_pictures(images, titles, wrong={1, 4}, columns=3)
+    figure = draw_photos(images, titles, wrong={1, 4}, columns=3)
     shown = [axes for axes in figure.axes if axes.images]
     assert len(figure.axes) == 6  # two rows, the last place empty
     assert [axes.get_title() for axes in shown] == titles
@@ -98,17 +102,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
         report.write_json({"a": object()}, file)
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_saved_body_is_half_as_large_and_has_no_head(tmp_path: Path) -> None:
-    model = small_classifier()
-    report.save_body(model, tmp_path / "new" / "body.safetensors")
-    saved, body = load_file(tmp_path / "new" / "body.safetensors"), model.body.state_dict()
-    assert saved.keys() == body.keys()
-    for name, value in body.items():
-        expected = torch.float16 if value.is_floating_point() else value.dtype
-        assert saved[name].dtype == expected
-        assert torch.equal(saved[name], value.to(expected))
 
 
 def test_the_commit_and_whether_it_was_changed(

@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from thaw.backbones import tiny
-from thaw.data.drawing import draw_flower
-from thaw.data.species import FLOWERS
+from thaw.data.flowers import FLOWERS, draw_flower
 
 
 def test_size_and_shapes() -> None:

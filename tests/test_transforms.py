@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torchvision.models import ResNet18_Weights
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
@@ -42,9 +42,42 @@ def test_views_are_random_and_seeded() -> None:
     assert not torch.equal(views[0], views[1])
 
 
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+def test_the_crop_is_torchvisions_to_the_bit(interpolation: InterpolationMode) -> None:
+    spec = InputSpec(32, 40, SPEC.mean, SPEC.std, interpolation)
+    theirs = v2.RandomResizedCrop(32, (0.35, 1.0), interpolation=interpolation)
+    ours = train_transform(spec, horizontal_flip=0)
+    decoded = picture().permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as files are decoded
+    for seed in range(20):
+        views = []
+        for transform in (ours, theirs):
+            torch.manual_seed(seed)
+            views.append(transform(decoded))
+        assert torch.equal(*views)
+
+
 def test_no_augmentation_is_the_evaluation_view() -> None:
     plain = train_transform(SPEC, crop_scale=None, horizontal_flip=0)
     assert torch.equal(plain(picture()), eval_transform(SPEC)(picture()))
+
+
+def test_flips_without_a_crop() -> None:
+    straight = train_transform(SPEC, crop_scale=None, horizontal_flip=0)(picture())
+    mirrored = train_transform(SPEC, crop_scale=None, horizontal_flip=1)(picture())
+    assert torch.equal(mirrored, straight.flip(-1))
+
+
+def test_the_repr_names_every_setting() -> None:
+    """Cached features are told apart by it."""
+    settings = {
+        "crop_scale": (0.2, 1.0), "horizontal_flip": 0.3, "rotation": 10, "shear": 5,
+        "color_jitter": 0.3, "policy": "rand", "erasing": 0.5,
+    }  # fmt: skip
+    shown = {repr(train_transform(SPEC, **{key: value})) for key, value in settings.items()}
+    assert len(shown | {repr(train_transform(SPEC))}) == len(settings) + 1
+    other = InputSpec(32, 36, SPEC.mean, SPEC.std)
+    assert repr(eval_transform(other)) != repr(eval_transform(SPEC))
+    assert repr(Shrink(other)) != repr(Shrink(SPEC))
 
 
 def test_views_are_bytes_and_normalise_makes_floats_of_a_batch() -> None:

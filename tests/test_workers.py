@@ -1,10 +1,9 @@
 """As many workers as suit the machine."""
 
 import pytest
-from lightning import Trainer
 
 from thaw.data import workers
-from thaw.data.workers import choose_workers, computes_on_cpu, usable_cpus
+from thaw.data.workers import choose_workers, usable_cpus
 
 
 def test_workers_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,16 +15,6 @@ def test_workers_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_workers(10_000, 16, on_cpu=False) == 1
     monkeypatch.setattr(workers, "usable_cpus", lambda: 64)
     assert choose_workers(10_000, 1, on_cpu=False) == 8
-
-
-def test_the_trainer_knows_where_the_network_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert computes_on_cpu(trainer)
-    assert not computes_on_cpu(None)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert computes_on_cpu(None)
 
 
 def test_usable_cpus_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

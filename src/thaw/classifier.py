@@ -1,4 +1,4 @@
-"""Backbone + head as one plain nn.Module that knows which of its layer groups are frozen."""
+"""A backbone and a head as one plain nn.Module that knows which of its layer groups are frozen."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -14,17 +14,17 @@ BatchNormMode = Literal["eval", "train", "frozen"]
 
 
 class Classifier(nn.Module):
-    """Images (N, 3, H, W) -> class scores (N, K).
+    """A model for images: (N, 3, H, W) -> class scores (N, K).
 
-    Frozen is a state of a layer group: its parameters take no gradient and its modules are in eval
-    mode, so that neither weights nor BatchNorm statistics move and dropout is off. The state
-    survives every `train()` and `eval()`, whoever calls them.
+    Frozen is a state of a layer group: its parameters get no gradients and its modules are in eval
+    mode. So neither weights nor BatchNorm statistics change, and dropout is off. The state stays
+    through every `train()` and `eval()`, whoever calls them.
 
     Attributes:
-        groups: layer groups with names of parameters in this module, stem first, head last.
-        trainable: names of the groups that train now.
-        batchnorm: of the body, in groups that train. "train" updates the statistics; "eval" keeps
-            the pretrained ones and trains scale and shift; "frozen" keeps those too.
+        groups: The layer groups, stem first and head last, with names as in this module.
+        trainable: Names of the groups that train now.
+        batchnorm: What the body's BatchNorm does in groups that train. "train": statistics, scale
+            and shift change. "eval": the statistics stay. "frozen": all of it stays.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -49,23 +49,16 @@ class Classifier(nn.Module):
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """Stem first, head last."""
         return tuple(group.name for group in self.groups)
 
-    def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, D)."""
+    def features(self, images: Tensor) -> Tensor:  # N 3 H W -> N D, what the head gets
         return self.body(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, K)."""
         return self.head(self.body(images))
 
     def set_trainable(self, names: Collection[str], batchnorm: BatchNormMode) -> None:
-        """Freezes every group but `names`, and sets the modes of all modules to match.
-
-        Raises:
-            KeyError: a name that is no group.
-        """
+        """Freezes every group but `names`, and sets the mode of every module accordingly."""
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
         self.trainable = frozenset(names)
@@ -75,29 +68,34 @@ class Classifier(nn.Module):
             for name, parameter in named:
                 parameter.requires_grad_(name in learns)
                 if not parameter.requires_grad:
-                    parameter.grad = None  # else the optimiser would apply the last one
+                    parameter.grad = None  # or the optimiser would apply the last gradient again
         self.train(self.training)
 
     def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
-        """Names of the parameters that take gradients when these groups train."""
-        kept = self._batchnorm_parameters() if batchnorm == "frozen" else set()
+        """Returns the names of the parameters that get gradients when these groups train."""
+        still = {
+            f"body.{module}.{name}"
+            for module, layer in self.body.named_modules()
+            if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
+            for name, _ in layer.named_parameters(recurse=False)
+        }
         groups = (group for group in self.groups if group.name in names)
-        return {name for group in groups for name in group.parameters} - kept
+        return {name for group in groups for name in group.parameters} - still
 
     def share(self, names: Collection[str], batchnorm: BatchNormMode) -> float:
-        """Share of all parameters, 0-1, that takes gradients when these groups train."""
+        """Returns the share of all parameters, 0-1, that gets gradients when these groups train."""
         learns = self.learning(names, batchnorm)
         sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
         return sum(sizes[name] for name in learns) / sum(sizes.values())
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Training mode for what trains, eval mode for what is frozen."""
+        """Sets training mode for what trains and eval mode for what is frozen."""
         super().train(mode)
         if not mode:
             return self
-        # Containers belong to no group; some read their own flag, so they follow the deepest one.
-        deepest = self.groups[-2].name
-        self.body.train(deepest in self.trainable)
+        # Containers are in no group. Some read their own `training`: they follow the last group.
+        last = self.groups[-2].name
+        self.body.train(last in self.trainable)
         for group in self.groups:
             for name in group.modules:
                 self.get_submodule(name).train(group.name in self.trainable)
@@ -108,16 +106,7 @@ class Classifier(nn.Module):
         return self
 
     def group_parameters(self) -> Iterator[tuple[LayerGroup, list[tuple[str, nn.Parameter]]]]:
-        """Each group with its named parameters, stem first."""
+        """Yields each group with its named parameters, stem first."""
         parameters = dict(self.named_parameters())
         for group in self.groups:
             yield group, [(name, parameters[name]) for name in group.parameters]
-
-    def _batchnorm_parameters(self) -> set[str]:
-        """Names of scales and shifts of the body's BatchNorm layers."""
-        return {
-            f"body.{module}.{name}"
-            for module, layer in self.body.named_modules()
-            if isinstance(layer, _BatchNorm)
-            for name, _ in layer.named_parameters(recurse=False)
-        }

@@ -1,10 +1,10 @@
-"""The command `thaw`: what is done beside training.
+"""The command `thaw`: what can be done beside training.
 
-    thaw models resnet --sort accuracy
-    thaw rank data=pets backbones=resnet18,resnet50
+    thaw predict logs/train/runs/2026-01-31_12-00-00 photo.jpg
     thaw compare logs/train/multiruns/2026-01-31_12-00-00
 
-A verb's module is imported when it is asked for, so that `thaw --help` does not wait for torch.
+Each command is a module of thaw.tools with `main(arguments: list[str]) -> int`. It is imported only
+when it is called, so that `thaw --help` does not wait for torch.
 """
 
 import argparse
@@ -14,35 +14,36 @@ from collections.abc import Sequence
 
 from thaw import launch
 
-VERBS = {
-    "models": "the backbones there are: size, compute, accuracy, licence",
-    "rank": "which backbone suits your photos, before training any",
-    "advise": "which way of transfer suits your photos and backbone",
-    "sweep": "what became of a sweep's jobs; run those that failed again",
-    "compare": "runs beside each other: means over seeds, differences, pictures",
+COMMANDS = {
+    "predict": "say what is on photos, with a trained model",
+    "probe": "find the backbone and layer whose features suit your photos, before training",
+    "compare": "compare runs: means over seeds, differences, cost, pictures",
+    "models": "list the backbones: size, compute, accuracy, licence",
+    "sweep": "go on with a sweep that was stopped",
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the verb that the command line names.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the command line names.
 
     Args:
-        arguments: those after the program's name; None: the process's.
+        arguments: The words after `thaw`; None: those of this process.
+
+    Returns:
+        The exit status of the command.
 
     Raises:
-        SystemExit: 1 with one paragraph for what the user can mend, 2 for a wrong command line.
+        SystemExit: With 1 after one paragraph about an error that the user can mend; with 2 for a
+            wrong command line.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    listed = "\n".join(f"  {name:<8}  {about}" for name, about in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        "thaw", description="Transfer learning: what is beside train.py."
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="verb", required=True)
-    for name, about in VERBS.items():
-        verb = verbs.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-        if words[:1] == [name]:
-            module = importlib.import_module(f"thaw.verbs.{name}")
-            module.arguments(verb)
-    given = parser.parse_args(words)
-    module = importlib.import_module(f"thaw.verbs.{given.verb}")
+        "thaw", usage="thaw COMMAND ...", description=f"commands:\n{listed}",
+        epilog="thaw COMMAND --help says what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with launch.explained():
-        module.run(given)
+        return importlib.import_module(f"thaw.tools.{given.command}").main(given.words)

@@ -1,192 +1,128 @@
-"""Files and archives from their official places: whole or not at all, and once for parallel jobs.
+"""Downloads of files and archives: complete or not at all, and once for parallel jobs.
 
-Everything is written beside its final place and moved there in one step when it is complete and
-its checksum holds. So what exists under its final name is whole, and nothing is written, not even
-a lock, where all is there already (a data folder may be read-only).
+Everything is made beside its final place and moved there in one step, after its checksum was
+compared. So what has its final name is complete, and if it is there, nothing is written, not even a
+lock (a data folder may be read-only).
 """
 
-import contextlib
 import gzip
 import hashlib
 import shutil
-import sys
 import tarfile
-import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
-import urllib3.exceptions
-from filelock import FileLock, Timeout
+from filelock import FileLock
+from tqdm import tqdm
 
 from thaw.errors import DownloadError
 
-# Without a network a run must fail within seconds: 5 s to connect, and no retries. 30 s is for a
-# server that stops in the middle.
-TIMEOUT = (5, 30)  # seconds: to connect, between two pieces of the answer
+# Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
+TIMEOUT = (5, 30)
 
 MIB = 2**20
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
-    """Have the file at `path`, downloading it only when it is not there.
+    """Download a file to `path`, unless it is there.
 
-    checksum:  "md5:<hex>", "sha256:<hex>" (its first 8 digits or more are enough: torch hub's
-               file names carry them), "md5-first-mib:<hex>" (fast.ai's way), or None where nobody
-               publishes one: then the length that the server announced is all that is checked
-    remedy:    what the user can do without a network, as the end of a sentence
+    Args:
+        url: its address.
+        path: where it shall be.
+        checksum: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
+            "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
+        remedy: what the user can do without a network, as the end of a sentence.
 
-    DownloadError with the address, the cause and the remedy; `path` does not exist then.
+    Raises:
+        DownloadError: with the address, the cause and the remedy; `path` does not exist then.
     """
-    if path.exists():
-        return path
-    with _alone(path, url, remedy):
-        if not path.exists():  # another process may have fetched it while this one waited
-            print(f"Downloading {url} to {path}", flush=True)
-            _download(url, path, checksum, remedy)
-    return path
+
+    def download(part: Path) -> Path:
+        print(f"Downloading {url} to {path}", flush=True)
+        # some servers send a .tgz as "compressed", and it would arrive unpacked
+        plain = {"Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
+            response.raise_for_status()
+            total = int(response.headers.get("Content-Length", 0)) // MIB
+            with part.open("wb") as file:
+                pieces = response.iter_content(MIB)
+                for piece in tqdm(pieces, total=total, unit="MiB", leave=False, disable=None):
+                    file.write(piece)
+        _compare(part, checksum)
+        return part
+
+    return _make(path, download, url, remedy)
 
 
 def fetch_archive(
     url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
 ) -> Path:
-    """Have the folder `inside` of a .tar.gz as `folder`, downloading only when it is not there.
+    """Download and unpack the folder `inside` of a .tar.gz as `folder`, unless that is there.
 
-    An archive that lies beside `folder` already (put there by hand) is used, after its checksum
-    was compared, and left there; one that is downloaded is deleted when it is unpacked.
+    An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
+    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`.
 
-    DownloadError as `fetch`, and for archives that are broken, lack `inside`, or hold members
-    that would land outside; `folder` does not exist then.
+    Raises:
+        DownloadError: as `fetch`, or the archive is broken, lacks `inside`, or has members that
+            would land outside; `folder` does not exist then.
     """
-    if folder.exists():
-        return folder
     archive = folder.parent / url.rpartition("/")[2]
-    with _alone(folder, url, remedy):
-        if folder.exists():
-            return folder
-        for left_over in folder.parent.glob(f".{folder.name}.partly-*"):
-            shutil.rmtree(left_over)  # of a process that was killed: the lock is ours
+
+    def unpack(part: Path) -> Path:
         by_hand = archive.exists()
         if by_hand:
-            _compare(archive, checksum, str(archive), remedy)
+            _compare(archive, checksum)
         else:
             fetch(url, archive, checksum=checksum, remedy=remedy)
-        _unpack(archive, folder, inside, remedy)
+        print(f"Unpacking {archive}", flush=True)
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(part, filter="data")  # refuses what would land outside
+            while stream.read(MIB):  # to the end, where gzip stores the checksum of everything
+                pass
+        (part / inside).stat()  # raises if it is missing
         if not by_hand:
             archive.unlink()
-    return folder
+        return part / inside
+
+    return _make(folder, unpack, f"{inside}/ of {url}", remedy)
 
 
-@contextlib.contextmanager
-def _alone(path: Path, url: str, remedy: str) -> Iterator[None]:
-    """Hold the lock of `path`; parallel jobs wait here until the first one has it."""
+def _make(path: Path, make: Callable[[Path], Path], what: str, remedy: str) -> Path:
+    """Move what `make(part)` returns to `path`, unless that is there; one process at a time."""
+    if path.exists():
+        return path
+    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"Waiting for another process that is downloading {url}", flush=True)
-            lock.acquire()
-    except OSError as error:
-        raise _failed(url, f"cannot write into {path.parent} ({error})", remedy) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        with FileLock(f"{part}.lock"):
+            if not path.exists():  # another process may have made it while this one waited
+                try:
+                    _remove(part)  # of a process that was killed
+                    make(part).replace(path)
+                finally:
+                    _remove(part)
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:  # requests' are OSErrors
+        raise DownloadError(f"Could not get {what}: {error}. What to do: {remedy}.") from error
+    return path
 
 
-def _download(url: str, path: Path, checksum: str | None, remedy: str) -> None:
-    # here, not above: in a notebook it warns of tqdm's missing widgets, download or not
-    import pooch
-
-    opened: list[requests.Response] = []
-
-    def remember(response: requests.Response, *_: object, **__: object) -> None:
-        opened.append(response)
-
-    loader = pooch.HTTPDownloader(
-        progressbar=sys.stderr.isatty(),
-        chunk_size=MIB,
-        timeout=TIMEOUT,
-        # As it is: some servers send a .tgz as "compressed", and it would arrive unpacked
-        headers={"Accept-Encoding": "identity"},
-        hooks={"response": remember},
-    )
-    partly = path.with_name(f".{path.name}.partly")
-    try:
-        loader(url, str(partly), None)
-        _compare(partly, checksum, url, remedy)
-        partly.replace(path)
-    except requests.RequestException as error:
-        raise _failed(url, _cause(error), remedy) from error
-    except OSError as error:
-        raise _failed(url, f"cannot write {partly} ({error})", remedy) from error
-    finally:
-        partly.unlink(missing_ok=True)
-        for response in opened:  # pooch leaves the connection of a failed download open
-            response.close()
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    part.unlink(missing_ok=True)
 
 
-def _cause(error: requests.RequestException) -> str:
-    if error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no answer within {TIMEOUT[0]} seconds"
-    stalled = error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
-    if isinstance(error, requests.ReadTimeout) or stalled:
-        return f"the server fell silent for {TIMEOUT[1]} seconds"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return f"the transfer broke off ({error})"
-    if isinstance(error, requests.ConnectionError):
-        return f"no connection ({error})"
-    return str(error)
-
-
-def _compare(path: Path, checksum: str | None, what: str, remedy: str) -> None:
+def _compare(path: Path, checksum: str | None) -> None:
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")
-    assert len(expected) >= 8, f"{checksum}: too short to say anything"
-    found = _digest(path, kind)
-    if not found.startswith(expected):
-        cause = f"its {kind} is {found} and should be {expected}: the file is damaged or another"
-        raise _failed(what, cause, remedy)
-
-
-def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
         if kind == "md5-first-mib":
-            return hashlib.md5(file.read(MIB), usedforsecurity=False).hexdigest()
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(kind, usedforsecurity=False)
-        ).hexdigest()
-
-
-def _unpack(archive: Path, folder: Path, inside: str, remedy: str) -> None:
-    """Unpack into a folder beside, then move what is wanted in one step."""
-    if not hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3
-        cause = "this Python unpacks archives without protection; 3.11.4 or newer is needed"
-        raise _failed(str(archive), cause, remedy)
-    print(f"Unpacking {archive}", flush=True)
-    partly = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partly-", dir=folder.parent))
-    try:
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(partly, filter="data")
-            while stream.read(MIB):  # to the very end, where gzip keeps the sum of it all
-                pass
-        (partly / inside).rename(folder)
-    except tarfile.FilterError as error:
-        raise _failed(str(archive), f"refused, not safe to unpack ({error})", remedy) from error
-    except FileNotFoundError as error:
-        raise _failed(str(archive), f"it holds no folder {inside}/", remedy) from error
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise _failed(str(archive), f"it cannot be unpacked ({error})", remedy) from error
-    finally:
-        shutil.rmtree(partly, ignore_errors=True)
-
-
-def _failed(what: str, cause: str, remedy: str) -> DownloadError:
-    return DownloadError(f"Could not get {what}: {cause}. What to do: {remedy}.")
+            actual = hashlib.md5(file.read(MIB), usedforsecurity=False).hexdigest()
+        else:
+            actual = hashlib.file_digest(file, kind).hexdigest()
+    if not actual.startswith(expected):
+        raise OSError(f"the {kind} of {path} is {actual} and should be {expected}: it is damaged")

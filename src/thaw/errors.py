@@ -1,7 +1,4 @@
-"""Why a run ends before its time: errors a user can mend, and being asked to stop.
-
-train.py prints each as one paragraph, without a stack.
-"""
+"""Errors that a user can mend, which are printed as one paragraph, and a run's interruption."""
 
 import difflib
 from collections.abc import Iterable
@@ -25,12 +22,7 @@ class DownloadError(ThawError):
 
 
 class Interrupted(Exception):  # noqa: N818  asked for, not an error
-    """The run was asked to stop, and left a checkpoint to go on from.
-
-    Attributes:
-        checkpoint: its path.
-        folder: of the run.
-    """
+    """The run was asked to stop, and left a checkpoint in `<run dir>/checkpoints` to go on from."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(f"stopped; checkpoint: {checkpoint}")
@@ -39,20 +31,26 @@ class Interrupted(Exception):  # noqa: N818  asked for, not an error
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, to print: the message of an error that the user can mend, else one line
-    with its type.
-
-    From a loading process torch hands an error over with that process's stack in front.
-    """
-    if isinstance(error, ThawError):
+    """The message of an error that the user can mend; of another one its type and first line."""
+    if isinstance(error, ThawError):  # a DataLoader's worker puts its stack in front of the message
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    first = str(error).strip().partition("\n")[0].strip()
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def shown(value: object) -> str:
     """A value as it stands in a configuration file."""
     return "null" if value is None else str(value)
+
+
+def check(fits: bool, key: str, value: object, allowed: str) -> None:
+    """Refuses a value out of its range.
+
+    Raises:
+        ConfigError: "key=value: allowed is ...".
+    """
+    if not fits:
+        raise ConfigError(f"{key}={shown(value)}: allowed is {allowed}")
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""Heads: what turns the body's features (N, D) into class scores (N, K)."""
+"""Heads: the part of the model that turns the features (N, D) into class scores (N, K)."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
@@ -9,52 +9,22 @@ from thaw.errors import ConfigError
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 Norm = Literal["batch", "layer", "none"]
-Fit = Literal["sgd", "logistic", "lbfgs", "ridge", "svm"]
-
-
-class LinearHead(nn.Linear):
-    """A linear layer that says how it is to be learned on a frozen body, see `linear`."""
-
-    fit: Fit = "sgd"
 
 
 def linear(
-    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros",
-    fit: Fit = "sgd",
-) -> nn.Module:  # fmt: skip
-    """One linear layer.
+    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros"
+) -> nn.Module:
+    """Builds a head that is one linear layer.
 
     Args:
-        in_features, num_classes: D and K; thaw passes both.
-        dropout: probability 0-1 on the features.
-        init: of the weights. "zeros": every class equally likely at first, and no random draw in
-            the result (BiT, arXiv:1912.11370, section 3.3); "normal": std 0.01 (ImageNet recipes);
-            "kaiming_uniform": torch's own for nn.Linear. Biases start at 0 but for the last.
-        fit: on a frozen body. "sgd": by the run's optimiser, in the epochs of the phase. The others
-            are solved at once on cached features, the regularisation chosen on validation, and
-            instead of the phase's epochs: "logistic" or, by its method, "lbfgs": logistic (softmax)
-            regression; "ridge": least squares; "svm": linear support vector machines. Scores of
-            the last two are no logits: one number, which makes the cross-entropy on validation
-            smallest, scales them, and loss and ece are of that.
-
-    Raises:
-        ConfigError: dropout out of range, or an unknown init or fit.
+        in_features, num_classes: D and K. thaw passes them.
+        dropout: Probability, 0-1, of dropping each feature during training.
+        init: How the weights start. "zeros": all classes equally likely (BiT, arXiv:1912.11370,
+            section 3.3). "normal": deviation 0.01. "kaiming_uniform": the default of `nn.Linear`.
     """
     _check_dropout(dropout)
-    if fit not in get_args(Fit):
-        raise ConfigError(f"head.fit={fit}: allowed are {', '.join(get_args(Fit))}")
-    layer = LinearHead(in_features, num_classes)
-    layer.fit = fit
-    _initialise(layer, init)
+    layer = _last_layer(in_features, num_classes, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
-
-
-def fit_of(head: nn.Module) -> Fit:
-    """How a head is to be learned on a frozen body; "sgd" for those that do not say."""
-    for layer in head.modules():
-        if isinstance(layer, LinearHead):
-            return layer.fit
-    return "sgd"
 
 
 def mlp(
@@ -66,57 +36,43 @@ def mlp(
     norm: Norm = "batch",
     init: Init = "normal",
 ) -> nn.Module:
-    """Hidden layers of linear - norm - ReLU - dropout, then a linear layer.
+    """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 
-    Args:
-        in_features, num_classes: D and K; thaw passes both.
-        hidden: width of each hidden layer, in features.
-        dropout: probability 0-1 after each hidden layer.
-        norm: after each hidden linear layer: "batch", "layer" or "none".
-        init: of the last layer, see `linear`. Hidden layers are Kaiming-normal for ReLU
-            (arXiv:1502.01852).
-
-    Raises:
-        ConfigError: no or non-positive hidden sizes, dropout out of range, unknown norm or init.
+    The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the
+    last as in `linear`.
     """
     _check_dropout(dropout)
-    if not hidden or any(width < 1 for width in hidden):
-        raise ConfigError(
-            f"head.hidden={list(hidden)}: give one positive width or more, or use head=linear"
-        )
-    norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
-    if norm not in (*norms, "none"):
-        raise ConfigError(f"head.norm={norm}: allowed are batch, layer, none")
+    if isinstance(hidden, int) or not hidden or min(hidden) < 1:
+        raise ConfigError(f"head.hidden={hidden}: allowed is a list of positive widths, like [512]")
+    norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}
+    if norm not in norms:
+        raise ConfigError(f"head.norm={norm}: allowed are {', '.join(norms)}")
+    make_norm = norms[norm]
     layers: list[nn.Module] = []
-    width = in_features
-    for following in hidden:
-        layer = nn.Linear(width, following, bias=norm == "none")
+    for width in hidden:
+        layer = nn.Linear(in_features, width, bias=make_norm is None)
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-        layers.append(layer)
-        if norm != "none":
-            layers.append(norms[norm](following))
+        layers += [layer, make_norm(width)] if make_norm else [layer]
         layers.append(nn.ReLU(inplace=True))
-        if dropout:
-            layers.append(nn.Dropout(dropout))
-        width = following
-    last = nn.Linear(width, num_classes)
-    _initialise(last, init)
-    return nn.Sequential(*layers, last)
+        layers += [nn.Dropout(dropout)] if dropout else []
+        in_features = width
+    return nn.Sequential(*layers, _last_layer(in_features, num_classes, init))
 
 
-def _initialise(layer: nn.Linear, init: Init) -> None:
+def _last_layer(in_features: int, num_classes: int, init: Init) -> nn.Linear:
+    layer = nn.Linear(in_features, num_classes)
+    if init == "kaiming_uniform":
+        return layer  # nn.Linear's own
     if init == "zeros":
         nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
     elif init == "normal":
         nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(layer.bias)
-    elif init == "kaiming_uniform":
-        layer.reset_parameters()
     else:
         raise ConfigError(f"head.init={init}: allowed are zeros, normal, kaiming_uniform")
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _check_dropout(dropout: float) -> None:

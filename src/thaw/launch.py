@@ -1,48 +1,68 @@
 """The command line around a run: choices without a file, `resume=`, errors as one paragraph."""
 
-import importlib.util
+import os
 import re
 import sys
-from collections.abc import Iterator, KeysView, Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
-from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError, reason
+from thaw.errors import ConfigError, Interrupted, ThawError, near, reason
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Adds to what `hydra.main` returns: all backbones, `resume=`, errors in words."""
+    register_backbones()
+
+    def program() -> None:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+        with explained():
+            sys.argv[1:] = resume_words(sys.argv[1:])
+            check_choices(sys.argv[1:])
+        with explained(sys.argv[1:]):
+            main()
+
+    return program
+
+
+@contextmanager
+def explained(words: Sequence[str] = ()) -> Iterator[None]:
+    """Ends the program with one paragraph about an error that the user can mend, or a stop."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        folder = stop.folder if isinstance(stop, Interrupted) else None
+        resume = f"; go on with: python train.py resume={folder}" if folder else ""
+        print(f"\nstopped{resume}", file=sys.stderr)
+        raise SystemExit(130) from None  # as shells expect
+    except (ThawError, HydraException, OmegaConfBaseException) as error:
+        print(f"\nerror: {in_words(error, words)}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def torchvision_names() -> list[str]:
-    """Names of torchvision's classification models, read from its source without importing it.
-
-    Importing it takes seconds, and `--help`, `--cfg` and shell completion should not.
-    """
-    package = importlib.util.find_spec("torchvision")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    folder = Path(next(iter(package.submodule_search_locations))) / "models"
+    """Names of torchvision's classifiers, read from its source: importing it takes seconds."""
+    folder = distribution("torchvision").locate_file("torchvision/models")
     pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-    return sorted(
-        name for file in folder.glob("*.py") for name in pattern.findall(file.read_text("utf-8"))
-    )
+    text = "".join(file.read_text("utf-8") for file in Path(str(folder)).glob("*.py"))
+    return sorted(pattern.findall(text))
 
 
 class TimmNames(dict[str, ConfigNode]):
-    """Every name is a choice, `backbone=timm/<name>`, as if it had a file in conf/backbone/timm/.
-
-    Whether timm knows the name is asked when the backbone is built: importing timm takes seconds,
-    and it may not be installed.
-    """
+    """Every name is a choice; timm, which takes seconds to import, is asked when it is built."""
 
     def __contains__(self, file: object) -> bool:
         return str(file).endswith(".yaml")
 
     def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What `--help` shows."""
         return {"<any name of timm>.yaml": None}.keys()
 
     def __missing__(self, file: str) -> ConfigNode:
@@ -52,13 +72,9 @@ class TimmNames(dict[str, ConfigNode]):
 
 
 def register_backbones() -> None:
-    """Makes every torchvision model a choice of the group `backbone`, as if it had a file there.
-
-    And every `timm/<name>`.
-    """
+    """Makes each torchvision model and each `timm/<name>` a choice, as if it had a file."""
     store = ConfigStore.instance()
-    # Hydra copies its whole repository, this store in it, for each group that --help lists (3 of
-    # 4.3 seconds); the store is one for the process, and what is loaded from it is copied anyway.
+    # Hydra copies this store for each group that --help lists, which takes 3 of 4.3 seconds.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
     for name in torchvision_names():
         node = {"defaults": ["torchvision", "_self_"], "name": name}
@@ -67,109 +83,102 @@ def register_backbones() -> None:
 
 
 def conf_dir() -> Path:
-    """The folder conf/: of the current directory where there is one, else beside this package.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for root in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (root / "conf" / "train.yaml").is_file():
-            return root / "conf"
-    raise ConfigError(
-        "no conf/train.yaml here: run this in the checkout of thaw, or in a folder with a conf/ "
-        "like its own"
-    )
+    """The folder conf/ of the current directory where there is one, else beside this package."""
+    here = Path.cwd() / "conf"
+    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 
 
 def compose_run(words: Sequence[str]) -> DictConfig:
-    """The configuration that `python train.py <words>` would run with.
-
-    Its outputs belong to no run: paths.output_dir is null.
-
-    Args:
-        words: settings and choices, as on the command line.
-
-    Raises:
-        ConfigError: what Hydra says of a word it does not understand.
-    """
+    """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return compose("train", [*words, "paths.output_dir=null"])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(words)}: {error}") from error
+        raise ConfigError(in_words(error, words)) from error
 
 
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
-
-    The run goes on in its own folder, with its own settings: those that Hydra saved there.
-
-    Args:
-        arguments: of the command line, without the program's name.
-
-    Raises:
-        ConfigError: the folder is no run of thaw.
-    """
-    chosen = [word for word in arguments if word.startswith("resume=")]
-    if not chosen or chosen[-1] in ("resume=", "resume=null"):
-        return arguments
-    folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(
-            f"resume={folder}: no run to go on from ({saved} is missing). Give the folder of a "
-            "run, like logs/train/runs/2026-01-31_12-00-00, or a checkpoint with ckpt_path=FILE"
-        )
-    before = OmegaConf.load(saved)
-    assert isinstance(before, ListConfig)
-    kept = [str(word) for word in before if not str(word).startswith(("resume=", "ckpt_path="))]
-    added = [word for word in arguments if not word.startswith("resume=")]
-    place = quoted(folder)
-    return [*kept, *added, f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]
+def key_of(word: str) -> str:
+    """ "+trainer.devices=2" -> "trainer.devices"."""
+    return word.lstrip("+~").partition("=")[0]
 
 
 def quoted(value: object) -> str:
-    """As Hydra's command line takes it, whatever characters are in it."""
-    text = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'")
-    return f"'{text}'"
+    """A value as Hydra's command line takes it, whatever characters are in it."""
+    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'") + "'"
 
 
-def last_checkpoint(folder: str | Path) -> Path:
-    """The checkpoint of a run folder that is furthest along.
+def choices_of(words: Sequence[str]) -> list[str]:
+    """The words that choose from a group, which is a folder in conf/."""
+    return [word for word in words if "=" in word and (conf_dir() / key_of(word)).is_dir()]
 
-    Raises:
-        ConfigError: it has none.
+
+def check_choices(words: Sequence[str]) -> None:
+    """Refuses two choices from one group, of which Hydra would silently use the last."""
+    seen: dict[str, str] = {}
+    for word in choices_of(words):
+        group = key_of(word)
+        if seen.setdefault(group, word) is not word:
+            both = f"{seen[group]} {word}: {group} is chosen twice"
+            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {group}=ONE,TWO")
+
+
+def saved_words(file: Path) -> list[str]:
+    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml."""
+    saved = yaml.safe_load(file.read_text("utf-8"))
+    return [str(word) for word in saved["hydra"]["overrides"]["task"]]
+
+
+def resume_words(words: Sequence[str]) -> list[str]:
+    """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
+
+    A word beside it replaces the saved one of the same key, so that the result can be read once
+    more: Lightning starts further ranks with it.
     """
-    found = checkpoints(folder)
-    if not found:
-        raise ConfigError(
-            f"resume={folder}: no last.ckpt or interrupted.ckpt in {Path(folder) / 'checkpoints'}; "
-            "the run ended before its first epoch did, so start it again without resume"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime_ns)
+    chosen = [word for word in words if word.startswith("resume=")]
+    if not chosen or chosen[-1] in ("resume=", "resume=null"):
+        return list(words)
+    folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
+    file = folder / ".hydra" / "hydra.yaml"
+    if not file.is_file():
+        told = f"resume={folder}: no run to go on from ({file} is missing)"
+        raise ConfigError(f"{told}; give a run's folder, or a checkpoint by ckpt_path=FILE")
+    place = quoted(folder)
+    ours = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]  # a search's is MULTIRUN
+    given = [word for word in words if key_of(word) not in map(key_of, ours)]
+    replaced = {"resume", "ckpt_path", *map(key_of, given)}
+    saved = [word for word in saved_words(file) if key_of(word) not in replaced]
+    return [*saved, *given, *ours]
 
 
-def checkpoints(folder: str | Path) -> list[Path]:
-    """Those of a run folder that a run can go on from."""
-    names = ("last.ckpt", "interrupted.ckpt")
-    return [path for name in names if (path := Path(folder) / "checkpoints" / name).is_file()]
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint of a run folder that is furthest along; None: no epoch of the run was done."""
+    paths = [Path(folder) / "checkpoints" / f"{name}.ckpt" for name in ("last", "interrupted")]
+    there = filter(Path.is_file, paths)
+    return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Errors that the user can mend end the program with one paragraph instead of a stack.
+def in_words(error: Exception, words: Sequence[str]) -> str:
+    """What Hydra found wrong with the words of a command line, in one paragraph."""
+    cause = error if isinstance(error, ThawError) else error.__cause__
+    if isinstance(cause, ThawError):
+        return reason(cause)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = error.options or []
+        known = ", ".join(options) if len(options) < 30 else "see python train.py --help"
+        return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}"
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        return _no_such_key(cause.full_key, cause.parent_node, words)
+    return " ".join(str(error).split())
 
-    Exits with 1, or with 130 after Ctrl-C or SIGTERM, as shells expect.
-    """
-    try:
-        yield
-    except Interrupted as stop:
-        print(f"\nstopped; go on with: python train.py resume={stop.folder}", file=sys.stderr)
-        raise SystemExit(130) from None
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        raise SystemExit(130) from None
-    except ThawError as error:
-        print(f"\nerror: {reason(error)}", file=sys.stderr)
-        raise SystemExit(1) from None
+
+def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
+    above, _, name = key.rpartition(".")
+    group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
+    given = next((word for word in words if key_of(word).startswith(key)), key)
+    choice = next((word for word in choices_of(words) if key_of(word) == group), above)
+    # Hydra composes a sweep before its jobs, with the default choice.
+    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else near(name, has)
+    target = f" ({node['_target_']})" if "_target_" in node else ""
+    return f"{given}: {choice or 'train.yaml'}{target} has no {name}, but {', '.join(has)}{hint}"

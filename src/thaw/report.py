@@ -1,9 +1,8 @@
-"""What a run leaves behind: results.json, history.json, curves.png and the last lines printed."""
+"""What a run leaves: results.json, history.json, curves.png, and the last lines that it prints."""
 
-import math
 import platform
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,26 @@ import lightning
 import torch
 import torchvision
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from matplotlib.figure import Figure
-from safetensors.torch import save_file
-from torch import Tensor
 
 import thaw
+from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.compare.curves import draw_curves
+from thaw.curves import draw_curves
 from thaw.store import write_json
-from thaw.training.progress import Record
+from thaw.training.record import Record
 
 ROOT = Path(thaw.__file__).resolve().parents[2]
 
 
 def make_results(
-    model: Classifier,
-    record: Record,
-    metrics: Mapping[str, float],
-    **facts: Any,
+    model: Classifier, record: Record, metrics: Mapping[str, float], **facts: Any
 ) -> dict[str, Any]:
-    """The flat object of results.json.
+    """The content of results.json, one flat object.
 
     Args:
-        model: for the numbers of parameters.
+        model: counts the parameters.
         record: of the training.
-        metrics: final ones under their logged names; `val/` of the best checkpoint.
+        metrics: the final ones under their logged names; those of val/ are of the best checkpoint.
         facts: further entries (seconds, seed, device, ...), plain values.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -43,10 +37,13 @@ def make_results(
     phases = [
         {
             "name": phase.name,
+            "start_epoch": phase.start + 1,
             "epochs": int(done["epochs"]),
             "seconds": round(done["seconds"], 3),
             "images": int(done["images"]),
             "images_per_second": round(done["images"] / done["seconds"], 1),
+            "trains": sorted(phase.rates, key=record.plan.groups.index),
+            "frozen": set(phase.rates) <= {HEAD},
         }
         for phase in record.plan.phases
         if (done := record.phases.get(phase.name))
@@ -57,35 +54,23 @@ def make_results(
         "parameters": total,
         "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
         **facts,
-        **({"pruned": record.pruned} if record.pruned else {}),
         "versions": versions(),
-        "git": git_revision(),
     }
 
 
 def write(folder: Path, results: Mapping[str, Any], record: Record) -> None:
-    """Writes results.json, history.json (metrics of every epoch) and curves.png."""
+    """Writes results.json, history.json (the metrics of every epoch) and curves.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(results, folder / "results.json")
     write_json(record.history, folder / "history.json")
     if record.history:
         figure = draw_curves(record.history, record.plan.unfreeze_epochs)
         figure.savefig(folder / "curves.png", dpi=120)
+    write_json(results, folder / "results.json")  # last: its presence says that the run is finished
 
 
-def save_body(model: Classifier, path: Path) -> None:
-    """Writes the body's weights, in float16, for `backbone.weights=PATH` in another run."""
-    state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in model.body.state_dict().items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path)
-
-
-def summary(results: Mapping[str, Any]) -> str:
-    """The small table that is printed last."""
-    lines = []
+def summary(results: Mapping[str, Any], folder: Path) -> str:
+    """The lines that are printed last: metrics, cost of each phase, folder, the next command."""
+    lines = [""]
     for split in ("val", "test"):
         cells = [
             f"{name} {results[f'{split}/{name}']:.4f}"
@@ -100,45 +85,25 @@ def summary(results: Mapping[str, Any]) -> str:
             f"{phase['name']:<10}{epochs:<11}{phase['seconds']:.1f} s   "
             f"{phase['images_per_second']:.0f} images/s"
         )
-    lines.append(f"{'run':<10}{results['seconds']:.1f} s in all   seed {results['seed']}   "
-                 f"{results['device']}")  # fmt: skip
+    seconds = f"{results['seconds']:.1f} s in all"
+    lines.append(f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}")
+    lines.append(f"{'folder':<10}{folder}")
+    lines.append(f"{'next':<10}thaw predict {folder} photo.jpg")
     return "\n".join(lines)
 
 
-def draw_pictures(
-    images: Tensor, titles: Sequence[str], *, wrong: Collection[int] = (), columns: int = 6
-) -> Figure:
-    """Pictures in rows, each under its title.
-
-    Args:
-        images: (N, 3, H, W), uint8 or values 0-1.
-        titles: N of them; a line break makes two lines.
-        wrong: numbers of the pictures whose titles are red.
-        columns: pictures in a row.
-    """
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
-    places = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in places:
-        axes.set_axis_off()
-    for number, (axes, image, title) in enumerate(zip(places, images, titles, strict=False)):
-        axes.imshow(image.permute(1, 2, 0).cpu().numpy())  # H W C
-        axes.set_title(title, fontsize=9, color="tab:red" if number in wrong else "black")
-    return figure
-
-
 def log_config(loggers: Sequence[Logger], text: str) -> None:
-    """The configuration, as YAML, among TensorBoard's texts."""
+    """Adds the configuration, as YAML, to TensorBoard's texts."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            indented = text.replace("\n", "\n    ")  # Markdown for: as it stands
+            indented = text.replace("\n", "\n    ")  # Markdown shows indented lines as they are
             logger.experiment.add_text("config", f"    {indented}")
 
 
 def log_final(
     loggers: Sequence[Logger], config: Mapping[str, Any], metrics: Mapping[str, float]
 ) -> None:
-    """The whole configuration as hyperparameters; TensorBoard gets the final metrics with it."""
+    """Logs the whole configuration as hyperparameters; TensorBoard gets the final metrics too."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(config), dict(metrics))
@@ -148,7 +113,7 @@ def log_final(
 
 
 def versions() -> dict[str, str]:
-    """Of everything that can change a result."""
+    """The versions of everything that can change a result."""
     return {
         "thaw": thaw.__version__,
         "python": platform.python_version(),
@@ -159,7 +124,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout this runs from, "+changes" when it is not clean; None without git."""
+    """The commit of this checkout, with "+changes" when files differ from it; None without git."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain") else "")

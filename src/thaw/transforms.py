@@ -1,12 +1,12 @@
-"""Training and evaluation pipelines, made from the backbone's input spec.
+"""Training and evaluation transforms, built from the backbone's input spec.
 
-Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): there
-torch's antialiased resize is several times faster than on float, and a quarter of the bytes goes to
-the device. `normalise` makes float32 of a whole batch there.
+Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): torch's
+antialiased resize is several times faster on uint8 than on float, and a quarter of the bytes goes
+to the device. `normalise` makes float32 of a whole batch there.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,36 +14,27 @@ from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import InputSpec
 from thaw.errors import ConfigError
-from thaw.views import CropAndFlip
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
 
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
-    """Resize the short side, crop the centre: what the weights were evaluated with."""
-    return v2.Compose(
-        [
-            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
-            v2.CenterCrop(spec.size),
-        ]
-    )
+    """Resize the short side and crop the centre, as the weights were evaluated."""
+    resize = v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True)
+    return v2.Compose([resize, v2.CenterCrop(spec.size)])
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
-    """A batch, uint8 (N, 3, H, W) -> float32, as the weights want it."""
-    return v2.Compose(
-        [
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=list(spec.mean), std=list(spec.std), inplace=True),
-        ]
-    )
+    """A batch, uint8 (N, 3, H, W) -> float32, scaled as the weights need it."""
+    scale = v2.Normalize(mean=list(spec.mean), std=list(spec.std), inplace=True)
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), scale])
 
 
 class Shrink(v2.Resize):
-    """Makes a picture's short side as small as evaluation needs it; smaller ones stay as they are.
+    """Makes a picture as small as evaluation needs it; a smaller picture stays as it is.
 
-    The evaluation view of the result is that of the picture, to the bit.
+    The evaluation view of the result is that of the picture, bit by bit.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -55,106 +46,84 @@ class Shrink(v2.Resize):
         return image if min(image.shape[-2:]) <= self.short_side else super().forward(image)
 
 
+class RandomResizedCrop(v2.RandomResizedCrop):
+    """torchvision's, to the same bits, without the gaps in memory that make the resize slow."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """uint8 (3, H, W), by pixels -> uint8 (3, S, S)."""
+        crop = v2.functional.crop(inpt, **params).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        resize = v2.Resize(self.size, self.interpolation, antialias=self.antialias)
+        return resize(crop)
+
+
 def train_transform(
-    spec: InputSpec,
-    *,
-    crop_scale: tuple[float, float] | None = (0.35, 1.0),
-    horizontal_flip: float = 0.5,
-    rotation: float = 0.0,
-    shear: float = 0.0,
-    color_jitter: float = 0.0,
-    policy: Policy = "none",
-    erasing: float = 0.0,
-) -> torch.nn.Module:
-    """Random views for training: a `CropAndFlip`, where that is all there is.
+    spec: InputSpec, *, crop_scale: tuple[float, float] | None = (0.35, 1.0),
+    horizontal_flip: float = 0.5, rotation: float = 0.0, shear: float = 0.0,
+    color_jitter: float = 0.0, policy: Policy = "none", erasing: float = 0.0,
+) -> v2.Compose:  # fmt: skip
+    """Random views for training; raises a ConfigError if a value is out of its range.
 
     Args:
         spec: of the backbone.
-        crop_scale: share of the picture's area that the random-resized crop covers, from-to, each
-            0-1 (He et al., arXiv:1512.03385, use 0.08-1 on 1.28 million pictures; small sets want
-            more of the object); None takes the evaluation crop.
+        crop_scale: share (0-1) of the picture's area that the crop covers, from-to (0.08-1 in
+            arXiv:1512.03385; small data sets want more of it); None: the evaluation crop.
         horizontal_flip: probability 0-1.
         rotation: degrees, drawn from -rotation to +rotation.
         shear: degrees that upright lines lean, drawn from -shear to +shear.
         color_jitter: strength 0-1 of brightness, contrast and saturation jitter.
-        policy: "none", "trivial" (TrivialAugmentWide, arXiv:2103.10158) or "rand" (RandAugment,
-            arXiv:1909.13719).
+        policy: TrivialAugmentWide (arXiv:2103.10158) or RandAugment (arXiv:1909.13719).
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
-
-    Raises:
-        ConfigError: a value out of its range.
     """
-    for key, value in (
-        ("horizontal_flip", horizontal_flip),
-        ("color_jitter", color_jitter),
-        ("erasing", erasing),
+    low, high = crop_scale or (1, 1)
+    for key, value, allowed, rule in (
+        ("crop_scale", [low, high], 0 < low <= high <= 1, "[low, high] within 0-1, or null"),
+        ("horizontal_flip", horizontal_flip, 0 <= horizontal_flip <= 1, "0 to 1"),
+        ("rotation", rotation, 0 <= rotation <= 180, "0 to 180 degrees"),
+        ("shear", shear, 0 <= shear <= 60, "0 to 60 degrees"),
+        ("color_jitter", color_jitter, 0 <= color_jitter <= 1, "0 to 1"),
+        ("policy", policy, policy in get_args(Policy), ", ".join(get_args(Policy))),
+        ("erasing", erasing, 0 <= erasing <= 1, "0 to 1"),
     ):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"augment.{key}={value}: allowed is 0 to 1")
-    if not 0 <= rotation <= 180:
-        raise ConfigError(f"augment.rotation={rotation}: allowed is 0 to 180 degrees")
-    if not 0 <= shear <= 60:
-        raise ConfigError(f"augment.shear={shear}: allowed is 0 to 60 degrees")
-    if policy not in ("none", "trivial", "rand"):
-        raise ConfigError(f"augment.policy={policy}: allowed are none, trivial, rand")
-    steps: list[torch.nn.Module] = []
-    if crop_scale is None:
-        steps += [
-            v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True),
-            v2.CenterCrop(spec.size),
-        ]
-        if horizontal_flip:
-            steps.append(v2.RandomHorizontalFlip(horizontal_flip))
-    else:
-        low, high = crop_scale
-        if not 0 < low <= high <= 1:
-            raise ConfigError(
-                f"augment.crop_scale={list(crop_scale)}: allowed is [low, high] with "
-                "0 < low <= high <= 1, or null for no random crop"
-            )
-        settings = {"scale": (low, high), "flip": horizontal_flip}
-        steps.append(CropAndFlip(spec.size, **settings, interpolation=spec.interpolation))
-    grey = [round(255 * channel) for channel in spec.mean]  # zero after normalising
-    degrees = [-rotation, rotation]
-    if shear:  # with the rotation in it: the picture is resampled once
-        affine = {"shear": shear, "interpolation": InterpolationMode.BILINEAR, "fill": grey}
-        steps.append(v2.RandomAffine(degrees, **affine))
+        if not allowed:
+            raise ConfigError(f"augment.{key}={value}: allowed is {rule}")
+    bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
+    grey = [round(255 * channel) for channel in spec.mean]  # it is zero after normalising
+    steps: list[Callable] = [*eval_transform(spec).transforms]
+    if crop_scale:
+        scale, kind = (low, high), spec.interpolation
+        steps = [RandomResizedCrop(spec.size, scale, interpolation=kind, antialias=True)]
+    if horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(horizontal_flip))
+    if shear:  # with the rotation in it, so that the picture is resampled once
+        steps.append(v2.RandomAffine(degrees, shear=shear, interpolation=bilinear, fill=grey))
     elif rotation:
-        steps.append(v2.RandomRotation(degrees, InterpolationMode.BILINEAR, fill=grey))
+        steps.append(v2.RandomRotation(degrees, bilinear, fill=grey))
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-    if policy == "trivial":
-        steps.append(v2.TrivialAugmentWide())
-    elif policy == "rand":
-        steps.append(v2.RandAugment())
+    if policy != "none":
+        steps.append(v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment())
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
-    return steps[0] if len(steps) == 1 else v2.Compose(steps)
+    return v2.Compose(steps)
 
 
 def mixing(
     num_classes: int, *, mixup_alpha: float | None = None, cutmix_alpha: float | None = None
 ) -> Mix:
-    """(images (N, 3, H, W), labels (N,)) -> mixed images and their soft labels (N, K).
+    """A function of (images (N, 3, H, W), labels (N,)) -> mixed images, soft labels (N, K).
 
-    Args:
-        num_classes: K.
-        mixup_alpha: of the Beta distribution that a weighted mean of two pictures is drawn from
-            (mixup, arXiv:1710.09412, uses 0.1-0.4 on ImageNet); None: no mixup.
-        cutmix_alpha: of the one that the area of a pasted box is drawn from (CutMix,
-            arXiv:1905.04899, uses 1); None: no CutMix. With both, each batch gets one of them.
-
-    Raises:
-        ConfigError: neither, or an alpha that is not positive.
+    Each alpha is of a Beta distribution: that of a picture's weight in mixup (arXiv:1710.09412 uses
+    0.1-0.4 on ImageNet), and that of a pasted box's area in CutMix (arXiv:1905.04899 uses 1). With
+    both, each batch gets one of them.
     """
-    for key, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+    chosen: list[v2.Transform] = []
+    for key, alpha, kind in (
+        ("mixup_alpha", mixup_alpha, v2.MixUp), ("cutmix_alpha", cutmix_alpha, v2.CutMix)
+    ):  # fmt: skip
         if alpha is not None and not alpha > 0:
             raise ConfigError(f"mix.{key}={alpha}: allowed is above 0, like 0.2, or null")
-    chosen: list[v2.Transform] = []
-    if mixup_alpha is not None:
-        chosen.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_classes))
-    if cutmix_alpha is not None:
-        chosen.append(v2.CutMix(alpha=cutmix_alpha, num_classes=num_classes))
+        if alpha is not None:
+            chosen.append(kind(alpha=alpha, num_classes=num_classes))
     if not chosen:
         raise ConfigError("mix.mixup_alpha=null and mix.cutmix_alpha=null: give one, or mix=none")
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)

@@ -1,20 +1,13 @@
-"""A name -> a pretrained body, what it wants to see, its layer groups.
+"""From a name to a pretrained body, the input it expects, and its layer groups.
 
-    backbone.py         torchvision's models; the contract of all: Backbone, InputSpec
-    timm_backbone.py    timm's, with their own input spec and order of groups
-    own_backbones.py    thaw's own nets as backbones
-    tiny.py             a small residual net; weights/ holds what it learned
-    cnn.py              a small net to train from scratch
-    tracing.py          one pass without data: which layers run, in which order, how large
-    parts.py            takes a body apart into modules
-    groups.py           makes ordered layer groups of them
-    layers.py           layer groups by name, and their rates
-    cut.py              a body up to one of its groups
-    taps.py             what each of its groups gives
+    backbone.py         the contract of all backbones (Backbone, InputSpec); torchvision's models
+    timm_backbone.py    timm's models
+    tiny.py             a small network of thaw's own, with weights
+    cnn.py              the textbook network to train from scratch
+    rebuild.py          a body without weights, from what a model file recorded
+    tracing.py          one forward pass without data: which modules run, in which order
+    groups.py           splits a body into ordered layer groups
     pretrained.py       weight files: fetched, read without running code, checked
-    licences.py         what is known of the licence of weights
-    catalogue.py        what is known of each set of weights before it is fetched
-    catalogue_plot.py   accuracy against parameters and compute
 
-No Lightning and no Hydra in here.
+Nothing in this package imports Lightning or Hydra.
 """

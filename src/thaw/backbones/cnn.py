@@ -1,34 +1,34 @@
-"""The small convolutional net that texts on cats and dogs train from scratch.
+"""The small convolutional network that tutorials on cats and dogs train from scratch.
 
-Three convolutions and a hidden layer, no norms: the baseline that shows what transfer is worth. No
-weights come with it.
+It is the baseline that shows what transfer learning is worth. There are no weights for it.
 """
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-WIDTHS = (32, 64, 128)  # channels of the three convolutions
-HIDDEN = 128  # features before the last layer
+from thaw.backbones.backbone import Backbone, InputSpec, assemble
+from thaw.backbones.groups import Granularity
+from thaw.backbones.pretrained import own_source
 
 
 class SmallCnn(nn.Module):
-    """(N, 3, size, size) -> (N, num_classes): three times 3x3 convolution, ReLU, 2x2 max-pooling.
-
-    num_classes:  outputs of the last layer
-    size:         side of the pictures in pixels; the hidden layer has a weight for each place left
-    """
+    """(N, 3, size, size) -> (N, num_classes): three convolutions, two linear layers."""
 
     def __init__(self, num_classes: int, size: int) -> None:
         super().__init__()
-        first, second, third = WIDTHS
-        self.conv1 = nn.Conv2d(3, first, 3)
+        side = size
+        for _ in range(3):
+            side = (side - 2) // 2  # a 3x3 convolution without padding takes 2, pooling half
+        if side < 1:
+            raise ValueError("it needs 22 pixels or more")
+        self.conv1 = nn.Conv2d(3, 32, 3)
         self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(first, second, 3)
+        self.conv2 = nn.Conv2d(32, 64, 3)
         self.pool2 = nn.MaxPool2d(2)
-        self.conv3 = nn.Conv2d(second, third, 3)
+        self.conv3 = nn.Conv2d(64, 128, 3)
         self.pool3 = nn.MaxPool2d(2)
-        self.fc1 = nn.Linear(third * side_left(size) ** 2, HIDDEN)
-        self.fc2 = nn.Linear(HIDDEN, num_classes)
+        self.fc1 = nn.Linear(128 * side**2, 128)
+        self.fc2 = nn.Linear(128, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool1(relu(self.conv1(x)))  # N C H W
@@ -37,8 +37,13 @@ class SmallCnn(nn.Module):
         return self.fc2(relu(self.fc1(x.flatten(1))))  # N K
 
 
-def side_left(size: int) -> int:
-    """Side of what the convolutions leave of a picture, in places; below 1 it is too small."""
-    for _ in WIDTHS:
-        size = (size - 2) // 2  # a 3x3 convolution without padding takes 2, pooling half
-    return size
+def cnn_backbone(
+    weights: str | None = None, image_size: int | None = None, granularity: Granularity = "stage"
+) -> Backbone:
+    """Builds `SmallCnn` as a backbone, as `torchvision_backbone` does; without a size for 128."""
+    # The usual crop, and a mean and deviation that suit any photos: no weights ask for others.
+    spec = InputSpec(224, 256, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    spec = spec.at(128 if image_size is None else image_size)
+    source = own_source(weights, [])
+    assert source is not None  # no names are allowed
+    return assemble("cnn", "cnn", lambda size: SmallCnn(1, size), spec, source, granularity)

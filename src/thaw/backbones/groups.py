@@ -1,66 +1,80 @@
 """Splits a body into ordered, named layer groups.
 
-Nothing here knows a model by name: the order of execution and the size of outputs (tracing.py) tell
-what is a stage, the module tree tells what belongs together (parts.py).
+Nothing here knows a model by name: the module tree shows what belongs together, the trace in which
+order it runs and where the resolution changes.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal, get_args
 
 from torch import nn
 
-from thaw.backbones.parts import Granularity, children, parts_of
-from thaw.backbones.tracing import Trace, with_holders
+from thaw.backbones.tracing import Trace
+from thaw.errors import ConfigError
 
-HEAD = "head"  # name of the last group of every model
+Granularity = Literal["stage", "module", "block", "layer"]
+
+HEAD = "head"  # the name of every model's last group
+MIN_UNITS = 5  # a body is opened until it has at least this many units (ResNet has 6)
+MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a group of its own
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A part of the model that is frozen, unfrozen and given its rate as one.
+    """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
-    Attributes:
-        name: as printed, logged and used in the configuration.
-        parameters: their names.
-        modules: names of the modules it is made of; everything below them belongs to it.
-        depth: place between the first (0) and the last (1) part that sees an image; 1 behind.
-        is_classifier: gives (N, D), so belongs to what the weights came with as a classifier of
-            several layers (VGG, AlexNet, MobileNetV3).
+    It is `is_classifier` if it gives (N, D): then it begins a classifier of several layers, which
+    the weights came with (VGG, AlexNet, MobileNetV3).
     """
 
-    name: str
-    parameters: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-    depth: float = 1.0
+    name: str  # as printed, logged and used in the configuration
+    parameters: tuple[str, ...] = ()  # their names
+    modules: tuple[str, ...] = ()  # their names; everything below them belongs to the group
+    depth: float = 1.0  # among the parts that see an image, 0 (first) to 1 (last and behind it)
     is_classifier: bool = False
 
 
 def split(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """The body's layer groups, stem first.
+    """Splits a body into layer groups, stem first; loose parameters (class token) join the stem.
+
+    With "stage" and "block", norms that stand alone join the part before them.
 
     Args:
-        body: without its last layer.
-        seen: of the model as it was.
-        granularity: "stage": parts with outputs of one resolution (where there are fewer than
-            three, as in transformers, every block: layer-wise decay is used so on them, BEiT,
-            arXiv:2106.08254, section 3). "module": the model's own parts (ResNet: conv1, bn1,
-            layer1 to layer4). "block": residual, dense or transformer blocks. "layer": single
-            layers; an attention or a block with parameters of its own counts as one.
-
-    Parameters that stand beside all parts (class token, position embedding) belong to the stem;
-    layers without parameters that do (dropout) to the group that runs before them. With "stage" and
-    "block" norms that stand alone join the part before them: a rate of its own would mean nothing.
+        body: The model without its last layer.
+        seen: The trace of the whole model.
+        granularity: "stage": parts whose outputs have the same resolution, or blocks if there are
+            fewer than three, as in transformers (BEiT, arXiv:2106.08254, section 3). "module": the
+            model's own children. "block": residual, dense or transformer blocks. "layer": single
+            layers; an attention, or a block with parameters of its own, counts as one.
 
     Raises:
-        ConfigError: an unknown granularity.
+        ConfigError: The granularity is unknown.
     """
-    parts = parts_of(body, seen, granularity)
-    owned = [_parameters(body, modules) for modules in parts]
-    taken = {name for names in owned for name in names}
-    owned[0] = tuple(name for name, _ in body.named_parameters() if name not in taken) + owned[0]
+    if granularity not in get_args(Granularity):
+        allowed = ", ".join(get_args(Granularity))
+        raise ConfigError(f"backbone.granularity={granularity}: allowed are {allowed}")
+    units = _units(body, seen)
+    if granularity == "module":
+        parts = [[name] for name in sorted(children(body, ""), key=seen.first_run)]
+    elif granularity == "layer":
+        parts = [[name] for name in _open(body, seen, units, into_blocks=True)]
+    elif granularity == "block":
+        parts = _join(body, seen, _open(body, seen, units, into_blocks=False), stages=False)
+    else:
+        parts = _join(body, seen, units, stages=True)
+        if len(parts) < MIN_STAGES:
+            parts = _join(body, seen, units, stages=False)
+    owned = [
+        [f"{name}.{key}" for name in part for key, _ in body.get_submodule(name).named_parameters()]
+        for part in parts
+    ]
+    held = set(chain.from_iterable(owned))
+    owned[0] = [key for key, _ in body.named_parameters() if key not in held] + owned[0]
     return gather(body, seen, parts, owned, every_layer=granularity == "layer")
 
 
@@ -68,49 +82,52 @@ def gather(
     body: nn.Module,
     seen: Trace,
     parts: Sequence[Sequence[str]],
-    owned: Sequence[tuple[str, ...]],
+    owned: Sequence[Sequence[str]],
     *,
     every_layer: bool = False,
 ) -> tuple[LayerGroup, ...]:
-    """Layer groups of given modules and parameters, stem first.
+    """Makes layer groups of the modules and of the parameters of each, stem first.
 
     Args:
-        body: without its last layer.
-        seen: of the body, or of the model as it was.
-        parts: names of the modules that each group is made of.
-        owned: names of the parameters of each group: those of its modules, and loose ones.
-        every_layer: depths count all layers, not the groups.
-
-    Raises:
-        ValueError: a parameter of the body that is in none or in several.
+        body: The model without its last layer.
+        seen: The trace of the body or of the whole model.
+        parts: For each group the names of its modules.
+        owned: For each group the names of its parameters.
+        every_layer: Whether depths count all layers that see an image: VGG16's 44, with activations
+            and pooling, as in `np.linspace(low, high, len(model.features))`.
     """
-    flat = [all(len(seen.outputs.get(name, ())) == 2 for name in modules) for modules in parts]
-    depths = _layer_depths(body, parts, seen) if every_layer else _depths(flat)
-    groups = tuple(
-        LayerGroup(_name(body, modules), parameters, (*modules, *beside), depth, is_flat)
-        for modules, parameters, beside, depth, is_flat in zip(
-            parts, owned, _beside(parts, seen), depths, flat, strict=True
-        )
-    )
+    starts = [seen.first_run(part[0]) for part in parts]
+    flat = [all(map(seen.is_flat, part)) for part in parts]
+    places = [start for start, is_flat in zip(starts, flat, strict=True) if not is_flat]
+    if every_layer:
+        tops = children(body, "")  # not the pooling before a classifier
+        places = [
+            place for place, name in enumerate(seen.order)
+            if name.partition(".")[0] in tops and _is_leaf(body, name) and not seen.is_flat(name)
+        ]  # fmt: skip
+    # Layers outside all parts (pooling, dropout) belong to the group that runs before them.
+    modules = [list(part) for part in parts]
+    inside = tuple(f"{name}." for name in chain.from_iterable(parts))
+    for place, layer in enumerate(seen.order):
+        if _is_leaf(body, layer) and not f"{layer}.".startswith(inside):
+            modules[max(0, sum(start <= place for start in starts) - 1)].append(layer)
+    groups = []
+    for number, part in enumerate(parts):
+        before = sum(place < starts[number] for place in places)
+        depth = 1.0 if flat[number] else min(1.0, before / max(1, len(places) - 1))
+        names = tuple(owned[number]), tuple(modules[number])
+        groups.append(LayerGroup(_name(body, part), *names, depth, flat[number]))
     check_cover(groups, [name for name, _ in body.named_parameters()])
-    return groups
+    return tuple(groups)
 
 
-def check_cover(groups: Iterable[LayerGroup], parameters: Iterable[str]) -> None:
-    """Every parameter in exactly one group, every name once.
-
-    Raises:
-        ValueError: lists the parameters that are in none or in several, or the doubled names.
-    """
-    count = dict.fromkeys(parameters, 0)
-    names: list[str] = []
-    for group in groups:
-        names.append(group.name)
-        for parameter in group.parameters:
-            count[parameter] = count.get(parameter, 0) + 1
-    none = [name for name, times in count.items() if times == 0]
+def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
+    """Raises ValueError unless every parameter is in exactly one group and all names differ."""
+    count = Counter(chain.from_iterable(group.parameters for group in groups))
+    none = [name for name in parameters if not count[name]]
     several = [name for name, times in count.items() if times > 1]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(group.name for group in groups)
+    doubled = [name for name, times in names.items() if times > 1]
     if none or several or doubled:
         raise ValueError(
             f"layer groups must hold every parameter exactly once; in no group: {none}; "
@@ -118,68 +135,86 @@ def check_cover(groups: Iterable[LayerGroup], parameters: Iterable[str]) -> None
         )
 
 
-def _depths(flat: list[bool]) -> list[float]:
-    """Evenly spaced over the parts that see an image."""
-    last = max(1, flat.count(False) - 1)
-    return [1.0 if is_flat else place / last for place, is_flat in enumerate(flat)]
+def children(body: nn.Module, name: str) -> list[str]:
+    """Returns the names of a module's children that have parameters."""
+    prefix = f"{name}." if name else ""
+    module = body.get_submodule(name)
+    return [prefix + child for child, part in module.named_children() if _size(part)]
 
 
-def _layer_depths(body: nn.Module, parts: Sequence[Sequence[str]], seen: Trace) -> list[float]:
-    """Place of each layer among all layers that see an image, those without parameters too.
+def only_vectors(weights: Iterable[nn.Parameter]) -> bool:
+    """Returns whether these are scales and shifts, as norms have them: no matrix and no kernel."""
+    return all(weight.ndim <= 1 or weight.numel() == max(weight.shape) for weight in weights)
 
-    So VGG16's 44 feature layers, activations and pooling among them, are 44 places, as
-    `np.linspace(low, high, len(model.features))` would have it. Layers beside the model's own parts
-    with parameters (the pooling before a classifier) do not count.
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _is_leaf(body: nn.Module, name: str) -> bool:
+    return not list(body.get_submodule(name).children())
+
+
+def _units(body: nn.Module, seen: Trace) -> list[str]:
+    """Opens the body until there are `MIN_UNITS`, the largest first; in the order of execution."""
+    units = children(body, "")
+    while len(units) < MIN_UNITS:
+        divisible = [name for name in units if children(body, name)]
+        if not divisible:
+            break
+        largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
+        place = units.index(largest)
+        units[place : place + 1] = children(body, largest)
+    return sorted(units, key=seen.first_run)
+
+
+def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) -> list[str]:
+    """Opens the units into blocks, or also the blocks into single layers.
+
+    Two kinds of modules stay whole: those with parameters of their own, which would be in no part,
+    and those that read a child's parameters without calling it, which the trace cannot place.
     """
-    tops = tuple(f"{name}." for name in children(body, ""))
-    layers = [
-        name
-        for name in seen.order
-        if f"{name}.".startswith(tops)
-        and not any(True for _ in body.get_submodule(name).children())
-        and len(seen.outputs.get(name, ())) != 2
-    ]
-    starts = [seen.first_run(name) for name in layers]
-    last = max(1, len(layers) - 1)
-    depths = []
-    for modules in parts:
-        is_flat = len(seen.outputs.get(modules[-1], ())) == 2
-        begin = seen.first_run(modules[0])
-        before = sum(start < begin for start in starts)
-        depths.append(1.0 if is_flat else min(1.0, before / last))
-    return depths
+    parts: list[str] = []
+    unopened = list(units)
+    while unopened:
+        name = unopened.pop()
+        module = body.get_submodule(name)
+        inside = children(body, name)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and any(
+            list(child.children()) for child in module.children()
+        )
+        own = list(module.parameters(recurse=False))
+        all_run = all(seen.first_run(child) < len(seen.order) for child in inside)
+        if inside and not own and all_run and (into_blocks or is_container):
+            unopened += inside
+        else:
+            parts.append(name)
+    return sorted(parts, key=seen.first_run)
 
 
-def _parameters(body: nn.Module, modules: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{module}.{name}"
-        for module in modules
-        for name, _ in body.get_submodule(module).named_parameters()
-    )
-
-
-def _beside(groups: Sequence[Sequence[str]], seen: Trace) -> list[list[str]]:
-    """For each group the layers outside all units that run after it begins, before the next."""
-    starts = [seen.first_run(modules[0]) for modules in groups]
-    beside: list[list[str]] = [[] for _ in groups]
-    units = set(chain.from_iterable(groups))
-    holders = {name for layer in seen.order for name in with_holders(layer)[1:]}
-    for place, layer in enumerate(seen.order):
-        if layer and layer not in holders and units.isdisjoint(with_holders(layer)):
-            beside[max(0, sum(start <= place for start in starts) - 1)].append(layer)
-    return beside
+def _join(body: nn.Module, seen: Trace, units: list[str], *, stages: bool) -> list[list[str]]:
+    """Joins norms to the part before them, and with `stages` what has the same resolution."""
+    parts: list[list[str]] = []
+    for unit in units:
+        joins = only_vectors(body.get_submodule(unit).parameters())
+        if parts and stages and (resolution := seen.resolution(unit)):
+            joins = joins or resolution == seen.resolution(parts[-1][0])
+        if parts and joins:
+            parts[-1].append(unit)
+        else:
+            parts.append([unit])
+    return parts
 
 
 def _name(body: nn.Module, modules: Sequence[str]) -> str:
-    """The module's own name, or first-last; norms that joined are not named.
+    """Returns the module's own name, or first-last. Norms that joined are not named.
 
-    What a model calls its head (its last norm, in timm) is "body.head": "head" is thaw's.
+    What a model itself calls "head" (its last norm, in timm) becomes "body.head".
     """
     matrices = [
-        module
-        for module in modules
+        module for module in modules
         if any(weight.ndim > 1 for weight in body.get_submodule(module).parameters())
-    ] or modules
+    ] or modules  # fmt: skip
     first, last = matrices[0], matrices[-1]
     name = first if first == last else f"{first}-{last.rpartition('.')[2]}"
     return f"body.{name}" if f"{name}.".startswith(f"{HEAD}.") else name

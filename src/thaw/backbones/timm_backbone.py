@@ -1,8 +1,7 @@
-"""timm's models as backbones: an extra, pip install '.[timm]'.
+"""timm's models as backbones. timm is an extra of thaw: pip install '.[timm]'.
 
-timm says itself what its weights want to see (`pretrained_cfg`), how the last layer comes off
-(`reset_classifier`) and which parameters go together in which order (`group_matcher`). Its layer
-decay is not used: that writes rates which only timm's own schedulers read.
+timm's own records say what the weights expect (`pretrained_cfg`), how the last layer is removed
+(`reset_classifier`) and which parameters belong together, in which order (`group_matcher`).
 """
 
 import importlib
@@ -14,13 +13,14 @@ from typing import Any
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from thaw.backbones import groups, licences, tracing
-from thaw.backbones.backbone import Backbone, InputSpec, make_traced, width
-from thaw.backbones.groups import LayerGroup
-from thaw.backbones.parts import Granularity, only_vectors
-from thaw.backbones.pretrained import differences, is_path, read_weights
+from thaw.backbones import groups, tracing
+from thaw.backbones.backbone import Backbone, InputSpec, make_traced
+from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
+from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
+
+Record = Mapping[str, Any]  # a `pretrained_cfg` of timm
 
 
 def timm_backbone(
@@ -29,55 +29,60 @@ def timm_backbone(
     image_size: int | None = None,
     granularity: Granularity = "stage",
 ) -> Backbone:
-    """Any of timm's models.
+    """Builds any of timm's models as a backbone.
 
     Args:
-        name: as in `timm.list_models()`, with or without the tag of its weights
+        name: A name from `timm.list_models()`, with or without the tag of its weights
             (convnext_nano.in12k).
-        weights: "DEFAULT" (those of the tag, else timm's first), a path (.pth, .pt or
-            .safetensors), or None for random weights.
-        image_size: side of the input in pixels; None takes the size the weights were trained at.
-        granularity: of the layer groups. "stage" and "block" are timm's own, coarse and fine; for
+        weights: "DEFAULT" (those of the tag, or timm's first), the path of a file, or None for
+            random weights.
+        image_size: Side of the input in pixels. None uses the size the weights were trained at.
+        granularity: Of the layer groups. "stage" and "block" are timm's own, coarse and fine; for
             "module" and "layer" see `groups.split`.
 
     Raises:
-        ConfigError: timm is not installed, an unknown name or weights, a file that does not fit, a
-            size the model cannot take.
-        DownloadError: the weights are not here and cannot be fetched.
+        ConfigError: timm is not installed, or the name, the weights or the size do not fit.
+        DownloadError: The weights are not on this machine and cannot be fetched.
     """
-    cfg = pretrained_cfg(name)
-    _check_weights(name, weights, cfg)
-    spec = input_spec(cfg)
-    if image_size is not None:
-        spec = spec.at(image_size)
+    record = pretrained_cfg(name)
     full_name = f"timm/{name}"
-    make = partial(create, name, cfg)
-    with tracing.without_values():
+    source = own_source(
+        weights, ["DEFAULT"], f"; other weights are timm/{name.partition('.')[0]}.TAG"
+    )
+    if source is None and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
+        raise ConfigError(
+            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
+            "random ones"
+        )
+    spec = input_spec(record).at(image_size)
+    make = partial(create, name, record)
+    with tracing.without_values():  # a wrong size is told before anything is fetched
         _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
-    label = weights or "random"
-    if weights is None:
-        model, licence = make(spec.size), licences.RANDOM
-    elif weights == "DEFAULT":
+    if source is None:
         try:
-            model = make(spec.size, {"pretrained": True})
-        except Exception as error:  # timm's downloader lets out those of four libraries
-            raise _not_fetched(name, cfg, error) from error
-        licence, label = licences.of_timm(cfg).line, str(cfg.get("tag") or "DEFAULT")
+            model = make(spec.size, pretrained=True)
+        except Exception as error:  # timm's downloader raises the errors of four libraries
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            place = record.get("hf_hub_id") or record.get("url")
+            raise DownloadError(
+                f"Could not get the weights of {full_name} from {place}: {cause}. What to do: "
+                f"{OFFLINE}"
+            ) from error
+        label = str(record.get("tag") or "DEFAULT")
+        source = Source(label, f"weights: {declared_licence(record)}")
+    elif weights is None:
+        model = make(spec.size)
     else:
-        model, licence = _load(name, cfg, spec.size, weights), licences.of_file(weights)
-    taken_off = last_layer(model, cfg)
+        model = _load(name, record, spec.size, weights)
     body = _without_last_layer(model)
-    layer_groups = ordered_groups(body, seen, granularity)
-    features = width(full_name, body, spec.size)
-    return Backbone(full_name, body, features, spec, layer_groups, licence, label, taken_off)
+    parts = ordered_groups(body, seen, granularity)
+    features = tracing.run_without_data(body, spec.size).shape[1]
+    licence, label = source.licence, source.label
+    return Backbone(full_name, body, features, spec, parts, licence, label, "timm")
 
 
 def import_timm() -> Any:
-    """timm.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """Returns the package timm, or tells how to install it."""
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -88,10 +93,10 @@ def import_timm() -> Any:
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:
-    """What timm knows of the weights of a model, without building it.
+    """Returns timm's record of the weights of a model, without building the model.
 
     Raises:
-        ConfigError: no such model, or no such weights of it.
+        ConfigError: There is no such model, or it has no such weights.
     """
     timm = import_timm()
     architecture = name.partition(".")[0]
@@ -101,62 +106,56 @@ def pretrained_cfg(name: str) -> dict[str, Any]:
             "thaw models 'timm/*resnet*' lists those whose name has resnet in it"
         )
     try:
-        found = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        return timm.get_pretrained_cfg(name, allow_unregistered=False).to_dict()
     except RuntimeError as error:
         known = timm.list_models(architecture, include_tags=True)
         tags = ", ".join(other.partition(".")[2] for other in known)
         raise ConfigError(
             f"backbone.name={name}: timm has no such weights of {architecture}; it has {tags}"
         ) from error
-    return found.to_dict()
 
 
-def input_spec(cfg: Mapping[str, Any]) -> InputSpec:
-    """What the weights want to see; where timm squeezes pictures into a square, thaw crops them.
+def declared_licence(record: Record) -> str:
+    """Returns the licence of the weights as timm's record has it."""
+    declared = record.get("license")
+    return "no licence declared by timm" if declared in (None, "unknown") else str(declared)
+
+
+def input_spec(record: Record) -> InputSpec:
+    """Returns what the weights expect. Where timm squeezes images into a square, thaw crops them.
 
     Raises:
-        ConfigError: inputs that are no square colour pictures.
+        ConfigError: The inputs are not square colour images.
     """
-    data = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=dict(cfg))
+    data = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=dict(record))
     channels, height, width = data["input_size"]
     if channels != 3 or height != width:
         raise ConfigError(
-            f"backbone.name={cfg['architecture']}: wants {channels} channels of {height} x {width} "
-            "pixels; thaw gives square colour pictures"
+            f"backbone.name={record['architecture']}: expects {channels} channels of {height} x "
+            f"{width} pixels; thaw gives square colour images"
         )
     return InputSpec(
         size=height,
-        resize=math.floor(height / data["crop_pct"]),  # as timm's own transform has it
+        resize=math.floor(height / data["crop_pct"]),  # as in timm's own transform
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         interpolation=InterpolationMode(data["interpolation"]),
     )
 
 
-def create(
-    name: str, cfg: Mapping[str, Any], size: int, weights: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """The whole model for inputs of `size` pixels; without `weights` it has random ones."""
-    fixed = {"img_size": size} if cfg.get("fixed_input_size") else {}
-    return import_timm().create_model(name, **fixed, **(weights or {}))
-
-
-def last_layer(model: nn.Module, cfg: Mapping[str, Any]) -> str:
-    """Where the class scores are made, as "fc (Linear)"; nothing where timm has no last layer."""
-    names = cfg.get("classifier") or ()
-    return ", ".join(
-        tracing.described(model, name)
-        for name in ((names,) if isinstance(names, str) else names)
-        if not isinstance(model.get_submodule(name), nn.Identity)
-    )
+def create(name: str, record: Record, size: int, **options: Any) -> nn.Module:
+    """Builds the whole model for inputs of `size` pixels, with random weights unless asked."""
+    if record.get("fixed_input_size"):
+        options["img_size"] = size
+    return import_timm().create_model(name, **options)
 
 
 def ordered_groups(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Layer groups in timm's order, stem first; norms that stand alone join the group before.
+    """Returns timm's layer groups, stem first; norms that stand alone join the group before them.
 
-    A model without an order of timm's is split as any other.
+    A model for which timm has no order is split like any other.
     """
     matcher = getattr(body, "group_matcher", None)
     if matcher is None or granularity not in ("stage", "block"):
@@ -171,20 +170,19 @@ def ordered_groups(
         else:
             owned.append(list(names))
     parts = [sorted(_modules_of(body, set(names)), key=seen.first_run) for names in owned]
-    return groups.gather(body, seen, parts, [tuple(names) for names in owned])
+    return groups.gather(body, seen, parts, owned)
 
 
-def _modules_of(body: nn.Module, parameters: set[str], inside: str = "") -> list[str]:
-    """The largest modules all of whose parameters are among these."""
-    found: list[str] = []
-    for child, module in body.get_submodule(inside).named_children():
-        name = f"{inside}.{child}" if inside else child
-        own = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
+def _modules_of(body: nn.Module, parameters: set[str]) -> list[str]:
+    """Returns the largest modules all of whose parameters are among these."""
+    modules: list[str] = []
+    for name, module in body.named_modules():  # what is in a module follows it
+        own = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        if modules and name.startswith(f"{modules[-1]}."):
+            continue
         if own and own <= parameters:
-            found.append(name)
-        elif own & parameters:
-            found += _modules_of(body, parameters, name)
-    return found
+            modules.append(name)
+    return modules
 
 
 def _without_last_layer(model: Any) -> nn.Module:
@@ -192,59 +190,31 @@ def _without_last_layer(model: Any) -> nn.Module:
     return model
 
 
-def _check_weights(name: str, weights: str | None, cfg: Mapping[str, Any]) -> None:
-    architecture = name.partition(".")[0]
-    if weights is not None and weights != "DEFAULT" and not is_path(weights):
-        raise ConfigError(
-            f"backbone.weights={weights}: a model of timm has DEFAULT, a path (.pth, .pt, "
-            f".safetensors) or null; other weights of it stand in the name: timm/{architecture}.TAG"
-        )
-    if weights == "DEFAULT" and not (cfg.get("url") or cfg.get("hf_hub_id") or cfg.get("file")):
-        raise ConfigError(
-            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
-            "random ones"
-        )
+def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
+    """Builds the model with weights from a file: timm's, its authors' or a body trained by thaw.
 
-
-def _load(name: str, cfg: Mapping[str, Any], size: int, file: str) -> nn.Module:
-    """The model with weights from a file: timm's own, its authors', or a body saved by thaw.
-
-    timm converts what it knows, resizes position embeddings, and is strict. But the last layer
-    may have other classes or be missing, since it is replaced: then its random one stands in.
+    timm converts the names it knows, resizes position embeddings, and is strict. The last layer
+    may have other classes or be missing, since it is replaced: then the random one stands in.
     """
-    state = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in read_weights(file).items()
-    }
-    own = create(name, cfg, size).state_dict()
-    heads = cfg.get("classifier") or ()
-    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    own = create(name, record, size).state_dict()
+    state = read_weights(file, own)
+    last_layers = record.get("classifier") or ()
+    last_layers = (last_layers,) if isinstance(last_layers, str) else last_layers
+    heads = tuple(f"{layer}." for layer in last_layers)
     last = {key: value for key, value in own.items() if key.startswith(heads)}
-    misfit = {key for key in last if key in state and state[key].shape != last[key].shape}
-    errors: list[Exception] = []
-    # the second for bodies: a last layer put in first would tell timm that the names are its own
-    for names in (misfit, last):
-        source = {"state_dict": state | {key: last[key] for key in names}, "label_offset": 0}
-        try:
-            model: Any = create(
-                name, cfg, size, {"pretrained": True, "pretrained_cfg_overlay": source}
-            )
-        except Exception as error:  # whatever converting names that it does not know runs into
-            errors.append(error)
-        else:
-            model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
-            return model
-    found = differences(own, state, heads) or str(errors[0]).partition("\n")[0]
-    raise ConfigError(
-        f"backbone.weights={file}: these are not weights of timm/{name} ({found})"
-    ) from errors[0]
-
-
-def _not_fetched(name: str, cfg: Mapping[str, Any], error: Exception) -> DownloadError:
-    place = cfg.get("hf_hub_id") or cfg.get("url")
-    cause = " ".join(f"{type(error).__name__}: {error}".split())
-    return DownloadError(
-        f"Could not get the weights of timm/{name} from {place}: {cause[:400]}. What to do: give "
-        "a file with backbone.weights=PATH, or train from random weights with "
-        "backbone.weights=null, or try thaw offline with backbone=tiny data=demo."
-    )
+    # With a last layer of the model's own names, timm would take all names for its own and not
+    # convert them, so a missing one is added only if they are.
+    is_body = own.keys() - last.keys() <= state.keys()
+    for key, value in last.items():
+        if state[key].shape != value.shape if key in state else is_body:
+            state[key] = value
+    overlay = {"state_dict": state, "label_offset": 0}
+    try:
+        model: Any = create(name, record, size, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # whatever converting names that it does not know runs into
+        reason = differences(own, state, heads) or str(error).partition("\n")[0]
+        raise ConfigError(
+            f"backbone.weights={file}: these are not weights of timm/{name} ({reason})"
+        ) from error
+    model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
+    return model

@@ -1,113 +1,106 @@
-"""Photos as pairs of view and label."""
+"""Photos as pairs of picture and label, decoded each time or only once (data.cache=ram)."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from thaw.data.crops import Crops, gather
 from thaw.data.decode import decode
-from thaw.data.loading import Key
+from thaw.data.loading import Key, as_key
 from thaw.data.photos import Photos
-from thaw.data.pictures import Pictures
-from thaw.views import CropAndFlip
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) -> uint8 (3, H', W')
+
+BLOCK_BYTES = 1 << 26  # pictures in memory lie in blocks of about this size
+SAMPLE_SIZE = 32  # photos that the size of all is estimated from
+FREE_SHARE = 0.8  # of the free memory: the most that pictures may take
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """P decoded pictures, uint8 (3, H, W) each, of different sizes; in memory as H, W, C.
+
+    They lie in a few blocks, which a spawned worker gets as shared memory: no worker copies them.
+    """
+
+    blocks: Sequence[Tensor]  # the bytes of many pictures one after the other, uint8 (bytes,)
+    places: Tensor  # block, first byte, H and W of each picture, int64 (P, 4)
+    shrunk: str  # how the pictures were made smaller, for the key of cached features
+
+    def __getitem__(self, index: int) -> Tensor:
+        block, start, height, width = self.places[index].tolist()
+        return self.blocks[block].as_strided((3, height, width), (1, 3 * width, 3), start)
 
 
 class PhotoDataset(Dataset[tuple[Tensor, int]]):
     """Pairs of transformed picture and label.
 
-    photos:     what to read
-    transform:  uint8 (3, H, W) -> uint8 (3, H', W')
-    plain:      the same for views that are not drawn; None: `transform` for those too
-    pictures:   of the photos, decoded; None: they are decoded each time
+    `transform` is random for training, `plain` gives the evaluation view; `pictures` are the photos
+    decoded and shrunk, or None to decode the files each time.
     """
 
     def __init__(
-        self,
-        photos: Photos,
-        transform: Transform,
-        plain: Transform | None = None,
+        self, photos: Photos, transform: Transform, plain: Transform | None = None,
         pictures: Pictures | None = None,
-    ) -> None:
-        self.photos = photos
-        self.transform = transform
+    ) -> None:  # fmt: skip
+        self.photos, self.transform, self.pictures = photos, transform, pictures
         self.plain = plain or transform
-        self.draws = transform is not plain  # else its views are those that are not drawn
-        self.pictures = pictures
-        self.crop = transform if isinstance(transform, CropAndFlip) else None
-
-    @property
-    def suits_threads(self) -> bool:
-        """Whether threads of one process can do the work, beside a network that computes.
-
-        Not where photos are decoded, much of which is Python; and torch's global generator, which
-        some views are drawn from, belongs to the network then.
-        """
-        return self.pictures is not None and (self.crop is not None or not self.draws)
+        self.random = transform is not plain
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
-        """Picture and label for key = (index, view seed), or a bare index for view seed 0.
+        """The picture (3, H', W') and label of a key of `PhotoSampler`, or of an index alone.
 
-        The view seed alone decides what a random transform does, so pictures are the same with
-        any number of workers and after a resume.
+        The view's seed alone decides what a random transform does, with any number of workers.
         """
-        index, view_seed = _parts(key)
-        label = self.photos.labels[index]
-        image = self._picture(index)
-        if view_seed is None or not self.draws:
-            return self.plain(image), label
-        if self.crop is not None:
-            return self.crop(image, view_seed), label
-        # devices=[] and the CPU generator only: torch.manual_seed would reseed the GPUs as well,
-        # and with num_workers=0 that would repeat the dropout masks of the training step.
-        with torch.random.fork_rng(devices=[]):
+        index, view_seed = as_key(key)
+        label, cached = self.photos.labels[index], self.pictures
+        picture = decode(self.photos.paths[index]) if cached is None else cached[index]
+        if view_seed is None or not self.random:
+            return self.plain(picture), label
+        # The CPU's generator only: torch.manual_seed would seed the GPUs too, and with
+        # num_workers=0 every training step would repeat the same dropout masks.
+        state = torch.get_rng_state()
+        try:
             torch.default_generator.manual_seed(view_seed)
-            return self.transform(image), label
-
-    def views(self, keys: Sequence[Key | int]) -> tuple[Tensor, Tensor]:
-        """Views (N, 3, H, W) and labels (N,) of N keys.
-
-        As `collate` makes them, but each is copied while the processor's cache still holds it.
-        """
-        pairs = map(self.__getitem__, keys)
-        first = next(pairs)
-        channels, height, width = first[0].shape
-        batch = first[0].new_empty(len(keys), height, width, channels).permute(0, 3, 1, 2)
-        labels = []
-        for place, (view, label) in zip(batch, chain([first], pairs), strict=True):
-            place.copy_(view)
-            labels.append(label)
-        return batch, torch.tensor(labels)
-
-    def crops(self, keys: Sequence[Key | int]) -> tuple[Crops, Tensor]:
-        """The views of N keys before `crops.resize`, and labels (N,)."""
-        assert self.crop is not None
-        found: list[tuple[Tensor, bool]] = []
-        labels = []
-        for index, view_seed in map(_parts, keys):
-            labels.append(self.photos.labels[index])
-            picture = self._picture(index)
-            if view_seed is None:  # as large as it shall be: resizing leaves it as it is
-                found.append((self.plain(picture), False))
-            else:
-                found.append(self.crop.cut(picture, view_seed))
-        return gather(found), torch.tensor(labels)
-
-    def _picture(self, index: int) -> Tensor:
-        """uint8 (3, H, W)."""
-        if self.pictures is not None:
-            return self.pictures[index]
-        return decode(self.photos.paths[index])
+            return self.transform(picture), label
+        finally:
+            torch.set_rng_state(state)
 
 
-def _parts(key: Key | int) -> Key:
-    """Of a bare index too, which Lightning's `overfit_batches` asks for: its sampler knows no
-    seeds."""
-    return key if isinstance(key, tuple) else (key, 0)
+def read_pictures(
+    photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
+    verbose: bool = True,
+) -> Pictures | None:  # fmt: skip
+    """Decode all photos into memory; None, after a printed line, if they would not fit.
+
+    Each of the training `processes` of this machine has pictures of its own.
+    """
+    dataset = PhotoDataset(photos, shrink, shrink)
+    sample = range(0, len(dataset), max(1, len(dataset) // SAMPLE_SIZE))
+    size = sum(dataset[index][0].numel() for index in sample) / len(sample) * len(dataset)
+    free = psutil.virtual_memory().available // processes
+    fits = size <= FREE_SHARE * free
+    if verbose:
+        end = "" if fits else f" do not fit, {free / 1e6:,.0f} MB are free: decoding in every epoch"
+        print(f"pictures  {label}, {size / 1e6:,.0f} MB in memory{end}", flush=True)
+    if not fits:
+        return None
+    blocks, waiting, places, start = [], [], [], 0
+    loader = DataLoader(dataset, batch_size=16, num_workers=num_workers, collate_fn=list)
+    for batch in tqdm(loader, label, leave=False, disable=None if verbose else True):
+        for picture, _ in batch:
+            places.append((len(blocks), start, *picture.shape[1:]))
+            # a copy of its own, or the file of the worker that sent it would stay open
+            waiting.append(picture.permute(1, 2, 0).flatten().clone())
+            start += picture.numel()
+        if start >= BLOCK_BYTES or len(places) == len(dataset):
+            blocks.append(torch.cat(waiting))
+            waiting, start = [], 0
+    return Pictures(blocks, torch.tensor(places), repr(shrink))

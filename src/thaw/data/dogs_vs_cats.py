@@ -1,184 +1,113 @@
-"""Dogs vs. Cats (Asirra: Elson et al., 2007), in the three layouts it goes around in."""
+"""Dogs vs. Cats (Asirra: Elson et al., 2007), in the three layouts that are in use."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
-from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, is_share, say
-from thaw.data.draw import with_test
+from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
+from thaw.data.splitting import add_test_split
 from thaw.download import fetch_archive
 from thaw.errors import ConfigError
 
-# fast.ai's copy of Kaggle's photos, and what fastai/data/checks.txt says of it (839,285,364 bytes;
-# fastai sums up the first MiB only, nobody publishes a sum of it all). The gzip stream's own
-# CRC-32, which unpacking reads, covers the rest.
+# fast.ai's copy of Kaggle's photos, and its checksum in fastai/data/checks.txt (839,285,364 bytes).
+# That covers the first MiB only; the gzip stream's own CRC-32, which unpacking reads, the rest.
 URL = "https://s3.amazonaws.com/fast-ai-sample/dogscats.tgz"
 CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 
 CLASSES = ("cat", "dog")
-
-# Folders under data_dir to look into, in this order: fast.ai's, Kaggle's two competitions,
+# Folders under data_dir that are searched, in this order: fast.ai's, Kaggle's two competitions,
 # Microsoft's two zips, and data_dir itself
-HOMES = (
-    "dogscats",
-    "dogs-vs-cats",
-    "dogs-vs-cats-redux-kernels-edition",
-    "kagglecatsanddogs_5340",
-    "kagglecatsanddogs_3367a",
-    ".",
-)
-
-
-class Layout(NamedTuple):
-    """Patterns, from a home, of the photos of one class: {} stands for cat, {C} for Cat."""
-
-    name: str
-    train: str
-    val: str | None
-
-
-LAYOUTS = (
-    Layout("fast.ai", "train/{}s/*.jpg", "valid/{}s/*.jpg"),
-    Layout("Kaggle", "train/{}.*.jpg", None),
-    Layout("Microsoft", "PetImages/{C}/*.jpg", None),
-)
+HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
+HOMES += ("kagglecatsanddogs_5340", "kagglecatsanddogs_3367a", ".")
+# Patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
+FASTAI, KAGGLE, MICROSOFT = "train/{}s/*.jpg", "train/{}.*.jpg", "PetImages/{C}/*.jpg"
+FASTAI_VAL = "valid/{}s/*.jpg"
 
 
 @dataclass(kw_only=True, eq=False)
 class DogsVsCats(PhotoDataModule):
-    """Up to 25,000 photos of cats and dogs; the layout under data_dir is found by looking.
+    """Up to 25,000 photos of cats and dogs; the layout under data_dir is detected.
 
-    fast.ai     dogscats/train/cats/cat.0.jpg, .../valid/...   23,000 train, 2,000 validation
-    Kaggle      dogs-vs-cats/train/cat.0.jpg                   25,000
-    Microsoft   PetImages/Cat/0.jpg                            25,000, of which 2 are empty files
+        fast.ai     dogscats/train/cats/cat.0.jpg, .../valid/...   23,000 train, 2,000 validation
+        Kaggle      dogs-vs-cats/train/cat.0.jpg                   25,000
+        Microsoft   PetImages/Cat/0.jpg                            25,000, of which 2 are empty
 
-    test_fraction:  fraction (0-1) of the training photos held out as test photos, class by class,
-                    the same ones for every seed. They must be drawn: test1 of fast.ai and Kaggle
-                    has no labels. 0: no test photos
-
-    Empty files are left out, and in Microsoft's layout pictures that lie under both labels; a
-    line says which. Published errors are of fast.ai's valid/ or of a random 20 %.
+    Empty files are left out, and in Microsoft's layout pictures that lie under both labels; a line
+    says which. Published errors are measured on fast.ai's valid/ or on a random 20 %.
+    `test_fraction` (0-1) of the training photos are to test on, the same for every seed: test1 of
+    fast.ai and Kaggle has no labels.
     """
 
     name = "dogs_vs_cats"
     licence = "non-commercial research (Microsoft Research, Petfinder.com)"
-
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(
-            "test_fraction",
-            self.test_fraction,
-            is_share(self.test_fraction),
-            "a fraction from 0 (no test photos) to below 1",
-        )
+        self.check_fraction("test_fraction")
 
-    def download(self) -> None:
+    def prepare_data(self) -> None:
+        """Download fast.ai's 839 MB, if no layout is there."""
         if find_layouts(self.data_dir):
             return
-        remedy = (
-            f"put dogscats.tgz from {URL} into {self.data_dir}, or unpack Kaggle's train.zip to "
-            f"{self.data_dir}/dogs-vs-cats/train, or Microsoft's zip to {self.data_dir}/PetImages, "
-            "or name the folder that holds one of these with paths.data_dir=PATH, or try thaw "
-            "without a network with data=demo"
-        )
-        fetch_archive(
-            URL, self.data_dir / "dogscats", inside="dogscats", checksum=CHECKSUM, remedy=remedy
-        )
+        folder = self.data_dir / "dogscats"
+        files = f"train/ and valid/ of dogscats.tgz from {URL} (or Kaggle's or Microsoft's photos)"
+        remedy = self.offline(files, folder)
+        fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
 
-    def find(self) -> Splits:
-        found = find_layouts(self.data_dir)
-        if not found:
+    def find_splits(self) -> Splits:
+        """List the photos of the first layout that is there."""
+        layouts = find_layouts(self.data_dir)
+        if not layouts:
             raise ConfigError(
                 f"{self.data_dir} holds no photos of cats and dogs in a known layout: looked for "
-                + ", ".join(layout.train for layout in LAYOUTS)
-                + f" in {', '.join(HOMES)}. Name the folder with paths.data_dir=PATH."
+                f"{FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}. Name the folder with "
+                "paths.data_dir=PATH."
             )
-        home, layout = found[0]
-        if len(found) > 1:
-            others = ", ".join(f"{other} ({name.name})" for other, name in found[1:])
-            say(f"dogs_vs_cats: reading {home} ({layout.name}), not {others}")
-        train = _without_empty(_photos(home, layout.train))
-        if layout.name == "Microsoft":
-            train = _without_contested(train)
-        val = _without_empty(_photos(home, layout.val)) if layout.val else None
-        return with_test(Splits(CLASSES, train, val or None, None), self.test_fraction)
+        home, layout = layouts[0]
+        print_once(f"dogs_vs_cats: reading {home / layout}")
+        train = _photos(home, layout)
+        if layout == MICROSOFT:
+            train = _without(train, _ambiguous(train), "pictures that lie under both labels")
+        val = _photos(home, FASTAI_VAL) if layout == FASTAI else None
+        return add_test_split(Splits(CLASSES, train, val or None, None), self.test_fraction)
 
 
-def find_layouts(data_dir: Path) -> list[tuple[Path, Layout]]:
+def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:
     """Every (home, layout) with photos of both classes, in the order of preference."""
-    return [
-        (data_dir / home, layout)
-        for home in HOMES
-        for layout in LAYOUTS
-        if all(_any(data_dir / home, _pattern(layout.train, name)) for name in CLASSES)
-    ]
+    pairs = [(data_dir / home, layout) for home in HOMES for layout in (FASTAI, KAGGLE, MICROSOFT)]
+    return [pair for pair in pairs if all(any(_files(*pair, name)) for name in CLASSES)]
 
 
-def _pattern(pattern: str, name: str) -> str:
-    return pattern.format(name, C=name.title())
+def _files(home: Path, layout: str, name: str) -> Iterator[Path]:
+    files = home.glob(layout.format(name, C=name.title()))
+    return (path for path in files if not path.name.startswith("."))
 
 
-def _any(home: Path, pattern: str) -> bool:
-    return next(home.glob(pattern), None) is not None
-
-
-def _photos(home: Path, pattern: str) -> Photos:
-    files = [
-        sorted(p for p in home.glob(_pattern(pattern, name)) if not p.name.startswith("."))
-        for name in CLASSES
-    ]
-    return Photos(
-        tuple(file for group in files for file in group),
-        tuple(label for label, group in enumerate(files) for _ in group),
-    )
-
-
-def _without_empty(photos: Photos) -> Photos:
+def _photos(home: Path, layout: str) -> Photos:
+    """The photos of both classes without empty files."""
+    files = [(name, sorted(_files(home, layout, name))) for name in CLASSES]
+    photos = Photos.of((path, CLASSES.index(name)) for name, paths in files for path in paths)
     empty = {i for i, path in enumerate(photos.paths) if path.stat().st_size == 0}
     return _without(photos, empty, "empty files")
 
 
-def _without_contested(photos: Photos) -> Photos:
-    """Leave out pictures that lie under both labels, byte by byte the same: both times, for
-    nothing says which label is right.
-
-    Three sieves, each for what passed the one before: size, 4 KiB in the middle, all bytes. The
-    sizes of 25,000 photos nearly all meet another's, so the second one does the work.
-    """
-    suspects = list(range(len(photos)))
-    for sieve in (_size, _middle, _digest):
-        groups: defaultdict[object, list[int]] = defaultdict(list)
-        for i in suspects:
-            groups[sieve(photos.paths[i])].append(i)
-        both = [g for g in groups.values() if len({photos.labels[i] for i in g}) > 1]
-        suspects = [i for group in both for i in group]
-    return _without(photos, set(suspects), "pictures that lie under both labels")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _middle(path: Path) -> tuple[int, bytes]:
-    size = _size(path)
-    with path.open("rb", buffering=0) as file:
-        file.seek(size // 2)
-        return size, file.read(4096)
-
-
-def _digest(path: Path) -> bytes:
-    return sha256(path.read_bytes()).digest()
+def _ambiguous(photos: Photos) -> set[int]:
+    """Pictures under both labels, nothing says which is right: of equal size and middle 4 KiB."""
+    groups: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
+    for i, path in enumerate(photos.paths):
+        with path.open("rb", buffering=0) as file:
+            size = path.stat().st_size
+            file.seek(size // 2)
+            groups[size, file.read(4096)].append(i)
+    both = [group for group in groups.values() if len({photos.labels[i] for i in group}) > 1]
+    return {i for group in both for i in group}
 
 
 def _without(photos: Photos, left_out: set[int], why: str) -> Photos:
-    if not left_out:
-        return photos
-    names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
-    say(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
-    return photos.pick([i for i in range(len(photos)) if i not in left_out])
+    if left_out:
+        names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
+        print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
+    return photos.subset([i for i in range(len(photos)) if i not in left_out])

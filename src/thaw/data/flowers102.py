@@ -1,13 +1,12 @@
 """Oxford 102 Flowers (Nilsback and Zisserman, 2008)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from scipy.io import loadmat
+from torchvision.datasets import Flowers102 as Torchvision
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_present
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch, fetch_archive
 
@@ -17,6 +16,7 @@ PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
 
+CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
 Split = Literal["official", "trainval", "swapped"]
 
 
@@ -24,168 +24,51 @@ Split = Literal["official", "trainval", "swapped"]
 class Flowers102(PhotoDataModule):
     """8,189 photos of 102 flowers, in data_dir/flowers-102 (torchvision's layout).
 
-    split:  official   1,020 train, 1,020 validation, 6,149 test: 10 + 10 photos per class
-            trainval   2,040 train, no validation, 6,149 test: the last refit, as papers do once
-                       every choice is made; the last checkpoint is the result. With
-                       data.val_fraction=0.1 validation is drawn from the 2,040
-            swapped    6,149 train, 2,040 validation, no test: as seed recipes do. Every photo
-                       was trained on or chosen with, so no number of it is a test result
+    The official splits share two pictures: 07307 (train) is 07309 (test), and 08067 (test) is 08077
+    (val). They stay, so that numbers compare with everybody's.
 
-    The official splits share two pictures: 07307 (train) is 07309 (test), byte by byte, and
-    08067 (test) is 08077 (val). They stay, so numbers compare with everybody's.
+    Args:
+        split: "official": 1,020 train (10 per class), 1,020 validation and 6,149 test photos.
+            "trainval": 2,040 train, no validation (or data.val_fraction of the 2,040), for the last
+            refit when every choice is made. "swapped": 6,149 train and 2,040 validation photos, no
+            test, as many tutorials do; no number of it is a test result.
     """
 
     name = "flowers102"
     licence = "photos from the web, owners not named; research use"
-
     split: Split = "official"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Split)
-        check("split", self.split, self.split in allowed, " or ".join(allowed))
+        self.folder = self.data_dir / "flowers-102"
+        self.check("split", self.split in get_args(Split), " or ".join(get_args(Split)))
 
-    @property
-    def folder(self) -> Path:
-        return self.data_dir / "flowers-102"
-
-    def download(self) -> None:
-        remedy = (
-            f"put {PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL} into {self.folder}, or name "
-            "the folder that holds flowers-102/ with paths.data_dir=PATH, or try thaw without a "
-            "network with data=demo"
-        )
+    def prepare_data(self) -> None:
+        """Download 345 MB, if they are not there."""
+        files = f"{PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL}"
+        remedy = self.offline(files, self.folder)
         for name, checksum in (LABELS, SPLITS):
             fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
         name, checksum = PHOTOS
-        fetch_archive(
-            URL + name, self.folder / "jpg", inside="jpg", checksum=checksum, remedy=remedy
-        )
+        folder = self.folder / "jpg"
+        fetch_archive(URL + name, folder, inside="jpg", checksum=checksum, remedy=remedy)
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
+        """Read which photo is of which class and in which split."""
         labels = loadmat(self.folder / LABELS[0], squeeze_me=True)["labels"]  # 1 to 102
         ids = loadmat(self.folder / SPLITS[0], squeeze_me=True)
 
         def photos(*keys: str) -> Photos:
-            numbers = sorted(int(number) for key in keys for number in ids[key])
-            return Photos(
-                tuple(self.folder / "jpg" / f"image_{number:05d}.jpg" for number in numbers),
-                tuple(int(labels[number - 1]) - 1 for number in numbers),
+            return Photos.of(
+                (self.folder / "jpg" / f"image_{number:05d}.jpg", int(labels[number - 1]) - 1)
+                for number in sorted(int(number) for key in keys for number in ids[key])
             )
 
-        if self.split == "official":
-            splits = Splits(CLASSES, photos("trnid"), photos("valid"), photos("tstid"))
-        elif self.split == "trainval":
-            nothing = Photos((), ())
-            splits = Splits(CLASSES, photos("trnid", "valid"), nothing, photos("tstid"))
-        else:
-            splits = Splits(CLASSES, photos("tstid"), photos("trnid", "valid"), None)
-        check_present(splits)
+        train, val, test = photos("trnid"), photos("valid"), photos("tstid")
+        if self.split == "trainval":
+            train, val = photos("trnid", "valid"), Photos((), ())
+        elif self.split == "swapped":
+            train, val, test = test, photos("trnid", "valid"), None
+        splits = Splits(CLASSES, train, val, test)
+        splits.check_files()
         return splits
-
-
-# In the order of the labels, 1 to 102 (torchvision.datasets.Flowers102.classes)
-CLASSES = (
-    "pink primrose",
-    "hard-leaved pocket orchid",
-    "canterbury bells",
-    "sweet pea",
-    "english marigold",
-    "tiger lily",
-    "moon orchid",
-    "bird of paradise",
-    "monkshood",
-    "globe thistle",
-    "snapdragon",
-    "colt's foot",
-    "king protea",
-    "spear thistle",
-    "yellow iris",
-    "globe-flower",
-    "purple coneflower",
-    "peruvian lily",
-    "balloon flower",
-    "giant white arum lily",
-    "fire lily",
-    "pincushion flower",
-    "fritillary",
-    "red ginger",
-    "grape hyacinth",
-    "corn poppy",
-    "prince of wales feathers",
-    "stemless gentian",
-    "artichoke",
-    "sweet william",
-    "carnation",
-    "garden phlox",
-    "love in the mist",
-    "mexican aster",
-    "alpine sea holly",
-    "ruby-lipped cattleya",
-    "cape flower",
-    "great masterwort",
-    "siam tulip",
-    "lenten rose",
-    "barbeton daisy",
-    "daffodil",
-    "sword lily",
-    "poinsettia",
-    "bolero deep blue",
-    "wallflower",
-    "marigold",
-    "buttercup",
-    "oxeye daisy",
-    "common dandelion",
-    "petunia",
-    "wild pansy",
-    "primula",
-    "sunflower",
-    "pelargonium",
-    "bishop of llandaff",
-    "gaura",
-    "geranium",
-    "orange dahlia",
-    "pink-yellow dahlia?",
-    "cautleya spicata",
-    "japanese anemone",
-    "black-eyed susan",
-    "silverbush",
-    "californian poppy",
-    "osteospermum",
-    "spring crocus",
-    "bearded iris",
-    "windflower",
-    "tree poppy",
-    "gazania",
-    "azalea",
-    "water lily",
-    "rose",
-    "thorn apple",
-    "morning glory",
-    "passion flower",
-    "lotus",
-    "toad lily",
-    "anthurium",
-    "frangipani",
-    "clematis",
-    "hibiscus",
-    "columbine",
-    "desert-rose",
-    "tree mallow",
-    "magnolia",
-    "cyclamen",
-    "watercress",
-    "canna lily",
-    "hippeastrum",
-    "bee balm",
-    "ball moss",
-    "foxglove",
-    "bougainvillea",
-    "camellia",
-    "mallow",
-    "mexican petunia",
-    "bromelia",
-    "blanket flower",
-    "trumpet creeper",
-    "blackberry lily",
-)

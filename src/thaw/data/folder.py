@@ -1,158 +1,104 @@
 """Your own photos: one sub-folder per class, with or without train/val/test folders above them."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, is_share, say
-from thaw.data.draw import with_test
-from thaw.data.photos import Photos, Splits
+from thaw.data.base import PhotoDataModule, print_once
+from thaw.data.photos import SUFFIXES, Photos, Splits, all_files, natural, visible
+from thaw.data.splitting import add_test_split
 from thaw.errors import ConfigError
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-SUFFIXES += (".ppm", ".pgm", ".avif", ".jp2")
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-LAYOUT = (
-    "Either ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg with ROOT/val (or valid, validation) "
-    "and ROOT/test beside it as you like."
-)
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LAYOUT = "Give ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg and as you like ROOT/val, ROOT/test."
 
 
 @dataclass(kw_only=True, eq=False)
 class Folder(PhotoDataModule):
-    """Photos in `root`, found by looking; LAYOUT says how they may lie.
+    """Your own photos below the folder `root`, in one of the two layouts that LAYOUT describes.
 
-    root:           folder of the photos; relative to the current directory
-    test_fraction:  fraction (0-1) of the training photos held out as test photos, class by class,
-                    the same ones for every seed; 0: only what lies in root/test, if anything
+    `test_fraction` (0-1) of the training photos are to test on, the same for every seed; 0: the
+    photos in root/test, if there are any.
     """
 
     name = "folder"
     licence = "your own photos: whatever holds for them"
-
     root: Path
     test_fraction: float = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.root = Path(self.root).expanduser()
-        check(
-            "test_fraction",
-            self.test_fraction,
-            is_share(self.test_fraction),
-            "a fraction from 0 (no more than root/test holds) to below 1",
-        )
+        self.check_fraction("test_fraction")
 
-    def find(self) -> Splits:
-        return with_test(find_in(self.root), self.test_fraction)
+    def find_splits(self) -> Splits:
+        """List the photos below `root`."""
+        return add_test_split(find_in(self.root), self.test_fraction)
 
 
 def find_in(root: Path) -> Splits:
-    """Read either layout under `root`. ConfigError where it is neither, or ambiguous."""
+    """List the photos below `root`; raise a ConfigError if it has neither layout, or both."""
     if not root.is_dir():
-        raise ConfigError(
-            f"data.root={root} is no folder (looked in {Path.cwd()}). Give one. {LAYOUT}"
-        )
+        raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
     folders = _split_folders(root)
-    train_root = folders.get("train", root)
-    classes = tuple(sorted((f.name for f in _subfolders(train_root)), key=natural))
+    classes = tuple(sorted((f.name for f in _subfolders(folders["train"])), key=natural))
     if len(classes) < 2:
-        raise ConfigError(
-            f"data.root={root}: found {len(classes)} class folders in {train_root}, and two or "
-            f"more are needed. {LAYOUT}"
-        )
+        found = f"found {len(classes)} class folders in {folders['train']}, two or more are needed"
+        raise ConfigError(f"data.root={root}: {found}. {LAYOUT}")
     splits = {name: _photos(folder, classes) for name, folder in folders.items()}
-    train = splits["train"] if folders else _photos(root, classes)
-    for label, name in enumerate(classes):
-        if label not in train.labels:
-            raise ConfigError(
-                f"data.root={root}: the class folder {train_root / name} holds no pictures "
-                f"({' '.join(SUFFIXES)}). Add some or delete the folder."
-            )
-    for name in ("val", "test"):
-        if name in splits and not splits[name]:
-            raise ConfigError(
-                f"data.root={root}: {folders[name]} holds no pictures. Add some or delete the "
-                "folder."
-            )
+    train = splits["train"]
+    empty = [folders["train"] / name for k, name in enumerate(classes) if k not in train.labels]
+    empty += [folders[name] for name, photos in splits.items() if not photos]
+    if empty:
+        raise ConfigError(
+            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}). "
+            "Add some or delete the folder."
+        )
     return Splits(classes, train, splits.get("val"), splits.get("test"))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Name of split -> its folder; empty where `root` holds the classes themselves.
+    """Name of split -> its folder; "train" is `root` if that holds the class folders itself.
 
-    It is the folders inside root/train that make it a split: with pictures right inside it,
-    "train" is a class (beside "plane", say).
+    root/train is a split only if it holds folders. With pictures right inside it, "train" is a
+    class (beside "plane", for example).
     """
-    folders: dict[str, Path] = {}
-    others = []
+    folders, others = {}, []
     for folder in _subfolders(root):
-        split = next((s for s, names in SPLIT_NAMES.items() if folder.name.lower() in names), None)
-        if split is None:
-            others.append(folder.name)
-        elif split in folders:
-            raise ConfigError(
-                f"data.root={root} holds both {folders[split].name}/ and {folder.name}/. Keep one."
-            )
-        else:
+        split = SPLITS.get(folder.name.lower())
+        if split in folders:
+            raise ConfigError(f"data.root={root} holds two folders for {split} photos. Keep one.")
+        if split:
             folders[split] = folder
-    if "train" not in folders or not list(_subfolders(folders["train"])):
-        if folders and not others:
-            raise ConfigError(f"data.root={root} has {', '.join(sorted(folders))} only. {LAYOUT}")
-        return {}
-    if others:
-        say(f"data.root={root}: not read, beside train/: {', '.join(others)}")
-    return folders
+        else:
+            others.append(folder.name)
+    if "train" in folders and _subfolders(folders["train"]):
+        if others:
+            print_once(f"data.root={root}: not read, beside train/: {', '.join(others)}")
+        return folders
+    if folders and not others:
+        raise ConfigError(f"data.root={root} has {', '.join(sorted(folders))} only. {LAYOUT}")
+    return {"train": root}
 
 
 def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
-    """All pictures of one split, by class and then by name."""
+    """The pictures of one split, by class and then by name."""
     unknown = [f.name for f in _subfolders(folder) if f.name not in classes]
     if unknown:
         raise ConfigError(
             f"{folder} has class folders that the training photos have not: {', '.join(unknown)}. "
-            "Such photos could never be right; rename or move them."
+            "Rename or move them."
         )
-    paths: list[Path] = []
-    labels: list[int] = []
-    left_out: list[Path] = [p for p in visible(folder) if p.is_file()]
-    for label, name in enumerate(classes):
-        files = list(_files(folder / name)) if (folder / name).is_dir() else []
-        pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
-        left_out += [f for f in files if f.suffix.lower() not in SUFFIXES]
-        paths += pictures
-        labels += [label] * len(pictures)
+    files = list(all_files(folder))
+    pictures = [f for f in files if f.suffix.lower() in SUFFIXES and f.parent != folder]
+    labels = [classes.index(path.relative_to(folder).parts[0]) for path in pictures]
+    photos = Photos(tuple(pictures), tuple(labels))
     absent = [name for label, name in enumerate(classes) if label not in labels]
-    if absent and paths:
-        say(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
-    if left_out:
-        say(f"{folder}: {len(left_out)} files are left out, as {left_out[0].relative_to(folder)}")
-    return Photos(tuple(paths), tuple(labels))
+    if absent and photos:
+        print_once(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
+    if left_out := sorted(set(files).difference(pictures)):
+        print_once(f"{folder}: {len(left_out)} files are left out, as {left_out[0].name}")
+    return photos
 
 
-def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key: 1, 2, 10, not 1, 10, 2; capitals like small letters."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(p)) if p.isdecimal() else (1, p) for p in parts if p], name
-
-
-def visible(folder: Path) -> list[Path]:
-    """What lies in `folder`, in natural order, without hidden files (.DS_Store, ._copy.jpg)."""
-    found = (p for p in folder.iterdir() if not p.name.startswith("."))
-    return sorted(found, key=lambda p: natural(p.name))
-
-
-def _subfolders(folder: Path) -> Iterator[Path]:
-    return (p for p in visible(folder) if p.is_dir())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Files of a class folder and of the folders in it."""
-    for path in visible(folder):
-        if path.is_dir():
-            yield from _files(path)
-        else:
-            yield path
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.is_dir()]

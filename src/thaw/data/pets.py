@@ -1,14 +1,11 @@
 """Oxford-IIIT Pets (Parkhi et al., 2012)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.checks import check, check_present, say
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch_archive
-from thaw.errors import ConfigError
 
 # Addresses and MD5 sums as in torchvision.datasets.OxfordIIITPet (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
@@ -22,71 +19,49 @@ Target = Literal["breed", "binary"]
 class Pets(PhotoDataModule):
     """3,680 trainval and 3,669 test photos of cats and dogs, in data_dir/oxford-iiit-pet.
 
-    target:  breed   37 classes, named as in the files' names (Abyssinian, american_bulldog, ...)
-             binary  cat, dog
+    The split is the official one; validation is drawn from trainval (data.val_fraction=0 to refit
+    on all of it, as papers do). The text files in annotations/ say which files belong to the set,
+    so a smaller copy works if its lists are cut.
 
-    Official split; validation is drawn from trainval (data.val_fraction=0 for a refit on all of
-    it, as papers report). The text files of annotations/ say what belongs to the set, so the
-    stray .mat files in images/ are no matter, and a cut copy works when its lists are cut too.
+    Args:
+        target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.
     """
 
     name = "pets"
     licence = "CC BY-SA 4.0"
-
     target: Target = "breed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        allowed = get_args(Target)
-        check("target", self.target, self.target in allowed, " or ".join(allowed))
+        self.folder = self.data_dir / "oxford-iiit-pet"
+        self.check("target", self.target in get_args(Target), " or ".join(get_args(Target)))
 
-    @property
-    def folder(self) -> Path:
-        return self.data_dir / "oxford-iiit-pet"
-
-    def download(self) -> None:
-        remedy = (
-            f"put {PHOTOS[0]} and {ANNOTATIONS[0]} from {URL} into {self.folder}, or name the "
-            "folder that holds oxford-iiit-pet/ with paths.data_dir=PATH, or try thaw without a "
-            "network with data=demo"
-        )
+    def prepare_data(self) -> None:
+        """Download 811 MB, if they are not there."""
+        remedy = self.offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
-            fetch_archive(
-                URL + name, self.folder / inside, inside=inside, checksum=checksum, remedy=remedy
-            )
+            folder = self.folder / inside
+            fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
 
-    def find(self) -> Splits:
+    def find_splits(self) -> Splits:
+        """Read which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
         breeds = {label: stem.rpartition("_")[0] for stem, label, _ in trainval + test}
-        if sorted(breeds) != list(range(1, len(breeds) + 1)):
-            raise ConfigError(
-                f"{self.folder / 'annotations'}: class numbers should be 1, 2, 3, ... without a "
-                f"gap, and are {sorted(breeds)}. Delete the folder to have it downloaded again."
-            )
         binary = self.target == "binary"
         classes = ("cat", "dog") if binary else tuple(breeds[n + 1] for n in range(len(breeds)))
 
         def photos(entries: list[tuple[str, int, int]]) -> Photos:
-            return Photos(
-                tuple(self.folder / "images" / f"{stem}.jpg" for stem, _, _ in entries),
-                tuple((species if binary else label) - 1 for _, label, species in entries),
+            return Photos.of(
+                (self.folder / "images" / f"{stem}.jpg", (species if binary else label) - 1)
+                for stem, label, species in entries
             )
 
         splits = Splits(classes, photos(trainval), None, photos(test))
-        check_present(splits)
-        tested = len(set(photos(test).labels))
-        if tested < len(classes):  # a cut copy: means over classes leave the others out
-            say(f"pets: the test photos are of {tested} of {len(classes)} classes only")
+        splits.check_files()
         return splits
 
     def _read(self, split: str) -> list[tuple[str, int, int]]:
-        """(name without .jpg, breed from 1, species 1 cat or 2 dog) of each photo, by name."""
+        """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""
         file = self.folder / "annotations" / f"{split}.txt"
-        try:
-            rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]
-            return sorted((row[0], int(row[1]), int(row[2])) for row in rows if row)
-        except (OSError, ValueError, IndexError) as error:
-            raise ConfigError(
-                f"{file}: cannot be read as lines of NAME BREED SPECIES NUMBER ({error}). Delete "
-                f"{file.parent} to have it downloaded again."
-            ) from error
+        rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]
+        return sorted((row[0], int(row[1]), int(row[2])) for row in rows if row)

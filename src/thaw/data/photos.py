@@ -1,48 +1,96 @@
-"""Records: which photos there are, with which labels, in which split."""
+"""Which photos there are, with which labels, in which split; and picture files in folders."""
 
 import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from thaw.errors import ConfigError
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES += (".ppm", ".pgm", ".avif", ".jp2")
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Photo files and their labels (0-based, an index into `Splits.classes`), in a fixed order."""
+    """Photo files in a fixed order, and the label of each: an index into `Splits.classes`."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        assert len(self.paths) == len(self.labels)
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Path, int]]) -> "Photos":
+        """The photos of pairs of path and label."""
+        paths, labels = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+        return cls(paths, labels)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def fingerprint(self) -> str:
-        """A hash of the files' paths, sizes and times of change."""
-        known = hashlib.sha256()
-        for path in self.paths:
-            facts = path.stat()
-            known.update(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-        return known.hexdigest()
-
-    def joined(self, other: "Photos") -> "Photos":
+    def __add__(self, other: "Photos") -> "Photos":
         return Photos(self.paths + other.paths, self.labels + other.labels)
 
-    def pick(self, indices: list[int]) -> "Photos":
+    def fingerprint(self) -> str:
+        """A hash of the files' paths, sizes, and times of modification and of change.
+
+        A file that is replaced by one of equal size and modification time, as `cp -p` does it, has
+        another change time.
+        """
+        hashed = hashlib.sha256()
+        for path in self.paths:
+            facts = path.stat()
+            times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
+            hashed.update(f"{path.resolve()} {facts.st_size} {times}\n".encode())
+        return hashed.hexdigest()
+
+    def subset(self, indices: Sequence[int]) -> "Photos":
+        """The photos at these indices, in the order of the indices."""
         return Photos(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a source found.
+    """The photos of a source; `classes` are the names in the order of the labels.
 
-    classes:  names in label order
-    val:      None: to be drawn from train; empty: the protocol has none (a refit on everything)
-    test:     None: there are no labelled test photos
+    val is None if validation photos are to be drawn from train, and empty if there shall be none;
+    test is None if there are no labelled test photos.
     """
 
     classes: tuple[str, ...]
     train: Photos
     val: Photos | None
     test: Photos | None
+
+    def check_files(self) -> None:
+        """Raise a ConfigError if a photo that a source's lists name is missing."""
+        parts = [part for part in (self.train, self.val, self.test) if part is not None]
+        missing = [path for part in parts for path in part.paths if not path.is_file()]
+        if missing:
+            raise ConfigError(
+                f"{len(missing)} of the listed photos are missing, as {missing[0]}. Copy them "
+                f"there, or delete {missing[0].parent} to have it downloaded again."
+            )
+
+
+def picture_files(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and in the folders inside it, told by the ends of their names."""
+    return (path for path in all_files(folder) if path.suffix.lower() in SUFFIXES)
+
+
+def all_files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in the folders inside it, without hidden ones."""
+    for path in visible(folder):
+        yield from all_files(path) if path.is_dir() else [path]
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, in natural order, without hidden files (.DS_Store, ._copy.jpg)."""
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: natural(path.name))
+
+
+def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key: 1, 2, 10, not 1, 10, 2; capitals like small letters."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name

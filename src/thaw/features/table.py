@@ -1,134 +1,154 @@
-"""Features of a frozen body: computed once, kept on disk, and used instead of photos.
+"""Features of photos as a table on disk, and the pass of a frozen body that fills it.
 
-A frozen body gives the same features for the same view of a photo, so an epoch of a phase that
-trains the head alone need not decode a photo or run the body.
+Several ranks share the pass: each writes a part of its own, and rank 0 joins them, if every part
+has the size that its rank wrote.
 """
 
-import hashlib
-import math
-import platform
-import sys
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import torchvision
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-import thaw
-from thaw.data.dataset import PhotoDataset
-from thaw.data.loading import Key
 from thaw.seeds import derive
 from thaw.store import Store
-from thaw.training.device import describe
+
+Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
+Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
+Progress = Callable[[int, int], None]  # (images done, images in all), of this rank
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a body gives for each view of each photo.
+    """What a frozen body gives for each view of each photo."""
 
-    Attributes:
-        table: (P, V, D) for P photos in V views; the first view is the one of evaluation.
-        labels: (P,)
-    """
-
-    table: Tensor
-    labels: Tensor
+    table: Tensor  # (P, V, D) for P photos in V views; view 0 is the evaluation view
+    labels: Tensor  # (P,)
 
     def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of N keys (index, view seed); see `PhotoSampler`."""
-        places = torch.tensor([index for index, _ in keys])
-        chosen = torch.tensor([self.view(key) for key in keys])
-        return self.table[places, chosen], self.labels[places]
+        """Features (N, D) and labels (N,) of N keys, as the loader's sampler gives them."""
+        photos = torch.tensor([index for index, _ in keys])
+        views = torch.tensor([self.view(key) for key in keys])
+        return self.table[photos, views], self.labels[photos]
 
     def view(self, key: Key) -> int:
-        """Which of the views a key asks for."""
-        _, seed = key
-        return 0 if seed is None else seed % self.table.shape[1]
-
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """All views as features (P * V, D) and labels (P * V,)."""
-        return self.table.flatten(0, 1), self.labels.repeat_interleave(self.table.shape[1])
+        """The number of the view that a key asks for: its view seed, modulo V."""
+        return 0 if key[1] is None else key[1] % self.table.shape[1]
 
 
 def view_key(index: int, view: int) -> Key:
-    """Key of a photo's view: 0 is that of evaluation, the others are drawn.
+    """The key of a photo's view: view 0 is the evaluation view, the others are drawn at random.
 
-    Not of the run's seed, so that runs with other seeds find them; those draw which view a step
-    sees, and the order.
+    The draws do not depend on the seed of the run, so that runs with other seeds share one file.
     """
     return index, None if view == 0 else derive(index, view)
 
 
-def fingerprint(body: nn.Module, dataset: PhotoDataset, normalise: Any, *, views: int,
-                precision: str, device: torch.device) -> dict[str, Any]:  # fmt: skip
-    """Everything the features depend on, as plain values.
+def load_or_compute(
+    folder: Path, key: dict[str, Any], loader: DataLoader, run: Run, *, views: int,
+    on_progress: Progress = lambda done, total: None,
+) -> tuple[Features, bool]:  # fmt: skip
+    """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
-    Args:
-        body: its weights and buffers are hashed.
-        dataset: the photos' paths, sizes and times of change; its transforms, by their repr, so a
-            transform of one's own must have its settings in it.
-        normalise: by its repr too.
-        views: see `view_key`.
-        precision: Lightning's name of the precision the body runs in.
-        device: that it runs on.
+    Raises:
+        OSError: on all ranks together: no room, no writing, or not one folder for all ranks.
     """
-    weights = hashlib.sha256()
-    for name, value in sorted(body.state_dict().items()):
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return {
-        "weights": weights.hexdigest(),
-        "body": hashlib.sha256(f"{body!r} {_plain_attributes(body)}".encode()).hexdigest(),
-        "photos": dataset.photos.fingerprint(),
-        "number": len(dataset),
-        "views": views,
-        "drawn": repr(dataset.transform) if views > 1 else None,
-        "shrunk": dataset.pictures.shrunk if dataset.pictures and views > 1 else None,
-        "plain": repr(dataset.plain),
-        "normalise": repr(normalise),
-        "precision": precision,
-        "device": [
-            platform.machine(),
-            describe(device),
-            torch.backends.cudnn.allow_tf32,
-            torch.get_float32_matmul_precision(),
-        ],
-        "versions": [
-            thaw.__version__, torch.__version__, torchvision.__version__, *_other_versions(body)
-        ],
-    }  # fmt: skip
+    keys = together(lambda: key)  # that of rank 0 counts
+    rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
+    store = Store(folder, keys[0])
+    labels = torch.tensor(loader.dataset.photos.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    total = len(labels) * views
+    try:
+        token, found = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
+        together(lambda: _check_shared(store, token))
+        if not found:
+            first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
+            rows = [view_key(*divmod(row, views)) for row in range(first, end)]
+            part = store.part(f"{token}-{rank}")
+            wrote = together(lambda: fill(part, loader, run, rows, on_progress))
+            together(lambda: _join(store, token, wrote) if rank == 0 else None)
+            together(lambda: _check_shared(store, token))
+    finally:
+        if store.lock.is_locked:
+            store.clear_parts()
+            store.lock.release()
+    dtype = getattr(torch, store.facts()["dtype"])
+    size = store.path.stat().st_size // dtype.itemsize
+    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
+    table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
+    return Features(table.view(len(labels), views, -1), labels), found
 
 
-def _plain_attributes(body: nn.Module) -> list[tuple[str, str, object]]:
-    """Flags and numbers that a forward pass may look at, which need not stand in the repr."""
-    return [
-        (name, key, value)
-        for name, module in body.named_modules()
-        for key, value in sorted(vars(module).items())
-        if isinstance(value, bool | int | float | str) and key != "training"
-    ]
+def fill(
+    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_progress: Progress
+) -> tuple[int, str]:
+    """Writes the features of some views to a file; returns its bytes and the numbers' type."""
+    reader = DataLoader(
+        loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
+        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+    )  # fmt: skip
+    done, dtype = 0, ""
+    on_progress(done, len(keys))
+    with file.open("wb") as output:
+        for images, _ in reader:
+            features = run(images).cpu().contiguous()  # (N, D)
+            dtype = str(features.dtype).removeprefix("torch.")
+            output.write(features.view(torch.uint8).numpy().data)
+            done += len(features)
+            on_progress(done, len(keys))
+        return output.tell(), dtype
 
 
-def _other_versions(body: nn.Module) -> list[str]:
-    """Of packages that code of the body comes from, as timm."""
-    packages = {type(module).__module__.partition(".")[0] for module in body.modules()}
-    versions = {name: getattr(sys.modules[name], "__version__", None) for name in packages}
-    return [f"{name} {version}" for name, version in sorted(versions.items()) if version]
+def together(work: Callable[[], T]) -> list[T]:
+    """What `work` gives on each rank; an OSError of one rank is raised on all."""
+    mine: list[Any] = [None, None]  # result, reason
+    try:
+        mine[0] = work()
+    except OSError as error:
+        mine[1] = str(error)
+    every: list[Any] = [mine]
+    if dist.is_available() and dist.is_initialized():
+        every *= dist.get_world_size()
+        dist.all_gather_object(every, mine)
+    if reasons := [reason for _, reason in every if reason is not None]:
+        raise OSError(reasons[0])
+    return [result for result, _ in every]
 
 
-def open_table(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A file as a tensor (P, V, D), in memory only as far as it is read or written.
+def _begin(store: Store) -> tuple[str, bool]:
+    """Waits for another run at work on it; the random token of the file, and if it is there."""
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.acquire()
+    if store.is_whole():
+        return store.facts()["token"], True
+    store.clear_parts()
+    token = secrets.token_hex(8)
+    store.part(f"{token}-0").touch()
+    return token, False
 
-    Shared also where it is only read: Linux refuses a private mapping larger than its memory.
-    """
-    flat = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype)
-    return flat.view(*shape)
+
+def _check_shared(store: Store, token: str) -> None:
+    """Whether this rank sees what rank 0 has written: the file, or a part of it."""
+    whole = store.note.is_file() and store.facts()["token"] == token
+    if not whole and not store.part(f"{token}-0").is_file():
+        raise OSError(f"{store.path.parent} is not one folder for all ranks")
 
 
-def read_table(store: Store) -> Tensor:
-    """(P, V, D) of a whole store."""
-    facts = store.facts()
-    return open_table(store.path, facts["shape"], getattr(torch, facts["dtype"]))
+def _join(store: Store, token: str, wrote: Sequence[tuple[int, str]]) -> None:
+    """Appends the parts of all ranks to that of rank 0."""
+    whole = store.part(f"{token}-0")
+    for rank, (size, _) in enumerate(wrote):
+        part = store.part(f"{token}-{rank}")
+        if not part.is_file() or part.stat().st_size != size:
+            raise OSError(f"{part} of rank {rank} is missing or not whole")
+        if rank > 0:
+            with whole.open("ab") as output, part.open("rb") as source:
+                shutil.copyfileobj(source, output)
+    store.finish(whole, token=token, dtype=wrote[0][1])

@@ -1,11 +1,4 @@
-"""What trains when and at which rate: pure functions of the epoch and the plan.
+"""What trains when and at which rate: pure functions of the plan and the place in the run.
 
-modes.py            freeze_unfreeze, partial, gradual, ...: each writes the phases
-phase_list.py       the mode that you write yourself
-plan.py             phases: which groups train, from which epoch
-plan_table.py       the plan as it is printed
-plateau.py          when a phase ends early
-schedule.py         the rate over a phase
-replay.py           torch's schedulers as tables
-optim.py            layer groups -> optimiser groups
+Read builder.py (settings -> phases), then plan.py (phases), then schedule.py (the rate).
 """

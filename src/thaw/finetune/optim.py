@@ -1,9 +1,9 @@
 """Layer groups -> the optimiser's parameter groups."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
-
-from torch import nn
 
 from thaw.classifier import Classifier
 
@@ -11,33 +11,24 @@ from thaw.classifier import Classifier
 def parameter_groups(
     model: Classifier, phases: Sequence[Mapping[str, float]]
 ) -> list[dict[str, Any]]:
-    """Optimiser groups: every parameter of the model in exactly one, frozen or not.
+    """Gives optimiser groups that hold every parameter of the model once, frozen or not.
 
-    Layer groups with the same rate in every phase share theirs, and each gives at most two: its
-    matrices and kernels, and its vectors (norms and biases), which take no weight decay
-    (arXiv:1812.01187, section 3.1). So there are few, and the foreach and fused optimisers can
-    batch. `lr` is 1: the plan's rates are absolute.
-
-    Args:
-        model: for its layer groups.
-        phases: rates of the groups that train, for each phase.
+    Layer groups with the same rate in every phase share theirs, so there are few, and fused
+    optimisers can batch. Vectors (norms and biases) are apart and take no weight decay
+    (arXiv:1812.01187, section 3.1). `ApplyPlan` writes their rates; `phases` has those of each.
     """
-    alike: dict[tuple[float | None, ...], list[str]] = {}
-    tensors: dict[tuple[float | None, ...], tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
+    alike: dict[tuple[float | None, ...], dict[str, list[Any]]] = defaultdict(dict)
     for group, named in model.group_parameters():
         rates = tuple(phase.get(group.name) for phase in phases)
-        alike.setdefault(rates, []).append(group.name)
-        matrices, vectors = tensors.setdefault(rates, ([], []))
-        for _, parameter in named:
-            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        alike[rates][group.name] = [parameter for _, parameter in named]
     result: list[dict[str, Any]] = []
-    for rates, names in alike.items():
-        matrices, vectors = tensors[rates]
+    for members in alike.values():
+        names, tensors = list(members), list(chain(*members.values()))
         name = names[0] if len(names) == 1 else f"{names[0]}..{names[-1]}"
         shared = {"layer_groups": names, "lr": 1.0}
-        if matrices:
+        if matrices := [tensor for tensor in tensors if tensor.ndim > 1]:
             result.append({"params": matrices, "name": name, **shared})
-        if vectors:
-            vector_group = {"params": vectors, "name": f"{name}/vectors", **shared}
-            result.append({**vector_group, "weight_decay": 0.0})
+        if vectors := [tensor for tensor in tensors if tensor.ndim <= 1]:
+            extra = {"name": f"{name}/vectors", "weight_decay": 0.0}
+            result.append({"params": vectors, **shared, **extra})
     return result

@@ -1,8 +1,9 @@
 """Names of what is measured, and which way each number is better. Quick to import: no torch."""
 
 MODES = {"loss": "min", "acc": "max", "acc_top5": "max", "acc_macro": "max", "f1": "max",
-         "ece": "min"}  # fmt: skip
+         "ece": "min", "ece_uncalibrated": "min"}  # fmt: skip
 TITLES = {
     "loss": "loss", "acc": "accuracy", "acc_top5": "top-5 accuracy",
     "acc_macro": "mean class accuracy", "f1": "macro F1", "ece": "calibration error",
+    "ece_uncalibrated": "calibration error before the temperature",
 }  # fmt: skip

@@ -5,15 +5,11 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassF1Score,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from thaw.errors import ConfigError
+from thaw.training.calibration import Calibration
 from thaw.training.measures import MODES
 
 
@@ -24,16 +20,17 @@ class MeanClassAccuracy(MulticlassAccuracy):
     """
 
     def compute(self) -> Tensor:
-        """From the counts of all batches."""
+        """Computes it from the counts of all batches."""
         right, _, _, missed = self._final_state()  # (K,) each
         photos = right + missed
         return (right[photos > 0] / photos[photos > 0]).mean()
 
 
 class Means:
-    """Weighted means over an epoch, on the device and without waiting for it.
+    """Weighted means of training over an epoch, on the device and without waiting for it.
 
-    Lightning's `self.log` does the same, for half a millisecond a value and step.
+    Lightning's `self.log` does the same, for half a millisecond a value and step. All ranks train
+    on equally many photos, so their means may be averaged.
     """
 
     def __init__(self) -> None:
@@ -41,86 +38,78 @@ class Means:
         self.weight = 0
 
     def add(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """One step's means over `weight` photos."""
+        """Adds the means of one step, which are over `weight` photos."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value.float() * weight
         self.weight += weight
 
-    def take(self) -> tuple[dict[str, Tensor], int]:
-        """The means, and the photos that they are of; begins anew."""
+    def pop(self) -> tuple[dict[str, Tensor], int]:
+        """Returns the means and the number of photos that they are over, and starts again."""
         means = {name: total / self.weight for name, total in self.sums.items()}
         weight = self.weight
         self.sums, self.weight = {}, 0
         return means, weight
 
 
-def make_metrics(num_classes: int, split: str) -> MetricCollection:
-    """Metrics over probabilities (N, K) and labels (N,), logged as `split`/name.
-
-    acc: share of photos whose best class is right. acc_top5: among the best five (or all, where
-    there are fewer classes). acc_macro: mean over classes of the accuracy within each, as the Pets
-    and Flowers papers report; classes without photos left out. f1: macro F1. ece: expected
-    calibration error over 15 bins (arXiv:1706.04599).
-    """
-    return MetricCollection(
-        {
-            "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "acc_top5": MulticlassAccuracy(
-                num_classes, top_k=min(5, num_classes), average="micro", validate_args=False
-            ),
-            "acc_macro": MeanClassAccuracy(num_classes, average="macro", validate_args=False),
-            "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-            "ece": MulticlassCalibrationError(num_classes, n_bins=15, validate_args=False),
-        },
-        prefix=f"{split}/",
-        # by hand: torchmetrics joins those whose counts agree in the first batch, and a first batch
-        # that is all right makes acc_top5 one with acc for good
-        compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["ece"]],
-    )
-
-
 class Scores(nn.Module):
-    """All metrics of a split over an epoch, logged once, at its end.
+    """All metrics of a split over an epoch, logged once as `split`/name, at its end.
 
-    In every step Lightning would take as long to note a metric as it takes to update it.
+    acc: share of photos whose best class is right. acc_top5: share of photos whose label is among
+    the best five classes. acc_macro: mean over classes of the accuracy within each, as the Pets and
+    Flowers papers report. f1: macro F1. loss, ece, ece_uncalibrated, temperature: see
+    `Calibration`.
+
+    Args:
+        num_classes: K.
+        split: "val" or "test".
+        temperature: Of the calibration; None: it is fitted to the photos and logged.
     """
 
-    def __init__(self, num_classes: int, split: str) -> None:
+    def __init__(self, num_classes: int, split: str, temperature: float | None = None) -> None:
         super().__init__()
-        self.split = split
-        self.metrics = make_metrics(num_classes, split)
-        self.means = Means()
+        micro: dict[str, Any] = {"average": "micro", "validate_args": False}
+        macro: dict[str, Any] = {"average": "macro", "validate_args": False}
+        self.metrics = MetricCollection(
+            {
+                "acc": MulticlassAccuracy(num_classes, **micro),
+                "acc_top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), **micro),
+                "acc_macro": MeanClassAccuracy(num_classes, **macro),
+                "f1": MulticlassF1Score(num_classes, **macro),
+                "calibration": Calibration(temperature),
+            },
+            prefix=f"{split}/",
+            # By hand: torchmetrics joins those whose counts agree in the first batch, and a first
+            # batch that is all right would make acc_top5 one with acc for good.
+            compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["calibration"]],
+        )
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Class scores (N, K) and labels (N,) of a batch."""
-        scores = scores.float()
-        self.metrics.update(scores.softmax(1), labels)
-        # plain cross-entropy, comparable whatever the training loss smooths
-        self.means.add({f"{self.split}/loss": cross_entropy(scores, labels)}, len(labels))
+        """Adds the class scores (N, K) and labels (N,) of a batch."""
+        self.metrics.update(scores.float(), labels)
 
-    def log(self, module: LightningModule) -> None:
-        """Over the photos of all ranks; begins anew."""
-        means, weight = self.means.take()
-        module.log_dict(means, batch_size=weight, sync_dist=True)
-        module.log_dict(self.metrics.compute(), sync_dist=True)  # equal on all ranks already
+    def log(self, module: LightningModule) -> dict[str, Tensor]:
+        """Logs the metrics over the photos of all ranks, returns them, and starts again."""
+        values = self.metrics.compute()
+        module.log_dict(values, sync_dist=True)  # torchmetrics has made them equal on all ranks
         self.metrics.reset()
+        return values
 
 
 def monitor_modes(
     callbacks: Mapping[str, Any] | None, *, validates: bool, validate_every: int = 1
 ) -> dict[str, Any]:
-    """Callback nodes with `mode` filled in wherever a metric is monitored.
+    """Callback nodes with `mode` filled in where a metric is monitored.
 
     So the metric is chosen in one place, and "max" for a loss cannot happen.
 
     Args:
-        callbacks: nodes by name.
-        validates: whether there are validation photos. Without, checkpoints go by nothing: the
-            best is the last.
-        validate_every: epochs between two validations; checkpoints are chosen among those epochs.
+        callbacks: Nodes by name.
+        validates: Whether there are validation photos; without them the last checkpoint is the
+            best.
+        validate_every: Epochs between two validations; checkpoints are chosen among those epochs.
 
     Raises:
-        ConfigError: a metric that is not logged on the validation split, or early stopping
+        ConfigError: A metric that is not logged on the validation split, or early stopping
             without one.
     """
     nodes = dict(callbacks or {})

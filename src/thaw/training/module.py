@@ -1,7 +1,9 @@
 """The LightningModule: steps, logging and the optimiser. What trains when is in plan.py."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.finetune.optim import parameter_groups
-from thaw.finetune.plan import Phase, Plan
+from thaw.finetune.phases import Phase
+from thaw.finetune.plan import Plan
 from thaw.seeds import derive, seed_generators
-from thaw.training.callbacks import steps_per_epoch
+from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
 from thaw.training.metrics import Means, Scores
@@ -28,40 +30,25 @@ class TransferModule(pl.LightningModule):
     """Trains a `Classifier` by a plan.
 
     Args:
-        classifier: backbone and head.
-        plan: what trains in each epoch, and the learning rate of each group at each step.
-        make_optimizer: optimiser groups -> optimiser; a constructor with everything but the
-            parameters filled in.
-        classes: names of the K classes, in label order; saved in the checkpoint.
-        monitor: the validation metric that a plateau is one of.
-        normalise: images uint8 (N, 3, H, W) -> float32, as the body wants them; None: 0-1. It works
-            on the device: a quarter of the bytes has to go there.
-        mix: images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K), in phases
-            that have it on.
-        label_smoothing: share 0-1 of the target spread over all classes (arXiv:1512.00567).
-        channels_last: memory format of images and kernels; pays for convolutional bodies.
-        seed: of dropout and of whatever else draws inside a step.
-        config: the run's settings as plain Python, saved in the checkpoint.
+        make_optimizer: Optimiser groups -> optimiser.
+        classes: Names of the K classes, in label order; in the checkpoint, as `config` is.
+        monitor: The validation metric that a plateau is one of.
+        normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
+        mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
 
     Attributes:
-        plan: as it stands after the validation results so far.
+        written_plan, plan: As given, and as it stands after the validation results so far.
+        temperature: Of the class scores, which calibrates the model; from the latest validation.
+        test_predictions: Labels (N,) that the test predicted for the photos of this process.
     """
 
     def __init__(
-        self,
-        classifier: Classifier,
-        plan: Plan,
-        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
-        *,
-        classes: tuple[str, ...],
-        monitor: str = "val/acc",
-        normalise: Callable[[Tensor], Tensor] | None = None,
-        mix: Mix | None = None,
-        label_smoothing: float = 0.0,
-        channels_last: bool = False,
-        seed: int = 0,
-        config: dict[str, Any] | None = None,
-    ) -> None:
+        self, classifier: Classifier, plan: Plan,
+        make_optimizer: Callable[[list[dict[str, Any]]], Optimizer], *, classes: tuple[str, ...],
+        monitor: str = "val/acc", normalise: Callable[[Tensor], Tensor] | None = None,
+        mix: Mix | None = None, label_smoothing: float = 0.0, channels_last: bool = False,
+        seed: int = 0, config: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.classifier = classifier
         self.written_plan = self.plan = plan
@@ -72,12 +59,13 @@ class TransferModule(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.seed = seed
+        self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
-        self.save_hyperparameters({"classes": list(classes), "config": config or {}}, logger=False)
+        self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)
+        self.saved_batches: int | None = None  # of an epoch, in the checkpoint gone on from
         self.means = Means()  # of training
-        self.shown_loss: float | None = None  # in the progress bar
         self.val_scores = Scores(len(classes), "val")
-        self.test_scores = Scores(len(classes), "test")
+        self.temperature = 1.0
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -88,18 +76,12 @@ class TransferModule(pl.LightningModule):
     @property
     def mixes(self) -> bool:
         """Whether training pictures are mixed now."""
-        return self.mix is not None and self.phase.settings.mix
-
-    @property
-    def views(self) -> int:
-        """Views of each photo that the head trains on now, as cached features; 0: on photos."""
-        return self.plan.views(self.phase, self.mix is not None)
+        return self.mix is not None and self.phase.mix
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
-        if images.ndim == 2:
-            return self.classifier.head(images)
-        return self.classifier(self.prepare(images))
+        is_cached = images.ndim == 2
+        return self.classifier.head(images) if is_cached else self.classifier(self.prepare(images))
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
@@ -108,25 +90,15 @@ class TransferModule(pl.LightningModule):
             return self.normalise(images).to(next(self.classifier.parameters()).dtype)
         return images
 
-    def configure_optimizers(self) -> Any:
-        """One optimiser with all groups from the first step on, and the plan as its scheduler.
+    def configure_optimizers(self) -> Optimizer:
+        """One optimiser with all groups from the first step on; `ApplyPlan` writes their rates."""
+        rates = [phase.rates for phase in self.plan.phases]
+        return self.make_optimizer(parameter_groups(self.classifier, rates))
 
-        Raises:
-            ConfigError: a scheduler that does not fit the length of its phase.
-        """
-        steps = steps_per_epoch(self.trainer)
-        self.plan.check_lengths(steps)
-        groups = self._parameter_groups()
-        optimizer = self.make_optimizer(groups)
-
-        def rate_of(group: str) -> Callable[[int], float]:
-            return lambda step: self.plan.rate(group, step, steps)
-
-        scheduler = LambdaLR(optimizer, [rate_of(group["layer_groups"][0]) for group in groups])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+    def set_plan(self, values: list[float], steps_per_epoch: int | None) -> None:
+        """Brings the plan to where it stands after these validation results."""
+        self.written_plan = replace(self.written_plan, steps_per_epoch=steps_per_epoch)
+        self.plan = self.written_plan.after(values)
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Makes this step's random numbers a function of (seed, step, rank): see seeds.py."""
@@ -145,21 +117,19 @@ class TransferModule(pl.LightningModule):
         if not self.mixes:  # a mixed picture has no label to be right about
             means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
         self.means.add(means, len(labels))
-        every: int = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if (self.global_step + 1) % max(1, every) == 0:  # when loggers write: a GPU waits for it
-            self.shown_loss = loss.item()
-            self.log("train/loss_step", self.shown_loss, on_step=True)
-        return loss * self._share_of_step(batch_idx)
+        self.log("train/loss_step", loss.detach())
+        # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
+        # batches are left, and makes it too small (2.6.6).
+        steps = self.trainer.accumulate_grad_batches
+        batches = int(self.trainer.num_training_batches)
+        left = batches % steps
+        return loss * steps / left if left and batch_idx >= batches - left else loss
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Logs the epoch's means of train/ after its last step."""
         if self.trainer.is_last_batch:
-            means, weight = self.means.take()
+            means, weight = self.means.pop()
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
-
-    def on_train_epoch_start(self) -> None:
-        """Counts from here."""
-        self.means.take()
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None,
@@ -169,74 +139,62 @@ class TransferModule(pl.LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Counts for val/."""
         self.val_scores.add(self(batch[0]), batch[1])
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Counts for test/."""
-        self.test_scores.add(self(batch[0]), batch[1])
-
-    def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
-        """Class probabilities (N, K)."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).float().softmax(1)
-
     def on_validation_epoch_end(self) -> None:
-        """Logs val/."""
-        self.val_scores.log(self)
+        """Logs val/, and takes over the temperature that was fitted."""
+        self.temperature = float(self.val_scores.log(self)["val/temperature"])
+
+    def on_test_epoch_start(self) -> None:
+        """Calibration is measured at the temperature that the validation photos gave."""
+        self.test_scores = Scores(len(self.classes), "test", self.temperature).to(self.device)
+        self.test_predictions = torch.empty(0, dtype=torch.long)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        scores = self(batch[0])
+        self.test_scores.add(scores, batch[1])
+        self.test_predictions = torch.cat([self.test_predictions, scores.argmax(1).cpu()])
 
     def on_test_epoch_end(self) -> None:
-        """Logs test/."""
         self.test_scores.log(self)
 
     def on_train_epoch_end(self) -> None:
-        """Brings the plan up to date; what goes by validation finds the value of each epoch."""
+        """Brings the plan up to date with the validation result of the epoch."""
         if self.monitor in self.trainer.callback_metrics:
             value = float(self.trainer.callback_metrics[self.monitor])
             sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
-            self.plan = self.written_plan.after([*self.plan.values, sign * value])
+            self.set_plan([*self.plan.values, sign * value], self.plan.steps_per_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The validation results that the plan has gone by."""
-        checkpoint["plan"] = {"monitor": self.monitor, "values": list(self.plan.values)}
+        """Adds what the plan has gone by, and the temperature."""
+        checkpoint["temperature"] = self.temperature
+        checkpoint["plan"] = {
+            "monitor": self.monitor, "values": list(self.plan.values),
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "batches": int(self.trainer.num_training_batches),
+        }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes them up again.
-
-        Raises:
-            ConfigError: the plan needs them, and they are of another metric or not of every epoch;
-                or the optimiser state is of other groups.
-        """
-        names = [group["name"] for group in self._parameter_groups()]
-        for state in checkpoint.get("optimizer_states", []):
-            known = [group["name"] for group in state["param_groups"]]
-            if known != names:
-                raise ConfigError(
-                    "ckpt_path: its optimiser knows the parameter groups "
-                    f"{', '.join(known)}, this run has {', '.join(names)}; go on with the "
-                    "backbone, granularity and layer-wise rates that the run was started with"
-                )
-        saved = checkpoint.get("plan", {"monitor": self.monitor, "values": []})
-        self.plan = self.written_plan.after(saved["values"])
-        whole = len(saved["values"]) in (checkpoint["epoch"], checkpoint["epoch"] + 1)
-        if self.plan.watches and not (whole and saved["monitor"] == self.monitor):
+        """Checks that the checkpoint is of this run's model and plan, and brings the plan there."""
+        restore.check_model(checkpoint, self.classes, self.state_dict())
+        groups = self.configure_optimizers().param_groups
+        restore.check_groups(checkpoint, [group["name"] for group in groups])
+        self.temperature = checkpoint["temperature"]
+        saved, epoch = checkpoint["plan"], checkpoint["epoch"]
+        self.saved_batches = saved["batches"]
+        self.set_plan(saved["values"], saved["steps_per_epoch"])
+        known = saved["monitor"] == self.monitor and len(saved["values"]) in (epoch, epoch + 1)
+        if self.plan.needs_validation and not known:
             raise ConfigError(
-                f"{self.plan.watches}: goes by {self.monitor} of every epoch, and the checkpoint "
-                f"of epoch {checkpoint['epoch']} knows {len(saved['values'])} values of "
-                f"{saved['monitor']}; go on with the settings that the run was started with"
+                f"ckpt_path: the plan goes by {self.monitor} of every epoch, and this has "
+                f"{len(saved['values'])} values of {saved['monitor']} after epoch {epoch + 1}; go "
+                "on with the settings that the run was started with"
             )
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        phases = [phase.rates for phase in self.written_plan.phases]
-        return parameter_groups(self.classifier, phases)
-
-    def _share_of_step(self, batch_idx: int) -> float:
-        """What the loss is to be multiplied by so that each optimiser step has a mean gradient.
-
-        Lightning divides by accumulate_grad_batches also where fewer batches are left at the end
-        of an epoch, and makes that step too small (2.6.6).
-        """
-        every = self.trainer.accumulate_grad_batches
-        left = int(self.trainer.num_training_batches) % every
-        is_last_step = batch_idx >= int(self.trainer.num_training_batches) - left
-        return every / left if left and is_last_step else 1.0
+    def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
+        """Loads the weights and the temperature of a checkpoint, to test; returns its content."""
+        checkpoint = restore.read_checkpoint(path)
+        restore.check_model(checkpoint, self.classes, self.state_dict())
+        self.load_state_dict(checkpoint["state_dict"])
+        self.temperature = checkpoint["temperature"]
+        return checkpoint

@@ -1,0 +1,30 @@
+"""A body without weights, as it was built for training: what a saved model needs to be loaded."""
+
+import importlib
+
+import torch
+from torch import nn
+
+from thaw.errors import ConfigError
+
+BUILDERS = {  # imported when used: timm is an extra
+    "torchvision": "thaw.backbones.backbone.torchvision_backbone",
+    "timm": "thaw.backbones.timm_backbone.timm_backbone",
+    "tiny": "thaw.backbones.tiny.tiny_backbone",
+    "cnn": "thaw.backbones.cnn.cnn_backbone",
+}
+
+
+def rebuild(builder: str, name: str, image_size: int) -> nn.Module:
+    """Builds the body of a `Backbone` again, with random weights and without a network.
+
+    Modules and state dict have the same names and shapes, so `load_state_dict` gives the same
+    function of the image. torch's random numbers go on as if nothing had been built.
+    """
+    if builder not in BUILDERS:
+        raise ConfigError(f"builder {builder}: no such builder; known are {', '.join(BUILDERS)}")
+    module, _, function = BUILDERS[builder].rpartition(".")
+    build = getattr(importlib.import_module(module), function)
+    named = {"name": name.removeprefix("timm/")} if builder in ("torchvision", "timm") else {}
+    with torch.random.fork_rng(devices=[]):
+        return build(**named, weights=None, image_size=image_size).body

@@ -1,0 +1,118 @@
+"""Writes the phases of a run from the settings of conf/finetune/."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from thaw.backbones.groups import HEAD
+from thaw.classifier import BatchNormMode
+from thaw.errors import check
+from thaw.finetune.layers import Groups, layer_rates, top_groups
+from thaw.finetune.phases import Phase, make_phase, settings_of
+from thaw.finetune.plan import Plan
+from thaw.finetune.schedule import is_whole
+
+CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs, 1 is worse by 0.7 points; benchmarks/LOG.md
+
+
+def build_plan(
+    groups: Groups, max_epochs: int, *, mode: str,
+    frozen: Mapping[str, Any] | None = None, unfrozen: Mapping[str, Any] | None = None,
+    unfreeze_epoch: int | None = None, unfreeze_on_plateau: int | None = None,
+    top: int | float | str | Sequence[str] | None = None, every_epochs: int | None = None,
+    lr_decay: float | None = None, min_lr_ratio: float | None = None,
+    rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
+    cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
+    phases: Sequence[Mapping[str, Any]] | None = None,
+    mixes: bool = False, limits_batches: bool = False,
+) -> Plan:  # fmt: skip
+    """Writes the plan of a run.
+
+    Args:
+        groups: Layer groups of the model, stem first, head last.
+        max_epochs: Of the trainer.
+        mode: Name of the file in conf/finetune/. conf/finetune/freeze_unfreeze.yaml says what the
+            settings after this one mean, `MODES` which of them a mode has.
+        mixes: Whether mixup or CutMix is chosen.
+        limits_batches: Whether an epoch has some of the batches only; then nothing is cached.
+
+    Raises:
+        ConfigError: A setting that the mode does not have, or that cannot work in so many epochs.
+    """
+    settings = settings_of(mode, locals())
+    views = CACHED_VIEWS if cached_views is None else cached_views
+    check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
+    known = cache_features in ("auto", True, False, None)
+    check(known, "finetune.cache_features", cache_features, "auto, true or false")
+    in_list = mode == "phases"
+    items = _read(phases, max_epochs) if in_list else _write(groups, max_epochs, settings)
+    made: list[Phase] = []
+    caches = bool(cache_features) and not limits_batches  # until the body trains and is changed
+    for number, phase in enumerate(items):
+        key = f"finetune.phases.{number}" if in_list else "finetune"
+        names, rates = top_groups(groups, phase.top, f"{key}.top"), layer_rates(groups, phase, key)
+        phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)  # torch's may not fit
+        caches, mix = caches and names == [HEAD], phase.mix and mixes
+        own = views if phase.augment else 1
+        saves = caches and not mix and (cache_features is True or phase.epochs > own)
+        made.append(replace(
+            phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
+            mix=mix, cached_views=own if saves else 0,
+        ))  # fmt: skip
+    return Plan(mode, tuple(group.name for group in groups), tuple(made))
+
+
+def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list[Phase]:
+    """Turns the settings that a mode has into a list of phases."""
+    plateau, start = settings.get("unfreeze_on_plateau"), 0
+    phases: list[Phase] = []
+    if "frozen" in settings:
+        head = make_phase(settings["frozen"], "finetune.frozen", name="frozen", top=0,
+                          epochs=max_epochs, end_on_plateau=plateau)  # fmt: skip
+        if "unfrozen" not in settings:
+            return [head]
+        start = settings["unfreeze_epoch"]
+        check(
+            is_whole(start) and start < max_epochs, "finetune.unfreeze_epoch", start,
+            f"a whole number from 1 to {max_epochs - 1}, below trainer.max_epochs={max_epochs}; "
+            "else use finetune=feature_extraction (never unfreeze) or finetune=full (at once)",
+        )  # fmt: skip
+        phases.append(replace(head, epochs=start))
+    body = make_phase(
+        settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
+        batchnorm=settings.get("batchnorm") or "train", rates=settings.get("rates") or {},
+        **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
+    )  # fmt: skip
+    if "every_epochs" not in settings:
+        return [*phases, body]
+    every, order = settings["every_epochs"], top_groups(groups, body.top, "finetune.top")[::-1]
+    number = len(order) - 1  # of groups of the body
+    last = start + (number - 1) * every if is_whole(every) else max_epochs
+    check(
+        last < max_epochs, "finetune.every_epochs", every, f"1 or more epochs between unfreezing "
+        f"{number} groups, all after the first {start} epochs and within trainer.max_epochs="
+        f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
+    )  # fmt: skip
+    for place, name in enumerate(order[1:-1], start=2):
+        step = replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
+        phases.append(step)
+    return [*phases, replace(body, name=order[-1], top=order, epochs=max_epochs - last)]
+
+
+def _read(phases: Any, max_epochs: int) -> list[Phase]:
+    """Checks the list that the user writes."""
+    fits = isinstance(phases, list | tuple) and len(phases) > 0
+    check(fits, "finetune.phases", phases, "a list of one phase or more, like [{lr: 1e-3}]")
+    made: list[Phase] = []
+    left = max_epochs
+    for number, given in enumerate(phases, start=1):
+        key, is_last = f"finetune.phases.{number - 1}", number == len(phases)
+        phase = make_phase(given, key)
+        epochs = phase.epochs or (left if is_last else 0)
+        allowed = f"{left}, or none, in the last phase" if is_last else f"1 to {left - 1}"
+        fits = is_whole(epochs) and (epochs == left if is_last else epochs < left)
+        check(fits, f"{key}.epochs", phase.epochs,
+              f"{allowed}; {left} of trainer.max_epochs={max_epochs} are left")  # fmt: skip
+        made.append(replace(phase, name=phase.name or f"phase {number}", epochs=epochs))
+        left -= epochs
+    return made

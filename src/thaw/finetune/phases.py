@@ -1,0 +1,113 @@
+"""The settings of a phase as a user writes them, and which settings each mode has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+from thaw.classifier import BatchNormMode
+from thaw.errors import ConfigError, check, near, shown
+from thaw.finetune.schedule import Schedule, is_whole
+
+# The files of conf/finetune/ and the settings that each has. All have the same keys, so that a
+# sweep over several of them composes; what a mode does not have is null there.
+_BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
+_CACHE = ("cache_features", "cached_views")
+_BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
+MODES: dict[str, tuple[str, ...]] = {
+    "freeze_unfreeze": _BOTH,
+    "partial": ("top", *_BOTH),
+    "gradual": ("top", "every_epochs", *_BOTH),
+    "feature_extraction": ("frozen", *_CACHE),
+    "classifier": ("top", *_BODY),
+    "full": _BODY,
+    "from_scratch": ("unfrozen",),
+    "phases": ("phases", *_CACHE),
+}
+
+
+@dataclass(frozen=True)
+class PhaseSettings(Schedule):
+    """The rate over a phase, and what else is on or off in it; the keys of conf/phase/.
+
+    Attributes:
+        augment: Whether photos are trained on in random views; else in the evaluation view.
+        mix: Whether `mix=...` (mixup, CutMix) is on, where it is chosen.
+    """
+
+    augment: bool = True
+    mix: bool = True
+
+
+@dataclass(frozen=True)
+class Phase(PhaseSettings):
+    """Some epochs during which the same groups train: a phase of the list, and of the plan.
+
+    Attributes:
+        name: For logs and tables; empty: its number, from 1.
+        epochs: Its length; 0, in the last phase: all epochs that are left.
+        top: What trains besides the head, see `top_groups`.
+        lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
+        rates: Of groups by name, in place of a rule. In a plan: the learning rate, before the
+            schedule, of each group that trains; the others are frozen.
+        batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
+        end_on_plateau: Epochs in a row without a better value of the monitored metric, after which
+            the phase ends early; None: it does not.
+        start: First epoch, from 0.
+        cached_views: Views of each training photo in the features that it trains on; 0: photos.
+    """
+
+    name: str = ""
+    epochs: int = 0
+    top: int | float | str | Sequence[str] | None = None
+    lr_decay: float | None = None
+    min_lr_ratio: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    batchnorm: BatchNormMode = "eval"
+    end_on_plateau: int | None = None
+    start: int = 0
+    cached_views: int = 0
+
+    @property
+    def end(self) -> int:
+        """The epoch, from 0, after its last one."""
+        return self.start + self.epochs
+
+
+def make_phase(given: Any, key: str, **more: Any) -> Phase:
+    """Builds a phase from the settings at `key`, and from `more` that its mode says."""
+    known = [part.name for part in fields(PhaseSettings if more else Phase)]
+    known = [name for name in known if name not in ("start", "cached_views")]  # computed
+    check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
+    if slips := [name for name in given if name not in known]:
+        raise ConfigError(
+            f"{key}.{slips[0]}={shown(given[slips[0]])}: nothing reads this key"
+            f"{near(str(slips[0]), known)}. Allowed: {', '.join(known)}"
+        )
+    phase = Phase(**{"lr": None, **given, **more})
+    phase.check(key)
+    for name, value in (("augment", phase.augment), ("mix", phase.mix)):
+        check(isinstance(value, bool), f"{key}.{name}", value, "true or false")
+    modes, plateau = get_args(BatchNormMode), phase.end_on_plateau
+    norm, end = f"{key}.batchnorm", f"{key}.end_on_plateau"
+    if more:
+        norm, end = "finetune.batchnorm", "finetune.unfreeze_on_plateau"
+    check(phase.batchnorm in modes, norm, phase.batchnorm, ", ".join(modes))
+    check(plateau is None or is_whole(plateau), end, plateau, "1 or more epochs, or null")
+    return phase
+
+
+def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives those settings that a mode has; refuses a value for others, which would do nothing."""
+    check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
+    own = MODES[mode]
+    for name in sorted({name for names in MODES.values() for name in names} - {*own}):
+        value = settings[name]
+        if isinstance(value, Mapping):  # of nothing but null is no phase
+            value = {key: part for key, part in value.items() if part is not None} or None
+        if value is not None:
+            others = [other for other, names in MODES.items() if name in names]
+            raise ConfigError(
+                f"finetune={mode} finetune.{name}={value}: this mode has no {name}; it has "
+                f"{', '.join(own)}. Use finetune={' or '.join(others)}"
+            )
+    return {name: settings[name] for name in own}

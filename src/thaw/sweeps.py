@@ -1,0 +1,107 @@
+"""Runs and their folders: with results.json when the run is done, error.txt when it failed."""
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from thaw.errors import ConfigError, Interrupted, reason
+from thaw.launch import explained, key_of, last_checkpoint, saved_words
+
+
+def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:
+    """Does a run and returns its monitored metric; when it fails, error.txt says why."""
+    folder = Path(cfg.paths.output_dir)
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # by a launcher of Hydra's, as submitit
+    if in_sweep and (done := results_of(folder)):
+        return value(done, cfg.monitor)
+    if in_sweep and last_checkpoint(folder):
+        cfg.resume = str(folder)
+    with contextlib.nullcontext() if in_sweep else explained():
+        try:
+            return value(run(cfg), cfg.monitor)
+        except Interrupted:
+            raise
+        except Exception as error:
+            (folder / "error.txt").write_text(reason(error), encoding="utf-8")
+            raise
+
+
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """The content of results.json; None: the run is not done."""
+    file = folder / "results.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def error_of(folder: Path) -> str:
+    """Why a run has no results."""
+    file = folder / "error.txt"
+    return file.read_text("utf-8") if file.is_file() else "its process was killed"
+
+
+def value(results: Mapping[str, Any], metric: str) -> float | None:
+    """A metric; None where it is not a finite number, at which a search would end."""
+    number = results.get(metric, math.nan)
+    return number if math.isfinite(number) else None
+
+
+def folder_name(number: int, words: Sequence[str], shared: Sequence[str] = ()) -> str:
+    """ "3_backbone-resnet18_frozen.lr-1e-3", without the settings that all jobs share."""
+    parts = [str(number)]
+    for word in words:
+        if word not in shared:
+            key = ".".join(key_of(word).split(".")[-2:])
+            text = re.sub(r"[^\w.+]+", "-", f"{key}={word.partition('=')[2]}", flags=re.ASCII)
+            parts.append(text.strip("-."))
+    return "_".join(parts)[:120].rstrip("-.")  # encrypted file systems take 143
+
+
+def new_folder(folder: Path) -> Path:
+    """Makes a folder of this name or, where there is one, with _2, _3, ... behind it."""
+    number, path = 1, folder
+    while True:
+        with contextlib.suppress(FileExistsError):  # the system makes a folder only once
+            path.mkdir(parents=True)
+            return path
+        number += 1
+        path = folder.with_name(f"{folder.name}_{number}")
+
+
+class RunFolder(Callback):
+    """Gives each run a folder of its own; Hydra's is shared by runs that start in one second."""
+
+    def __init__(self) -> None:  # here, since Hydra brings callbacks to other processes
+        OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+        OmegaConf.register_new_resolver("direction", _direction, replace=True)
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Makes the folder; one that the command line names must hold no results."""
+        folder = Path(config.hydra.run.dir)
+        if any(os.environ.get(n, "0") != "0" for n in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+            return  # only the first rank makes folders
+        if "hydra.run.dir" not in map(key_of, config.hydra.overrides.hydra):
+            config.hydra.run.dir = str(new_folder(folder))
+        elif results_of(folder) and not config.resume:
+            told = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
+            with explained():  # Hydra turns other errors of a callback into warnings
+                raise ConfigError(f"{told}, or go on with it by resume={folder}")
+
+
+def _job_folder(sweep: str, number: int, words: ListConfig) -> str:
+    given: Any = OmegaConf.to_container(words, resolve=False)  # `${...}` stays as written
+    return folder_name(number, given, saved_words(Path(sweep) / "multirun.yaml"))
+
+
+def _direction(monitor: str) -> str:
+    from thaw.training.measures import MODES
+
+    return f"{MODES.get(monitor.partition('/')[2], 'max')}imize"

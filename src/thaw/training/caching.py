@@ -1,0 +1,95 @@
+"""The Lightning callback that gives the head features instead of photos in the frozen phase."""
+
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from thaw.backbones.groups import HEAD
+from thaw.data.loading import ResumableLoader
+from thaw.features.key import feature_key
+from thaw.features.table import Features, load_or_compute
+from thaw.training.module import TransferModule
+
+
+class CacheFeatures(pl.Callback):
+    """Computes features at the start of a phase that trains the head alone, and serves them.
+
+    The loaders keep their order; at the unfreeze they read photos again.
+
+    Attributes:
+        folder: where the files of features are.
+        features: by split and number of views; None where no file could be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.features: dict[tuple[str, int], Features | None] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """In a run that is resumed inside an epoch, whose start is not called again."""
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning makes the validation loader before the first validation, not before."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches the loaders to features, or back to photos."""
+        module = cast(TransferModule, pl_module)
+        views = module.phase.cached_views
+        loaders: dict[tuple[str, int], Any] = {
+            ("train", views): trainer.train_dataloader, ("val", 1): trainer.val_dataloaders
+        }  # fmt: skip
+        if not views:
+            self.features.clear()
+        for key, loader in loaders.items():
+            if isinstance(loader, ResumableLoader):
+                if views and key not in self.features:
+                    self.features[key] = self._load(trainer, module, loader, *key)
+                loader.features = self.features.get(key)
+
+    def _load(
+        self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
+        views: int,
+    ) -> Features | None:  # fmt: skip
+        """From the file, or computed; None where no file can be written."""
+        dataset = cast(Any, loader.dataset)
+        key = feature_key(
+            module.classifier.body, dataset, module.normalise, views=views,
+            precision=str(trainer.precision), device=module.device,
+        )  # fmt: skip
+
+        def run(images: Tensor) -> Tensor:
+            """(N, 3, H, W) -> (N, D), as a training step would."""
+            assert module.classifier.trainable == {HEAD}
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                return module.classifier.features(module.prepare(images.to(module.device)))
+
+        def on_progress(done: int, total: int) -> None:
+            for callback in cast(list[Any], trainer.callbacks):  # pyright: ignore
+                if hasattr(callback, "on_caching"):
+                    callback.on_caching(split, done, total)
+
+        started = time.perf_counter()
+        try:
+            features, was_there = load_or_compute(
+                self.folder, key, loader, run, views=views, on_progress=on_progress
+            )
+            size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
+            message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"
+        except OSError as error:
+            features, message = None, (
+                f": going on without a cache, since {error}. Set paths.cache_dir to a folder "
+                "with room that all ranks see, or finetune.cache_features=false"
+            )  # fmt: skip
+        if trainer.is_global_zero:
+            title = f"features  {split}: {len(dataset):,} photos x {views} view"
+            print(f"{title}{'' if views == 1 else 's'}{message}")
+        return features

@@ -1,0 +1,74 @@
+"""Checkpoints: which one is the best, and that a run's folder can be moved."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from runs import draw_photos, run_small
+
+from thaw.errors import Interrupted
+from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_photos(tmp_path_factory.mktemp("photos"))
+
+
+def test_the_best_is_that_of_the_monitored_metric_whatever_the_order(tmp_path: Path) -> None:
+    other = ModelCheckpoint(monitor="val/loss", mode="min")
+    ours = SaveBest(dirpath=tmp_path, monitor="val/acc", mode="max")
+    other.best_model_path, ours.best_model_path = "other.ckpt", "ours.ckpt"
+    last = SaveLast(str(tmp_path))
+    assert best_checkpoint([last, other, ours], "val/acc") == "ours.ckpt"
+    assert best_checkpoint([last, other], "val/acc") is None
+    assert best_checkpoint([last], "val/acc") is None
+
+
+def test_without_a_best_checkpoint_the_last_weights_are_tested_after_a_resume(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the weights that the resumed run started from."""
+    whole = run_small(photos, tmp_path / "whole", "callbacks.checkpoint=null")
+    assert whole["best_checkpoint"] is None
+
+    def stop(self: GracefulStop, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(GracefulStop, "on_train_batch_start", stop)
+    with pytest.raises(Interrupted):
+        run_small(photos, tmp_path / "run", "callbacks.checkpoint=null")
+    monkeypatch.undo()
+    resume = f"resume={tmp_path / 'run'}"
+    resumed = run_small(photos, tmp_path / "run", "callbacks.checkpoint=null", resume)
+    assert resumed["test/loss"] == whole["test/loss"]
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(photos: Path, tmp_path: Path) -> None:
+    """Lightning forgets it when the folder has another name (its issue 11379)."""
+    first = run_small(photos, tmp_path / "run")
+    best = Path(first["best_checkpoint"])
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    again = run_small(photos, tmp_path / "moved", f"resume={tmp_path / 'moved'}")
+    assert Path(again["best_checkpoint"]) == tmp_path / "moved" / "checkpoints" / best.name
+    assert again["test/acc"] == first["test/acc"]
+    history = json.loads((tmp_path / "moved" / "history.json").read_text())
+    epoch = torch.load(again["best_checkpoint"], weights_only=True)["epoch"]
+    assert history[epoch]["val/acc"] == max(row["val/acc"] for row in history)
+
+
+def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
+    photos: Path, tmp_path: Path
+) -> None:
+    run_small(photos, tmp_path / "run", "test=false")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    words = (f"ckpt_path={last}", "trainer.max_epochs=5")
+    results = run_small(photos, tmp_path / "longer", *words)
+    assert Path(results["best_checkpoint"]).parent == tmp_path / "longer" / "checkpoints"

@@ -1,0 +1,110 @@
+"""Run folders: which are there, what is read of them, and which cannot be compared."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from made_runs import write_run
+
+from thaw.errors import ConfigError
+from thaw.tools.compare_runs import Run, Unit, find_runs, flat, last_of_each, read_run
+
+SCORES = {"val/acc": 0.75, "test/acc": 0.5}
+
+
+def read(folder: Path) -> Run:
+    run = read_run(folder)
+    assert isinstance(run, Run), run
+    return run
+
+
+def test_runs_sweeps_and_folders_above(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "runs" / name, scores=SCORES) for name in ("one", "two")]
+    jobs = [write_run(tmp_path / "sweep" / str(job), scores=SCORES) for job in (0, 1, 2, 10)]
+    assert find_runs([str(runs[0])]) == [runs[0]]
+    assert sorted(find_runs([str(tmp_path / "sweep")])) == sorted(jobs)
+    assert sorted(find_runs([str(tmp_path)])) == sorted([*runs, *jobs])
+    again = [str(runs[1]), str(tmp_path / "runs"), f"{tmp_path}/runs/../runs/two"]
+    assert find_runs(again) == [runs[1], runs[0]]  # each once
+
+
+def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing: there is no run in it"):
+        find_runs([str(tmp_path / "nothing")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty: there is no run in it"):
+        find_runs([str(tmp_path / "empty")])
+
+
+def test_what_is_read_of_a_run(tmp_path: Path) -> None:
+    words = ["backbone=tiny", "finetune.unfrozen.lr=0.01", "tags=[a]", "+data.extra=1"]
+    run = read(write_run(tmp_path / "run", words, seed=3, scores=SCORES, values=[0.5, 0.6, 0.7]))
+    assert (run.unit, str(run.unit), run.folds) == (Unit(3, None), "seed 3", None)
+    assert run.settings["finetune.unfrozen.lr"] == 0.01
+    assert run.settings["callbacks.checkpoint.monitor"] == "${monitor}"
+    assert not {"seed", "data.fold", "tags", "task_name", "paths.output_dir",
+                "callbacks.checkpoint.dirpath"} & set(run.settings)  # fmt: skip
+    assert run.choices == {"data": "folder", "backbone": "tiny", "finetune": "freeze_unfreeze"}
+    assert {"backbone", "finetune.unfrozen.lr", "data.extra"} <= run.typed
+    assert (run.seconds, run.images, run.unfreeze_epochs) == (4.0, 240, (1,))
+    assert [row["epoch"] for row in run.epochs(frozen=True)] == [1]
+    assert [row["epoch"] for row in run.epochs(frozen=False)] == [2, 3]
+
+
+def test_the_seed_and_the_fold_separate_no_groups_and_the_rest_does(tmp_path: Path) -> None:
+    def identity(*words: str, seed: int = 0) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return read(write_run(folder, words, seed=seed, scores=SCORES)).identity
+
+    first = identity()
+    assert identity(seed=1) == identity("task_name=other") == first
+    assert identity("data.seed=5") != first
+    assert identity("data.num_workers=0") == first
+    assert identity("data.folds=3", "data.fold=1") == identity("data.folds=3", "data.fold=2")
+    assert identity("data.folds=3") != first
+    assert identity("finetune.unfrozen.lr=0.002") != first
+    assert identity("+data.new=null") == first  # of a version that has one key more
+    assert identity("+data.new=false") != first
+
+
+def test_the_unit_names_what_is_paired(tmp_path: Path) -> None:
+    words = ["data.folds=3", "data.fold=2"]
+    run = read(write_run(tmp_path / "run", words, seed=1, scores=SCORES))
+    assert (run.unit, run.folds) == (Unit(1, 2), 3)
+    assert str(run.unit) == "seed 1, fold 2"
+
+
+def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path / "killed")) == "unfinished, there is no results.json"
+    half = write_run(tmp_path / "half", scores=SCORES)
+    (half / "results.json").write_text('{"val/acc": 0.')
+    assert "cannot be read" in str(read_run(half))
+    old = write_run(tmp_path / "old", scores=SCORES)
+    results = json.loads((old / "results.json").read_text())
+    del results["phases"][0]["frozen"]
+    (old / "results.json").write_text(json.dumps(results))
+    assert "another version of thaw (KeyError: 'frozen')" in str(read_run(old))
+    for name, text in (("empty", ""), ("null", "seed: null\ndata: {}\n"), ("odd", "seed: 1")):
+        folder = write_run(tmp_path / name, scores=SCORES)
+        (folder / ".hydra" / "config.yaml").write_text(text)
+        assert "cannot be read" in str(read_run(folder))
+
+
+def test_of_runs_that_repeat_each_other_the_last_counts(tmp_path: Path) -> None:
+    """Twice the same run is one sample: counted twice, the spread would be too small."""
+    runs = []
+    for number, (seed, val) in enumerate(((0, 0.5), (1, 0.6), (0, 0.5))):
+        folder = write_run(tmp_path / str(number), seed=seed, scores={"val/acc": val})
+        os.utime(folder / "results.json", (number, number))
+        runs.append(read(folder))
+    last, dropped = last_of_each([runs[2], runs[1], runs[0]])
+    assert {run.folder.name for run in last} == {"1", "2"}
+    assert dropped == [
+        f"Left out: {runs[0].folder}; {runs[2].folder} has the same settings and seed 0"
+    ]
+
+
+def test_flat_names() -> None:
+    node = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None}
+    assert dict(flat(node)) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}

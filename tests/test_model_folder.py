@@ -1,0 +1,285 @@
+"""What was saved is what is loaded, for every kind of backbone, and nothing else is let in."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import small_backbone
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import thaw
+from thaw import transforms
+from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.cnn import cnn_backbone
+from thaw.backbones.timm_backbone import timm_backbone
+from thaw.backbones.tiny import tiny_backbone
+from thaw.classifier import Classifier
+from thaw.data.decode import decode
+from thaw.errors import ConfigError, PhotoError
+from thaw.head import linear, mlp
+from thaw.image_classifier import ImageClassifier
+from thaw.model_folder import save_model
+
+CLASSES = ("cat", "ant", "bee")  # in no order that sorting would give
+LINEAR = {"_target_": "thaw.head.linear", "dropout": 0.1, "init": "normal"}
+MLP = {"_target_": "thaw.head.mlp", "hidden": [12], "dropout": 0.2, "norm": "batch"}
+
+
+def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
+    """With weights and statistics that no fresh network has, and scores that make no class certain:
+    deep networks with random weights give scores of millions."""
+    torch.manual_seed(1)
+    make = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}[head["_target_"]]
+    arguments = {name: value for name, value in head.items() if name != "_target_"}
+    classifier = Classifier(backbone, make(backbone.out_features, len(CLASSES), **arguments))
+    with torch.no_grad():
+        for value in classifier.parameters():
+            value.mul_(1 + 0.1 * torch.rand_like(value))
+        for value in classifier.buffers():
+            if value.is_floating_point():
+                value.add_(0.1 * torch.rand_like(value))
+        size = backbone.input_spec.size
+        spread = classifier.eval()(torch.rand(4, 3, size, size)).std()
+        last = [layer for layer in classifier.head.modules() if isinstance(layer, nn.Linear)][-1]
+        last.weight /= spread
+        last.bias /= spread
+    return classifier
+
+
+def save(folder: Path, backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
+    classifier = network(backbone, head)
+    targets = {"backbone": {"_target_": "my.own.backbone"}, "head": head}
+    save_model(
+        folder, classifier, backbone, targets=targets, classes=CLASSES, temperature=0.5,
+        metrics={"test/acc": 0.9}, licences={"weights": "none"},
+    )  # fmt: skip
+    return classifier
+
+
+def tiny(folder: Path) -> Path:
+    save(folder, tiny_backbone(weights=None, image_size=32))
+    return folder
+
+
+def photo(path: Path, seed: int = 0, size: tuple[int, int] = (40, 60)) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "head"),
+    [
+        (tiny_backbone, {"image_size": 32}, LINEAR),
+        (cnn_backbone, {"image_size": 30}, LINEAR),
+        (torchvision_backbone, {"name": "squeezenet1_1", "image_size": 48}, MLP),
+        (timm_backbone, {"name": "tf_efficientnet_lite0", "image_size": 48}, LINEAR),
+        pytest.param(torchvision_backbone, {"name": "inception_v3", "image_size": 96}, LINEAR,
+                     marks=pytest.mark.slow),
+        pytest.param(timm_backbone, {"name": "vit_tiny_patch16_224", "image_size": 48}, LINEAR,
+                     marks=pytest.mark.slow),
+        pytest.param(torchvision_backbone, {"name": "vit_b_32", "image_size": 64}, LINEAR,
+                     marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(
+    tmp_path: Path, make: Any, arguments: dict[str, Any], head: dict[str, Any]
+) -> None:
+    """Calibrated, to the bit, from pictures as the loader makes them; with its input spec."""
+    backbone = make(**arguments, weights=None)
+    if hasattr(backbone.body, "transform_input"):  # as torchvision has it for its own weights
+        backbone.body.transform_input = True
+    classifier = save(tmp_path / "model", backbone, head)
+    if backbone.is_convolutional:
+        classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = thaw.load(tmp_path)  # the folder of a run
+    assert model.classes == CLASSES
+    assert model.input_spec == backbone.input_spec
+    assert not any(module.training for module in model.modules())
+    size = backbone.input_spec.size
+    images = torch.randint(0, 256, (5, 3, size, size), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = classifier(transforms.normalise(backbone.input_spec)(images))
+        assert torch.equal(model(images), (scores / 0.5).softmax(1))
+        assert not torch.equal(model(images), scores.softmax(1))  # none is certain
+        shades = images / 255
+        before = shades.clone()
+        assert torch.allclose(model(shades), model(images), atol=1e-5)
+    assert torch.equal(shades, before)  # the caller's images stay as they are
+
+
+def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path) -> None:
+    model = thaw.load(tiny(tmp_path / "model"))
+    paths = [photo(tmp_path / f"{number}.png", number, (40, 40 + number)) for number in range(5)]
+    by_path = model.predict(paths, batch_size=2)
+    assert model.predict([str(path) for path in paths], batch_size=2) == by_path
+    assert model.predict([Image.open(path) for path in paths], batch_size=2) == by_path
+    assert model.predict([decode(path) for path in paths], batch_size=2) == by_path
+    (alone,) = model.predict(paths[3])
+    assert alone.label == by_path[3].label
+    for prediction in by_path:
+        values = [*prediction.probabilities.values()]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1)
+        assert (prediction.label, prediction.probability) == (
+            next(iter(prediction.probabilities)), values[0],
+        )  # fmt: skip
+    views = torch.stack([model.transform(decode(path)) for path in paths])
+    best = model(views).argmax(1).tolist()
+    assert [prediction.label for prediction in by_path] == [CLASSES[label] for label in best]
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    "what", [np.zeros((9, 9, 3), np.uint8), torch.zeros(3, 9, 9), torch.zeros(1, 3, 9, 9).byte()]
+)
+def test_predict_refuses_what_is_no_photo(tmp_path: Path, what: Any) -> None:
+    """Of an array nobody knows whether it is RGB or BGR, of a float tensor not what 1 means."""
+    model = thaw.load(tiny(tmp_path / "model"))
+    with pytest.raises(TypeError, match=r"no photo.*uint8 \(3, H, W\) in RGB"):
+        model.predict(what)
+
+
+def test_predict_names_a_broken_photo(tmp_path: Path) -> None:
+    model = thaw.load(tiny(tmp_path / "model"))
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(PhotoError, match=r"cut\.jpg"):
+        model.predict(tmp_path / "cut.jpg")
+
+
+def test_the_weights_are_float32_on_the_cpu_and_json_tells_the_rest(tmp_path: Path) -> None:
+    backbone = tiny_backbone(weights=None, image_size=32)
+    classifier = network(backbone).half()
+    save_model(
+        tmp_path / "model", classifier, backbone, targets={"head": LINEAR}, classes=CLASSES,
+        temperature=2.0, git="abc",
+    )  # fmt: skip
+    state = load_file(tmp_path / "model" / "model.safetensors")
+    assert {name.partition(".")[0] for name in state} == {"body", "head"}
+    assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
+    facts = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert facts["backbone"]["builder"] == "tiny"
+    assert facts["head"] == {
+        "builder": "thaw.head.linear", "arguments": {"dropout": 0.1, "init": "normal"}
+    }  # fmt: skip
+    assert (facts["classes"], facts["temperature"], facts["git"]) == ([*CLASSES], 2.0, "abc")
+    assert facts["input"]["interpolation"] == "bilinear"
+
+
+def test_a_model_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up leaves the model that was there before."""
+    folder = tiny(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("thaw.model_folder.json.dumps", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save(folder, tiny_backbone(image_size=16))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.undo()
+    tiny(folder)  # over the old one and over what was left half done
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def change(folder: Path, **changes: Any) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_folders_that_hold_no_model_of_this_thaw(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no model.*model/model\.json.*finished run"):
+        thaw.load(tmp_path)
+    folder = tiny(tmp_path / "model")
+    change(folder, format=99)
+    with pytest.raises(ConfigError, match=r"model\.json: has format 99, .*update thaw"):
+        thaw.load(folder)
+    for text in ("{", "[]", "{}", '{"format": 1, "sha256": 3}'):
+        (folder / "model.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"model\.json: is no desc|model\.safetensors: is mi"):
+            thaw.load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"input": {}}, {"backbone": 3}, {"head": {}}, {"temperature": "warm"}, {"classes": None},
+     {"head": {"builder": "thaw.head.linear", "arguments": {"depth": 3}}}],
+)  # fmt: skip
+def test_a_description_that_was_changed_by_hand(tmp_path: Path, changes: dict[str, Any]) -> None:
+    change(tiny(tmp_path / "model"), **changes)
+    with pytest.raises(ConfigError, match=r"model\.json: is no description of a model"):
+        thaw.load(tmp_path)
+
+
+def test_weights_that_are_missing_changed_or_of_another_model(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ConfigError, match=r"model\.safetensors: is missing, or is not the file"):
+        thaw.load(folder)
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"model\.safetensors: is missing, or is not the file"):
+        thaw.load(folder)
+    weights.write_bytes(content)
+    change(folder, classes=["cat", "ant"])
+    with pytest.raises(ConfigError, match=r"do not fit the model \(shape: head.*\(3,\) in the fi"):
+        thaw.load(folder)
+
+
+def test_parts_of_the_users_own_are_given_and_never_imported(tmp_path: Path) -> None:
+    """A folder names them; importing a name out of a file would run code."""
+    backbone = replace(small_backbone(), builder="")
+    own = {"_target_": "os.system", "command": "touch pwned"}
+    head = nn.Linear(8, 3)
+    classifier = Classifier(backbone, head).eval()
+    targets = {"backbone": {"_target_": "my.backbone"}, "head": own}
+    save_model(tmp_path / "model", classifier, backbone, targets=targets, classes=CLASSES,
+               temperature=1.0)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"body was built by my\.backbone.*body=MODULE"):
+        thaw.load(tmp_path)
+    body = small_backbone(seed=5).body
+    with pytest.raises(ConfigError, match=r"head was built by os\.system.*head=MODULE"):
+        thaw.load(tmp_path, body=body)
+    model = thaw.load(tmp_path, body=body, head=nn.Linear(8, 3))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    expected = classifier(transforms.normalise(backbone.input_spec)(images)).softmax(1)
+    assert isinstance(model, ImageClassifier)
+    assert torch.allclose(model(images), expected, atol=1e-6)
+
+
+def test_nothing_but_torch_is_imported_to_use_a_model(tmp_path: Path) -> None:
+    """So that it can be used where thaw was never installed to train."""
+    tiny(tmp_path / "model")
+    photo(tmp_path / "photo.png")
+    program = f"""
+import sys, thaw
+assert "torch" not in sys.modules
+thaw.load({str(tmp_path)!r}).predict({str(tmp_path / "photo.png")!r})
+unwanted = ("lightning", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "matplotlib",
+            "timm", "requests", "urllib3", "scipy", "psutil", "tensorboard")
+print([name for name in unwanted if name in sys.modules])
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    assert printed.strip() == "[]"
+
+
+def test_a_file_that_is_no_safetensors_runs_nothing(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "model")
+    save_file({"body.x": torch.zeros(1)}, folder / "other.safetensors")
+    (folder / "other.safetensors").replace(folder / "model.safetensors")
+    with pytest.raises(ConfigError, match="is not the file"):
+        thaw.load(folder)

@@ -1,0 +1,82 @@
+"""Draws of photos: shares, seeds, and what they must not depend on."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from thaw.data.photos import Photos, Splits
+from thaw.data.splitting import add_test_split, draw_per_class, split_fraction
+from thaw.errors import ConfigError
+
+
+def photos(*counts: int, root: str = "/data") -> Photos:
+    """`counts[k]` photos of class k."""
+    pairs = [(Path(f"{root}/{k}/{i}.jpg"), k) for k, n in enumerate(counts) for i in range(n)]
+    return Photos(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
+
+def pairs(photos: Photos) -> set[tuple[Path, int]]:
+    return set(zip(photos.paths, photos.labels, strict=True))
+
+
+def counts(photos: Photos, classes: int) -> list[int]:
+    return [photos.labels.count(label) for label in range(classes)]
+
+
+def test_a_share_of_each_class_and_the_rest() -> None:
+    whole = photos(10, 50, 4, 3, 2, 1)
+    drawn, rest = split_fraction(whole, 0.2, rule="r")
+    # rounded, but one at least, and never the only one
+    assert counts(drawn, 6) == [2, 10, 1, 1, 1, 0]
+    assert pairs(drawn) | pairs(rest) == pairs(whole)
+    assert not pairs(drawn) & pairs(rest)
+    assert counts(split_fraction(whole, 0.99, rule="r")[1], 6) == [1, 1, 1, 1, 1, 1]
+    assert len(split_fraction(whole, 0, rule="r")[0]) == 0
+
+
+def test_the_rule_decides_and_nothing_else() -> None:
+    whole = photos(30, 30)
+    drawn, _ = split_fraction(whole, 0.3, rule="val 0")
+    shuffled = list(zip(whole.paths, whole.labels, strict=True))
+    random.Random(0).shuffle(shuffled)
+    other_order = Photos(tuple(p for p, _ in shuffled), tuple(label for _, label in shuffled))
+    assert pairs(split_fraction(other_order, 0.3, rule="val 0")[0]) == pairs(drawn)
+    elsewhere, _ = split_fraction(photos(30, 30, root="/other/disk"), 0.3, rule="val 0")
+    assert [p.parts[-2:] for p in elsewhere.paths] == [p.parts[-2:] for p in drawn.paths]
+    assert pairs(split_fraction(whole, 0.3, rule="val 1")[0]) != pairs(drawn)
+
+
+def test_the_draw_of_today_is_the_draw_of_tomorrow() -> None:
+    """Written down: a change here changes everybody's validation photos."""
+    drawn, _ = split_fraction(photos(10), 0.3, rule="val 0")
+    assert [p.name for p in drawn.paths] == ["6.jpg", "8.jpg", "9.jpg"]
+
+
+def test_the_order_of_the_photos_is_kept() -> None:
+    for part in split_fraction(photos(20, 20), 0.5, rule="r"):
+        assert list(part.paths) == [p for p in photos(20, 20).paths if p in part.paths]
+
+
+def test_few_are_among_more() -> None:
+    whole = photos(20, 30)
+    five = draw_per_class(whole, 5, ("a", "b"), rule="r")
+    ten = draw_per_class(whole, 10, ("a", "b"), rule="r")
+    assert counts(five, 2) == [5, 5]
+    assert pairs(five) < pairs(ten)
+
+
+def test_too_few_photos_for_few_shot() -> None:
+    message = r"data\.train_per_class=5 .* class 'b' has only 3 photos to draw from\. Give less"
+    with pytest.raises(ConfigError, match=message):
+        draw_per_class(photos(9, 3), 5, ("a", "b"), rule="r")
+
+
+def test_test_photos_are_held_out_once() -> None:
+    splits = add_test_split(Splits(("a", "b"), photos(10, 10), None, None), 0.3)
+    assert splits.test is not None
+    assert counts(splits.test, 2) == [3, 3]
+    assert counts(splits.train, 2) == [7, 7]
+    assert add_test_split(Splits(("a",), photos(5), None, None), 0).test is None
+    with pytest.raises(ConfigError, match=r"data\.test_fraction=0\.1 has no effect: there are 6"):
+        add_test_split(splits, 0.1)
