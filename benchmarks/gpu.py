@@ -32,7 +32,7 @@ from torch.nn import functional
 from torchvision import models
 
 from thaw import launch
-from thaw.training.device import best_precision, describe, main_device
+from thaw.training.device import best_precision, describe
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # train.py
@@ -75,10 +75,15 @@ def fresh() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def device_of(given: argparse.Namespace) -> torch.device:
+    """The device of --device."""
+    return torch.device("cuda", 0) if given.device == "gpu" else torch.device("cpu")
+
+
 def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Row:
     """A plain loop on one batch that is on the device."""
-    device = main_device(given.device)
-    torch.backends.cudnn.benchmark = True  # as thaw's trainer
+    device = device_of(given)
+    torch.backends.cudnn.benchmark = True  # as the runs of thaw here
     model: Any = models.get_model(given.backbone, num_classes=CLASSES)
     model = model.to(device, memory_format=torch.channels_last).train()
     if plan == "frozen":
@@ -116,7 +121,8 @@ def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> Row:
 
     cfg = launch.compose_run([
         *words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
-        "test=false", "callbacks=none", "logger=none", "+callbacks.watch._target_=watch.Watch",
+        "test=false", "callbacks=none", "logger=none", "trainer.benchmark=true",
+        "+callbacks.watch._target_=watch.Watch",
     ])  # fmt: skip
     cfg.paths.output_dir = str(folder)
     folder.mkdir(parents=True)
@@ -167,7 +173,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Row]:
 def page(given: argparse.Namespace, rows: dict[str, Row]) -> str:
     """Markdown; of each run of thaw the share of what bounds it, the bare loop or the loader."""
     lines = [
-        f"# {given.backbone} at {given.size} px on {describe(main_device(given.device))}", "",
+        f"# {given.backbone} at {given.size} px on {describe(device_of(given))}", "",
         f"- command: python {' '.join(sys.argv)}",
         f"- torch {torch.__version__}, {best_precision(given.device)}, channels_last, batch "
         f"{given.batch}, {given.photos} photos of 500 x 375, {os.cpu_count()} CPUs", "",

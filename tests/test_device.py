@@ -39,7 +39,7 @@ def test_precision(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: accelerator == "mps")
     assert best_precision(accelerator) == precision
     node = {"accelerator": accelerator, "precision": "auto", "max_epochs": 3}
-    expected = {**node, "precision": precision, "benchmark": True}
+    expected = {**node, "precision": precision}
     assert trainer_settings(node, validates=True) == expected
     assert node["precision"] == "auto"
 
@@ -96,12 +96,6 @@ def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_validation_photos_none_are_asked_for() -> None:
     assert trainer_settings({}, validates=False)["limit_val_batches"] == 0
-
-
-def test_the_fastest_kernels_unless_the_same_bits_are_asked_for() -> None:
-    assert trainer_settings({"benchmark": None}, validates=True)["benchmark"] is True
-    assert trainer_settings({"deterministic": True}, validates=True)["benchmark"] is False
-    assert trainer_settings({"benchmark": False}, validates=True)["benchmark"] is False
 
 
 def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:

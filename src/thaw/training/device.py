@@ -42,15 +42,13 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
-    """The trainer's settings with `precision: auto` and `benchmark: null` decided.
+    """The trainer's settings with `precision: auto` decided.
 
     Args:
         trainer: Keyword arguments of Lightning's Trainer.
         validates: Whether there are validation photos; without them nothing is validated.
     """
     settings = dict(trainer)
-    if settings.get("benchmark") is None:
-        settings["benchmark"] = not settings.get("deterministic")
     if settings.get("precision") == "auto":
         settings["precision"] = best_precision(str(settings.get("accelerator", "auto")))
     if not validates:
