@@ -25,19 +25,16 @@ CONF = str(Path(__file__).resolve().with_name("conf"))  # so `train.main()` work
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Trains, tests and reports as `cfg` says; returns the content of results.json.
 
-    Which weights win: those of `resume` or `ckpt_path` (with the optimiser and the epoch) over
-    those of `backbone.weights`; null there means random weights.
-
-    Raises:
-        ThawError: a setting, a photo or a download that the user can mend.
-        Interrupted: the run was stopped by Ctrl-C or SIGTERM, and left a checkpoint.
+    The weights come from the checkpoint in `resume`, else from `ckpt_path` (both with the optimiser
+    and the epoch), else from `backbone.weights`. With `backbone.weights=null` they are random.
+    Raises ThawError where the user can mend it, and Interrupted after Ctrl-C or SIGTERM.
     """
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
     from thaw import model_folder, report, transforms
     from thaw.classifier import Classifier
-    from thaw.training import device, metrics
+    from thaw.training import device, metrics, restore
     from thaw.training.caching import CacheFeatures
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop, best_checkpoint
@@ -49,8 +46,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config.check_keys(cfg)
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
-    checkpoint = launch.last_checkpoint(cfg.resume) if cfg.resume else cfg.ckpt_path
-    if not cfg.train and not checkpoint:
+    if cfg.resume and not cfg.train:
+        raise ConfigError(
+            f"resume={cfg.resume} train=false: would write over the results of that run; use "
+            f"ckpt_path={cfg.resume}/checkpoints/best-...ckpt, which writes to a folder of its own"
+        )
+    checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
+    if checkpoint:
+        restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
+    elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not for here
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
@@ -84,37 +88,34 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
-    plan.check(
-        monitor=cfg.monitor, validates=validates,
-        validate_every=cfg.trainer.check_val_every_n_epoch,
-    )  # fmt: skip
+    measured: Any = {
+        "monitor": cfg.monitor, "validates": validates,
+        "validate_every": cfg.trainer.check_val_every_n_epoch,
+    }  # fmt: skip
+    plan.check(**measured)
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
+    make_optimizer = config.build(
+        device.optimizer_settings(settings["optim"], trainer_settings), "optim",
+        reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"},
+    )  # fmt: skip
     module = TransferModule(
-        classifier, plan,
-        config.build(
-            device.optimizer_settings(settings["optim"], trainer_settings), "optim",
-            reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"},
-        ),
-        classes=data.classes, monitor=cfg.monitor, normalise=transforms.normalise(spec), mix=mix,
-        label_smoothing=cfg.label_smoothing, channels_last=backbone.is_convolutional,
-        seed=cfg.seed, config=settings,
+        classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
+        normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,
+        channels_last=backbone.is_convolutional, seed=cfg.seed, config=settings,
     )  # fmt: skip
 
     # 6. Trainer
-    nodes = metrics.monitor_modes(
-        settings["callbacks"], validates=validates,
-        validate_every=cfg.trainer.check_val_every_n_epoch,
-    )  # fmt: skip
+    nodes = metrics.monitor_modes(settings["callbacks"], **measured)
     callbacks = config.build_all(nodes, "callbacks")
     check_callbacks(callbacks)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
     cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
-    stop = GracefulStop(output / "checkpoints")
+    graceful_stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
-        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), graceful_stop],
     )  # fmt: skip
     report.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
 
@@ -133,9 +134,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 9. Results
     results = report.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
-        seed=cfg.seed, device=device.describe(trainer.strategy.root_device),
+        seed=cfg.seed, device=device.describe(trainer.strategy.root_device), git=revision,
         best_checkpoint=str(checkpoint) if checkpoint else None, tags=settings["tags"],
-        git=revision,
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(

@@ -22,7 +22,7 @@ from thaw.transforms import mixing
 
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:
     return build_plan(
-        GROUPS, EPOCHS, mode="freeze_unfreeze", unfreeze_epoch=3, frozen=settings(**frozen),
+        GROUPS, EPOCHS, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=3, frozen=settings(**frozen),
         unfrozen=settings(**unfrozen), mixes=True,
     )  # fmt: skip
 

@@ -16,10 +16,7 @@ History = Sequence[Mapping[str, Any]]  # the rows of history.json: one for each 
 def draw_curves(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
     """Draws the loss and the accuracy of training and validation.
 
-    Args:
-        history: The rows of history.json.
-        unfreeze_epochs: How many epochs are done when a later phase begins, as in
-            `finetune.unfreeze_epoch=5`; a dotted line is drawn after each of these epochs.
+    A dotted line stands after each of `unfreeze_epochs`, with which a phase ends (from 1).
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     epochs = [row["epoch"] for row in history]

@@ -24,13 +24,9 @@ ROOT = Path(thaw.__file__).resolve().parents[2]
 def make_results(
     model: Classifier, record: Record, metrics: Mapping[str, float], **facts: Any
 ) -> dict[str, Any]:
-    """The content of results.json, one flat object.
+    """Gives the content of results.json: the final `metrics`, the phases, sizes and `facts`.
 
-    Args:
-        model: counts the parameters.
-        record: of the training.
-        metrics: the final ones under their logged names; those of val/ are of the best checkpoint.
-        facts: further entries (seconds, seed, device, ...), plain values.
+    The metrics of val/ are of the best checkpoint.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     last = record.plan.phases[-1]

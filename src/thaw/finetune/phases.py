@@ -47,7 +47,7 @@ class Phase(PhaseSettings):
         epochs: Its length; 0, in the last phase: all epochs that are left.
         top: What trains besides the head, see `top_groups`.
         lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
-        rates: Of groups by name, in place of a rule. In a plan: the learning rate, before the
+        rates: Rates of groups by name, in place of a rule. In a plan: the learning rate, before the
             schedule, of each group that trains; the others are frozen.
         batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
         end_on_plateau: Epochs in a row without a better value of the monitored metric, after which
@@ -74,9 +74,9 @@ class Phase(PhaseSettings):
 
 
 def make_phase(given: Any, key: str, **more: Any) -> Phase:
-    """Builds a phase from the settings at `key`, and from `more` that its mode says."""
+    """Builds a phase from the settings that stand at `key` and those that its mode adds."""
     known = [part.name for part in fields(PhaseSettings if more else Phase)]
-    known = [name for name in known if name not in ("start", "cached_views")]  # computed
+    known = [name for name in known if name not in ("start", "cached_views")]  # the plan sets them
     check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
     if slips := [name for name in given if name not in known]:
         raise ConfigError(
@@ -97,12 +97,12 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
 
 
 def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives those settings that a mode has; refuses a value for others, which would do nothing."""
+    """Gives the settings that a mode has, and refuses a value for any other."""
     check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
     own = MODES[mode]
     for name in sorted({name for names in MODES.values() for name in names} - {*own}):
         value = settings[name]
-        if isinstance(value, Mapping):  # of nothing but null is no phase
+        if isinstance(value, Mapping):  # conf/phase/none.yaml, where all is null, is no phase
             value = {key: part for key, part in value.items() if part is not None} or None
         if value is not None:
             others = [other for other, names in MODES.items() if name in names]

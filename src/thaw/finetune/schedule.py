@@ -63,19 +63,19 @@ class Schedule:
         ):
             value = getattr(self, name)
             check(fits or (value is None and name not in needs), f"{key}.{name}", value, allowed)
+            readers = [schedule for schedule, names in NEEDS.items() if name in names]
+            is_read = name in needs or value is None
+            allowed = f"null with this schedule; {' and '.join(readers)} have {name}"
+            check(is_read, f"{key}.{name}", value, allowed)
 
     def share(
         self, epoch: int, progress: float, *, epochs: int, steps_per_epoch: int,
         values: Sequence[float] = (),
     ) -> float:  # fmt: skip
-        """Gives the share of the rate, 0-1, at a place in a phase.
+        """Gives the share of the rate, 0-1, at a place in a phase of so many epochs.
 
-        Args:
-            epoch: Epochs of the phase that are over.
-            progress: Share 0-1 of the current epoch that is done.
-            epochs: Length of the phase.
-            steps_per_epoch: Optimiser steps of an epoch, the unit of the warm-up.
-            values: Of the monitored metric after each epoch of the phase so far; larger is better.
+        The place is the number of epochs that are over and the progress, 0-1, in the current one.
+        `values` has the monitored metric after each epoch of the phase; larger is better.
         """
         step = epoch * steps_per_epoch + round(progress * steps_per_epoch, 6)
         warmup = round(self.warmup(epochs) * steps_per_epoch)
@@ -100,9 +100,6 @@ def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
     """Gives the share of `lr` in each epoch by a scheduler of torch.
 
     It runs once on a stand-in, so it has no state that a checkpoint could lose.
-
-    Raises:
-        ConfigError: It does not take its arguments, needs a metric, or was made for fewer epochs.
     """
     optimizer = torch.optim.Adagrad([torch.zeros(1)], lr=lr)  # torch refuses to move its momentum
     shares: list[float] = []

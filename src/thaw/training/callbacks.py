@@ -27,7 +27,7 @@ class ApplyPlan(pl.Callback):
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
-        self.told: tuple[int, ...] = ()  # unfreeze epochs that were printed
+        self.printed_epochs: tuple[int, ...] = ()  # unfreeze epochs in the plan printed last
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuses, before training, strategies in which an unfreeze is not proven right."""
@@ -50,8 +50,7 @@ class ApplyPlan(pl.Callback):
         self._apply(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Applies the epoch's phase."""
-        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.told:
+        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.printed_epochs:
             print(f"\n{pl_module.monitor} stands still: {pl_module.phase.name} begins")
             self._save_plan(trainer, pl_module)
         self._apply(trainer, pl_module)
@@ -81,8 +80,7 @@ class ApplyPlan(pl.Callback):
                         statistic.copy_(cast(torch.Tensor, mean))
 
     def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
-        """Writes plan.txt, and gives what is in it."""
-        self.told = module.plan.unfreeze_epochs
+        self.printed_epochs = module.plan.unfreeze_epochs
         table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
         text = "\n".join([*self.notes, table])
         folder = Path(trainer.default_root_dir)
@@ -100,12 +98,13 @@ class ApplyPlan(pl.Callback):
         if self.wrapped == learns:
             return
         if isinstance(strategy := trainer.strategy, DDPStrategy):
-            # DDP averages gradients of parameters only that took one when it wrapped the model, so
-            # without this each rank trains a body of its own (Lightning issue 20340)
+            # DDP averages gradients only of the parameters that required one when it wrapped the
+            # model; without this each rank would train a body of its own (Lightning issue 20340)
             strategy.model = strategy._setup_model(module)
             strategy._register_ddp_hooks()
         if model._compiled_call_impl is not None:
-            torch._dynamo.reset()  # what was compiled knows a frozen body (pytorch 139476)
+            # the compiled graph was made with the body frozen (pytorch 139476)
+            torch._dynamo.reset()
         self.wrapped = learns
 
 

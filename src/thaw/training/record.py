@@ -23,10 +23,8 @@ class Record(pl.Callback):
 
     Attributes:
         history: one dict for each epoch: epoch (from 1), phase, lr (of the head, at the last step),
-            seconds, and all logged metrics.
-        phases: phase name -> {"epochs", "seconds", "images"}. The seconds include validation and
-            the computation of features; the images are those of all batches, read as photos or as
-            cached features.
+            seconds, and the metrics; those of val/ only where the epoch was validated.
+        phases: phase name -> {"epochs", "seconds", "images"}; validation counts too.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -34,10 +32,10 @@ class Record(pl.Callback):
         self.history: list[dict[str, Any]] = []
         self.phases: dict[str, dict[str, float]] = {}
         self.images = 0
+        self.is_validated = False  # whether this epoch is
         self.started = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock of the first epoch of this process."""
         self.started = time.perf_counter()
         self.images = 0
 
@@ -45,13 +43,14 @@ class Record(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
         batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Counts the images of a batch, of validation too."""
         self.images += len(batch[1]) * trainer.world_size
 
     on_validation_batch_end = on_train_batch_end
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.is_validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the epoch to its phase, and its metrics to the history."""
         now = time.perf_counter()
         seconds = now - self.started
         assert isinstance(pl_module, TransferModule)
@@ -67,7 +66,9 @@ class Record(pl.Callback):
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if not name.endswith("_step") and not (mixed and name == "train/acc")
-        }
+            and (self.is_validated or not name.startswith("val/"))  # else of an epoch before
+        }  # fmt: skip
+        self.is_validated = False
         self.history.append({
             "epoch": trainer.current_epoch + 1,
             "phase": phase.name,
@@ -77,19 +78,18 @@ class Record(pl.Callback):
         })  # fmt: skip
 
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
-        """The train/ and val/ metrics of the epoch that a checkpoint was saved after.
+        """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
 
-        Args:
-            checkpoint: its content; None: the metrics of the last epoch of this run.
+        None is the last epoch of this run. A checkpoint from inside an epoch has no metrics.
         """
-        saved = checkpoint or {"record": {"history": self.history}}
-        rows = saved.get("record", {}).get("history", [])
-        return {name: value for name, value in rows[-1].items() if "/" in name} if rows else {}
+        rows = checkpoint.get("record", {}).get("history", []) if checkpoint else self.history
+        if not rows or (checkpoint and rows[-1]["epoch"] != checkpoint["epoch"] + 1):
+            return {}
+        return {name: value for name, value in rows[-1].items() if "/" in name}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Saves the record as plain Python, so that a resumed run has the whole history."""
         checkpoint["record"] = {"history": self.history, "phases": self.phases}
 
     def on_load_checkpoint(
@@ -118,11 +118,7 @@ class LogRates(pl.Callback):
 
 
 class LogFirstBatch(pl.Callback):
-    """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard.
-
-    Attributes:
-        images: how many images to show.
-    """
+    """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard."""
 
     def __init__(self, images: int = 32) -> None:
         self.images = images
@@ -131,7 +127,6 @@ class LogFirstBatch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule,
         batch: tuple[Tensor, Tensor], batch_idx: int,
     ) -> None:  # fmt: skip
-        """Draws once, at the very first step of a run."""
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
         images = batch[0][: self.images]
