@@ -1,10 +1,8 @@
 """Fine-tune a pretrained backbone on photos.
 
-    python train.py                                      tiny backbone, drawn flowers, offline
-    python train.py backbone=resnet50 data=flowers102    downloads both on first use
-    python train.py data=folder data.root=my/photos      one folder a class
-
-`run` reads downward: backbone -> data -> model -> plan -> trainer -> fit -> test -> results.
+python train.py                                      tiny backbone, drawn flowers, offline
+python train.py backbone=resnet50 data=flowers102    downloads both on first use
+python train.py data=folder data.root=my/photos      one folder a class
 """
 
 import logging
@@ -27,7 +25,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     The weights come from the checkpoint in `resume`, else from `ckpt_path` (both with the optimiser
     and the epoch), else from `backbone.weights`. With `backbone.weights=null` they are random.
-    Raises ThawError where the user can mend it, and Interrupted after Ctrl-C or SIGTERM.
     """
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
@@ -47,10 +44,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
     if cfg.resume and not cfg.train:
-        raise ConfigError(
-            f"resume={cfg.resume} train=false: would write over the results of that run; use "
-            f"ckpt_path={cfg.resume}/checkpoints/best-...ckpt, which writes to a folder of its own"
-        )
+        instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
+        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
     checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
     if checkpoint:
         restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
@@ -69,8 +64,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 3. Data
     data = config.build(
-        cfg.data, "data",
-        train_transform=config.build(cfg.augment, "augment", spec=spec),
+        cfg.data, "data", train_transform=config.build(cfg.augment, "augment", spec=spec),
         eval_transform=transforms.eval_transform(spec), shrink=transforms.Shrink(spec),
     )  # fmt: skip
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
@@ -88,16 +82,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
-    measured: Any = {
-        "monitor": cfg.monitor, "validates": validates,
-        "validate_every": cfg.trainer.check_val_every_n_epoch,
-    }  # fmt: skip
+    every = cfg.trainer.check_val_every_n_epoch
+    measured: Any = {"monitor": cfg.monitor, "validates": validates, "validate_every": every}
     plan.check(**measured)
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
-    make_optimizer = config.build(
-        device.optimizer_settings(settings["optim"], trainer_settings), "optim",
-        reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"},
-    )  # fmt: skip
+    optim = device.optimizer_settings(settings["optim"], trainer_settings)
+    reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+    make_optimizer = config.build(optim, "optim", reserved=reserved)
     module = TransferModule(
         classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
         normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,
@@ -123,8 +114,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.train:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         checkpoint = best_checkpoint(callbacks.values(), cfg.monitor)
-    saved = module.load_checkpoint(checkpoint) if checkpoint else None
-    scores = record.metrics_of(saved)
+    scores = record.metrics_of(module.load_checkpoint(checkpoint) if checkpoint else None)
 
     # 8. Test: the split is read here and nowhere else
     if cfg.test and data.test is not None:
@@ -140,9 +130,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         model_folder.save_model(
             output / "model", classifier, backbone, targets=settings, classes=data.classes,
-            temperature=module.temperature, metrics=scores,
-            licences={"weights": backbone.licence, "photos": data.licence},
-            versions=results["versions"], git=revision,
+            temperature=module.temperature, metrics=scores, versions=results["versions"],
+            licences={"weights": backbone.licence, "photos": data.licence}, git=revision,
         )  # fmt: skip
         report.write(output, results, record)
         report.log_final(loggers, settings, scores)

@@ -185,8 +185,8 @@ def test_all_backbones_have_few_groups_that_hold_everything(name: str, granulari
         model = Classifier(backbone, linear(backbone.out_features, 5))
     for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
         plan = build_plan(
-            model.groups, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2, frozen=settings(),
-            unfrozen=settings(), lr_decay=decay,
+            model.groups, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2,
+            frozen=settings(), unfrozen=settings(), lr_decay=decay,
         )  # fmt: skip
         groups = parameter_groups(model, [phase.rates for phase in plan.phases])
         held = [id(weight) for group in groups for weight in group["params"]]

@@ -124,9 +124,8 @@ def test_callbacks_that_are_off_stay_off() -> None:
 
 
 def test_without_validation_photos_checkpoints_go_by_nothing() -> None:
-    assert monitor_modes({"checkpoint": CHECKPOINT}, monitor="val/acc", validates=False)["checkpoint"] == {
-        **CHECKPOINT, "monitor": None,
-    }  # fmt: skip
+    nodes = monitor_modes({"checkpoint": CHECKPOINT}, monitor="val/acc", validates=False)
+    assert nodes["checkpoint"] == {**CHECKPOINT, "monitor": None}
 
 
 def test_without_validation_photos_nothing_stops_early() -> None:

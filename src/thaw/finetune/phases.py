@@ -8,8 +8,7 @@ from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, near, shown
 from thaw.finetune.schedule import Schedule, is_whole
 
-# The files of conf/finetune/ and the settings that each has. All have the same keys, so that a
-# sweep over several of them composes; what a mode does not have is null there.
+# The files of conf/finetune/ and the settings that each has. What one does not have is null there.
 _BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
 _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
@@ -29,9 +28,8 @@ MODES: dict[str, tuple[str, ...]] = {
 class PhaseSettings(Schedule):
     """The rate over a phase, and what else is on or off in it; the keys of conf/phase/.
 
-    Attributes:
-        augment: Whether photos are trained on in random views; else in the evaluation view.
-        mix: Whether `mix=...` (mixup, CutMix) is on, where it is chosen.
+    With `augment`, photos are trained on in random views, else in the evaluation view. `mix` says
+    whether mixup or CutMix is on, where it is chosen.
     """
 
     augment: bool = True
@@ -43,15 +41,13 @@ class Phase(PhaseSettings):
     """Some epochs during which the same groups train: a phase of the list, and of the plan.
 
     Attributes:
-        name: For logs and tables; empty: its number, from 1.
         epochs: Its length; 0, in the last phase: all epochs that are left.
         top: What trains besides the head, see `top_groups`.
         lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
         rates: Rates of groups by name, in place of a rule. In a plan: the learning rate, before the
             schedule, of each group that trains; the others are frozen.
         batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
-        end_on_plateau: Epochs in a row without a better value of the monitored metric, after which
-            the phase ends early; None: it does not.
+        end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
         start: First epoch, from 0.
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
     """

@@ -18,9 +18,7 @@ class Plan:
     """All phases of a run, in order, without gaps.
 
     Attributes:
-        mode: The choice of conf/finetune/ that it was made from.
         groups: Names of all layer groups, stem first, head last.
-        phases: From epoch 0 to the last one.
         values: The monitored metric after each epoch so far; larger is better.
         steps_per_epoch: Optimiser steps of an epoch when the run began, the unit of the warm-up.
     """

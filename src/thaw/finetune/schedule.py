@@ -30,9 +30,6 @@ class Schedule:
             optimiser -> scheduler of torch, which moves once an epoch.
         warmup_epochs: Length in epochs of the linear rise to `lr`, may be a fraction. At most half
             of the phase is used.
-        step_epochs: Epochs between two drops ("step").
-        gamma: Factor at each drop, 0-1 ("step", "plateau").
-        patience: Epochs that may be no better before a drop ("plateau").
     """
 
     lr: float
@@ -43,7 +40,6 @@ class Schedule:
     patience: int | None = None
 
     def warmup(self, epochs: int) -> float:
-        """Gives the epochs of warm-up in a phase of `epochs` epochs."""
         return min(self.warmup_epochs, epochs / 2)
 
     def check(self, key: str) -> None:
@@ -133,5 +129,4 @@ def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> T
 
 
 def is_whole(value: Any, least: int = 1) -> TypeGuard[int]:
-    """Whether a value is a whole number from `least`."""
     return isinstance(value, int) and is_number(value, least)

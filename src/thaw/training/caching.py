@@ -28,7 +28,7 @@ class CacheFeatures(pl.Callback):
         self.features: dict[tuple[str, int], Features | None] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """In a run that is resumed inside an epoch, whose start is not called again."""
+        # a run that is resumed inside an epoch does not call on_train_epoch_start for it
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
             self.on_train_epoch_start(trainer, pl_module)
 
@@ -55,7 +55,6 @@ class CacheFeatures(pl.Callback):
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
         views: int,
     ) -> Features | None:  # fmt: skip
-        """From the file, or computed; None where no file can be written."""
         dataset = cast(Any, loader.dataset)
         key = feature_key(
             module.classifier.body, dataset, module.normalise, views=views,

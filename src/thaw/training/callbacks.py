@@ -19,10 +19,7 @@ from thaw.training.module import TransferModule
 
 
 class ApplyPlan(pl.Callback):
-    """Sets what trains at the start of each epoch, from the plan and the epoch alone.
-
-    So it has no state to lose on resume, as Lightning's BaseFinetuning does (issue 21901).
-    """
+    """Sets what trains in each epoch from the plan alone; a resumed run can lose no state of it."""
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
@@ -35,10 +32,8 @@ class ApplyPlan(pl.Callback):
         starts = getattr(strategy, "_start_method", "popen")  # or "fork", "spawn"
         proven = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and starts == "popen"
         if stage == "fit" and not proven:
-            raise ConfigError(
-                f"trainer.strategy={type(strategy).__name__}: thaw unfreezes under auto (one "
-                "device) and ddp; use trainer=default or trainer=ddp"
-            )
+            name = type(strategy).__name__
+            raise ConfigError(f"trainer.strategy={name}: use trainer=default or trainer=ddp")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
@@ -55,9 +50,7 @@ class ApplyPlan(pl.Callback):
             self._save_plan(trainer, pl_module)
         self._apply(trainer, pl_module)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, _: Any, batch_idx: int) -> None:
         """Writes the learning rate of every group, which nothing else does."""
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
@@ -65,10 +58,7 @@ class ApplyPlan(pl.Callback):
             name = group["layer_groups"][0]  # those that share a group have the same rate
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """At an epoch's end, gives all ranks the mean of their BatchNorm statistics."""
         if trainer.world_size == 1 or not trainer.is_last_batch:
             return

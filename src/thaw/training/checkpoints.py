@@ -76,9 +76,8 @@ class GracefulStop(Checkpoint):
         print(f"\n{name}: saving a checkpoint, then stopping; once more stops at once")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # gradients that wait for further batches are in no checkpoint
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if between_steps and not trainer.is_last_batch and self._is_requested(trainer):

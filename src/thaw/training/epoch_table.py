@@ -17,11 +17,7 @@ COLUMNS = {  # heading -> width in characters
 
 
 class EpochTable(pl.Callback):
-    """Prints a row after each epoch, a line at each unfreeze, and a bar for what runs now.
-
-    The bar goes to stderr and only to a terminal; the rows go to stdout, so that a log file holds
-    them alone.
-    """
+    """Prints rows for epochs and unfreezes to stdout, and a bar for what runs now to a terminal."""
 
     def __init__(self) -> None:
         self.bar: Any = None
@@ -62,15 +58,16 @@ class EpochTable(pl.Callback):
         self._start(trainer, "testing", sum(trainer.num_test_batches))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int, dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+        self, trainer: Any, module: Any, _: Any, batch: Any, batch_idx: int, *__: Any
+    ) -> None:
         self._update(batch_idx + 1)
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_end(self, *_: Any) -> None:
         self._close()
+
+    on_exception = on_test_end
 
     def on_caching(self, split: str, done: int, total: int) -> None:
         """Shows how far the features of a split are; `CacheFeatures` calls it."""
@@ -87,18 +84,11 @@ class EpochTable(pl.Callback):
             module, record = _parts(trainer, pl_module)
             self._print(_row(record.history[-1], record.history[:-1], trainer, module))
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._close()
-
     def _start(self, trainer: pl.Trainer, what: str, total: float, unit: str = "batches") -> None:
         self._close()
         shown = trainer.is_global_zero and sys.stderr.isatty() and not trainer.sanity_checking
-        self.bar = tqdm(
-            total=int(total), desc=what, unit=unit, leave=False, disable=not shown,
-            dynamic_ncols=True,
-        )  # fmt: skip
+        how: Any = {"leave": False, "disable": not shown, "dynamic_ncols": True}
+        self.bar = tqdm(total=int(total), desc=what, unit=unit, **how)
 
     def _update(self, done: int) -> None:
         if self.bar is not None:
@@ -126,8 +116,7 @@ def _row(
         "seconds": f"{row['seconds']:.1f}",
     }
     line = "  ".join(values[name].rjust(width) for name, width in COLUMNS.items())
-    monitor = module.monitor
-    if monitor not in row:
+    if (monitor := module.monitor) not in row:
         return line
     sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
     earlier = [sign * other[monitor] for other in before if monitor in other]

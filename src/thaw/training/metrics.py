@@ -14,10 +14,7 @@ from thaw.training.measures import MODES
 
 
 class MeanClassAccuracy(MulticlassAccuracy):
-    """Mean, over the classes that have photos, of the accuracy within each.
-
-    torchmetrics' macro average counts a class without photos as 0 once it is predicted anywhere.
-    """
+    """Mean accuracy of the classes that have photos; torchmetrics may count one without as 0."""
 
     def compute(self) -> Tensor:
         right, _, _, missed = self._final_state()  # (K,) each
@@ -26,10 +23,7 @@ class MeanClassAccuracy(MulticlassAccuracy):
 
 
 class Means:
-    """Weighted means of training over an epoch, on the device and without waiting for it.
-
-    Lightning's `self.log` does the same, but takes half a millisecond for each value and step.
-    """
+    """Means over the photos of an epoch; `self.log` takes half a millisecond for each value."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -41,7 +35,7 @@ class Means:
         self.weight += weight
 
     def pop(self) -> tuple[dict[str, Tensor], int]:
-        """Returns the means and the number of photos that they are over, and starts again."""
+        """Returns the means and their number of photos, and starts again."""
         means = {name: total / self.weight for name, total in self.sums.items()}
         weight = self.weight
         self.sums, self.weight = {}, 0
@@ -121,7 +115,6 @@ def monitor_modes(
 
 
 def _check_monitor(key: str, monitor: object) -> str:
-    """Gives the name of a validation metric without its split."""
     split, _, metric = str(monitor).partition("/")
     if split != "val" or metric not in MODES:
         allowed = ", ".join(f"val/{known}" for known in MODES)

@@ -30,16 +30,15 @@ class TransferModule(pl.LightningModule):
     """Trains a `Classifier` by a plan.
 
     Args:
-        make_optimizer: Optimiser groups -> optimiser.
-        classes: Names of the K classes, in label order; in the checkpoint, as `config` is.
+        classes: Names of the K classes, in label order; saved in the checkpoint, as `config` is.
         monitor: The validation metric whose plateaus the plan waits for.
         normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
         mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
 
     Attributes:
-        written_plan, plan: The plan as given, and as it stands after the validations so far.
+        plan: The plan as it stands after the validations so far; `written_plan` is the given one.
         temperature: What class scores are divided by, see `Calibration`; of the last validation.
-        test_predictions: Labels (N,) that the test predicted for the photos of this process.
+        test_predictions: Labels (N,) that the test predicted for the photos of this rank.
     """
 
     def __init__(
@@ -50,15 +49,11 @@ class TransferModule(pl.LightningModule):
         seed: int = 0, config: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.make_optimizer, self.monitor = classifier, make_optimizer, monitor
         self.written_plan = self.plan = plan
-        self.make_optimizer = make_optimizer
-        self.monitor = monitor
         self.normalise = normalise or partial(to_dtype, dtype=torch.float32, scale=True)
-        self.mix = mix
-        self.label_smoothing = label_smoothing
+        self.mix, self.label_smoothing, self.seed = mix, label_smoothing, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.seed = seed
         self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)

@@ -9,22 +9,18 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
 from thaw.features.table import view_key
 from thaw.finetune.plan import Plan
-from thaw.training.module import TransferModule
 
 
 class Record(pl.Callback):
     """The metrics of every epoch and the cost of every phase, for results.json and the curves.
 
-    Attributes:
-        history: one dict for each epoch: epoch (from 1), phase, lr (of the head, at the last step),
-            seconds, and the metrics; those of val/ only where the epoch was validated.
-        phases: phase name -> {"epochs", "seconds", "images"}; validation counts too.
+    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated.
+    `phases` has epochs, seconds and images by the name of a phase; validation counts too.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -39,10 +35,7 @@ class Record(pl.Callback):
         self.started = time.perf_counter()
         self.images = 0
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    def on_train_batch_end(self, trainer: Any, module: Any, _: Any, batch: Any, *__: Any) -> None:
         self.images += len(batch[1]) * trainer.world_size
 
     on_validation_batch_end = on_train_batch_end
@@ -50,16 +43,14 @@ class Record(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.is_validated = not trainer.sanity_checking
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now = time.perf_counter()
         seconds = now - self.started
-        assert isinstance(pl_module, TransferModule)
         self.plan = pl_module.plan  # a plateau can move its phases
         phase = self.plan.phase_at(trainer.current_epoch)
         total = self.phases.setdefault(phase.name, {"epochs": 0, "seconds": 0.0, "images": 0})
-        total["epochs"] += 1
-        total["seconds"] += seconds
-        total["images"] += self.images
+        for name, more in (("epochs", 1), ("seconds", seconds), ("images", self.images)):
+            total[name] += more
         self.started, self.images = now, 0
         mixed = pl_module.mixes  # a mixed picture has no label, so no accuracy of this epoch
         metrics = {
@@ -87,14 +78,10 @@ class Record(pl.Callback):
             return {}
         return {name: value for name, value in rows[-1].items() if "/" in name}
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["record"] = {"history": self.history, "phases": self.phases}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Goes on from the saved record when a run is resumed, but not when it is only tested."""
         if trainer.state.fn == TrainerFn.FITTING and "record" in checkpoint:
             saved = checkpoint["record"]
@@ -106,12 +93,10 @@ class LogRates(pl.Callback):
     """Logs the learning rate of every layer group as lr/<group>."""
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Logs at the loggers' own interval, and after the first step of each epoch."""
-        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if batch_idx and trainer.global_step % every:
+        if batch_idx and trainer.global_step % trainer.log_every_n_steps:
             return
         for logger in trainer.loggers:
             logger.log_metrics(current_rates(trainer), step=trainer.global_step)
@@ -123,14 +108,10 @@ class LogFirstBatch(pl.Callback):
     def __init__(self, images: int = 32) -> None:
         self.images = images
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule,
-        batch: tuple[Tensor, Tensor], batch_idx: int,
-    ) -> None:  # fmt: skip
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
-        images = batch[0][: self.images]
-        loader: Any = trainer.train_dataloader
+        images, loader = batch[0][: self.images], trainer.train_dataloader
         if images.ndim == 2:  # cached features: show the photos that they were computed from
             keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
             photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]

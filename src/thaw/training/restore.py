@@ -62,6 +62,5 @@ def check_groups(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, An
 
 
 def _describe(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Lists parameter groups by name, with the layer groups of those that hold several."""
     parts = [(group["name"], group["layer_groups"]) for group in groups]
     return ", ".join(f"{name} ({' '.join(own)})" if own[1:] else name for name, own in parts)
