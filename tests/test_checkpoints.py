@@ -29,6 +29,11 @@ def test_the_best_is_that_of_the_monitored_metric_whatever_the_order(tmp_path: P
     assert best_checkpoint([last, other, ours], "val/acc") == "ours.ckpt"
     assert best_checkpoint([last, other], "val/acc") is None
     assert best_checkpoint([last], "val/acc") is None
+    every = ModelCheckpoint(every_n_epochs=1)
+    every.best_model_path = "every.ckpt"
+    assert best_checkpoint([every, ours], "val/acc") == "ours.ckpt"
+    ours.monitor = None  # without validation photos
+    assert best_checkpoint([every, ours], "val/acc") == "ours.ckpt"
 
 
 def test_without_a_best_checkpoint_the_last_weights_are_tested_after_a_resume(
