@@ -30,8 +30,7 @@ FALLING = "{_target_:hydra.utils.get_method,path:probe.falling}"
 
 def _torch(name: str, settings: str) -> list[str]:
     target = f"_target_:torch.optim.lr_scheduler.{name},_partial_:true"
-    schedule = f"finetune.unfrozen.schedule={{{target},{settings}}}"
-    return [schedule, "finetune.unfrozen.interval=step"]
+    return [f"finetune.unfrozen.schedule={{{target},{settings}}}"]
 
 
 THAW_SCHEDULES: dict[str, list[str]] = {  # torch's own classes, as the peers have them

@@ -117,7 +117,7 @@ def test_an_argument_that_is_needed() -> None:
     [
         ("thaw.head.linear", "dropout", "float"),
         ("thaw.transforms.train_transform", "rotation", "float"),
-        ("thaw.training.averaging.Averaging", "decay", "float"),
+        ("thaw.training.averaging.EMA", "decay", "float"),
     ],
 )
 def test_null_for_a_number_that_is_needed(target: str, name: str, kind: str) -> None:

@@ -40,12 +40,13 @@ def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
                         "+trainer.val_check_interval=2")  # fmt: skip
     checkpoint(folder)
     for word in (f"resume={folder}", f"resume='{folder}'"):
-        words = launch.resume_words([word, "trainer.max_epochs=9", "data=demo"])
+        words = launch.resume_words(["trainer.max_epochs=9", word, "--cfg", "job", "data=demo"])
         assert words == [
-            "seed=3",
-            "+trainer.val_check_interval=2",
+            *("--cfg", "job"),  # argparse takes no options between settings
             "trainer.max_epochs=9",
             "data=demo",  # replaces the saved one
+            "seed=3",
+            "+trainer.val_check_interval=2",
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
             "hydra.mode=RUN",  # a search's settings ask for a sweep
@@ -59,7 +60,7 @@ def test_a_run_without_a_checkpoint_still_begins_with_its_ckpt_path(tmp_path: Pa
     assert words[0] == "ckpt_path=x"
     checkpoint(folder)
     assert launch.resume_words(words) == words  # of a rank that reads it a moment later
-    assert launch.resume_words([f"resume={folder}", "ckpt_path=null"])[0] == "ckpt_path=null"
+    assert launch.resume_words(["ckpt_path=null", f"resume={folder}"])[0] == "ckpt_path=null"
     with pytest.raises(ConfigError, match=r"^resume=.* ckpt_path=\.\.\.: give one of the two$"):
         launch.resume_words([f"resume={folder}", "ckpt_path=y"])
 

@@ -167,7 +167,8 @@ def resume_words(words: Sequence[str]) -> list[str]:
             raise ConfigError(f"resume={folder} ckpt_path=...: give one of the two")
         replaced.add("ckpt_path")
     saved = [word for word in saved_words(file) if key_of(word) not in replaced]
-    return [*saved, *given, *resume_settings]
+    given.sort(key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first, for argparse
+    return [*given, *saved, *resume_settings]
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
