@@ -5,8 +5,6 @@ backbone and the head, and thaw builds those that it knows.
 """
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
+from thaw.store import sha256, write_json
 
 FORMAT = 1  # to be raised when an older thaw could no longer read what is written
 
@@ -62,12 +61,6 @@ def save_model(
         "temperature": temperature,
         **facts,
     }
-    (part / "model.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(record, part / "model.json")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from thaw.data.decode import decode
-from thaw.data.loading import Key, as_key
+from thaw.data.loading import as_key
 from thaw.data.photos import Photos
+from thaw.seeds import Key
 
 Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) -> uint8 (3, H', W')
 

@@ -130,7 +130,7 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
         print(f"features  {backbone.name}: {len(loader.dataset):,} photos", flush=True)
         key = feature_key(body, loader.dataset, normalise, views=1,
                           precision=str(trainer.precision), device=place)  # fmt: skip
-        features, _ = load_or_compute(folder, key, loader, run, views=1)
+        features, _ = load_or_compute(folder, lambda: key, loader, run, views=1)
         tables.append((features.table[:, 0].float(), features.labels))
     return Subject(words, cfg, backbone, data, layers, tables, time.perf_counter() - began)
 
