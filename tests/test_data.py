@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos, Splits
-from thaw.errors import ConfigError, PhotoError
+from thaw.errors import ConfigError, PhotoError, shown
 
 
 def some(per_class: int, start: int = 0) -> Photos:
@@ -175,7 +175,7 @@ def test_values_that_are_refused(arguments: dict[str, object], rule: str) -> Non
     key, value = next(iter(arguments.items()))
     with pytest.raises(ConfigError) as caught:
         make(**arguments)
-    assert str(caught.value) == f"data.{key}={'null' if value is None else value}: allowed is {rule}"
+    assert str(caught.value) == f"data.{key}={shown(value)}: allowed is {rule}"
 
 
 def noise(image: Tensor) -> Tensor:

@@ -188,12 +188,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
         ("code", "helpers.last(self", "-helpers.last(self"),
         ("helpers", "return x", "return x * x"),
         ("settings", "[1]", "[2]"),
-    ],  # fmt: skip
+    ],
 )
 def test_an_edited_forward_has_new_features(
     own: Own, tmp_path: Path, file: str, old: str, new: str
 ) -> None:
-    """With the same weights; also where what was edited is a helper or a constant that it imports."""
+    """With the same weights; also where what was edited is imported: a helper or a constant."""
     before = key_of(tmp_path, own.load().Body())
     assert key_of(tmp_path, own.load().Body()) == before
     own.edit(file, old, new)

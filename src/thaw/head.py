@@ -28,14 +28,9 @@ def linear(
 
 
 def mlp(
-    in_features: int,
-    num_classes: int,
-    *,
-    hidden: Sequence[int] = (512,),
-    dropout: float = 0.0,
-    norm: Norm = "batch",
-    init: Init = "normal",
-) -> nn.Module:
+    in_features: int, num_classes: int, *, hidden: Sequence[int] = (512,), dropout: float = 0.0,
+    norm: Norm = "batch", init: Init = "normal",
+) -> nn.Module:  # fmt: skip
     """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 
     The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the

@@ -26,13 +26,9 @@ def save_model(
     """Writes the model folder, whole or not at all, in place of one that is there.
 
     Args:
-        folder: To write.
-        classifier: The trained network.
-        backbone: It was made from this one.
         targets: The nodes `backbone` and `head` of the run's configuration. A user's own class is
             only named by its `_target_`.
         classes: Names of the K classes, in label order.
-        temperature: Of the calibration.
         facts: Further plain values for model.json: metrics, licences, versions, git.
     """
     spec = backbone.input_spec

@@ -7,7 +7,6 @@ dropout and mixing on (seed, step, rank).
 import numpy as np
 import torch
 
-
 Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
 
 

@@ -89,10 +89,8 @@ class PhotoDataModule(LightningDataModule):
 
     def offline(self, files: str, folder: Path) -> str:
         """What a user can do if a download fails, as the end of a sentence."""
-        return (
-            f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
-            "paths.data_dir=PATH, or try thaw without a network with data=demo"
-        )
+        return (f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
+                "paths.data_dir=PATH, or try thaw without a network with data=demo")  # fmt: skip
 
     def find_splits(self) -> Splits:
         """Lists every photo of every split, in a fixed order; each source writes its own."""

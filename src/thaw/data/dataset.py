@@ -79,7 +79,7 @@ def read_pictures(
     photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
     verbose: bool = True,
 ) -> Pictures | None:  # fmt: skip
-    """Decode all photos into memory; None, after a printed line, if they would not fit.
+    """Decodes all photos into memory; None, after a printed line, if they would not fit.
 
     Each of the training `processes` of this machine has pictures of its own.
     """

@@ -53,8 +53,8 @@ def view_key(index: int, view: int) -> Key:
 
 
 def load_or_compute(
-    folder: Path, make_key: Callable[[], dict[str, Any]], loader: DataLoader, run: Run, *, views: int,
-    on_progress: Progress = lambda done, total: None,
+    folder: Path, make_key: Callable[[], dict[str, Any]], loader: DataLoader, run: Run, *,
+    views: int, on_progress: Progress = lambda done, total: None,
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
