@@ -1,1 +1,1 @@
-"""Features of a frozen body: computed once, stored on disk, used instead of photos."""
+"""Features of a frozen body, stored on disk: key (what they depend on), table (and its filling)."""

@@ -56,10 +56,12 @@ class CacheFeatures(pl.Callback):
         views: int,
     ) -> Features | None:  # fmt: skip
         dataset = cast(Any, loader.dataset)
-        key = feature_key(
-            module.classifier.body, dataset, module.normalise, views=views,
-            precision=str(trainer.precision), device=module.device,
-        )  # fmt: skip
+
+        def make_key() -> dict[str, Any]:
+            return feature_key(
+                module.classifier.body, dataset, module.normalise, views=views,
+                precision=str(trainer.precision), device=module.device,
+            )  # fmt: skip
 
         def run(images: Tensor) -> Tensor:
             """(N, 3, H, W) -> (N, D), as a training step would."""
@@ -75,7 +77,7 @@ class CacheFeatures(pl.Callback):
         started = time.perf_counter()
         try:
             features, was_there = load_or_compute(
-                self.folder, key, loader, run, views=views, on_progress=on_progress
+                self.folder, make_key, loader, run, views=views, on_progress=on_progress
             )
             size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
             message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"
