@@ -1,4 +1,4 @@
-"""The README tells the truth: its files exist, its commands compose, its make targets are there."""
+"""README and docs/settings.md tell the truth: their files exist, commands compose, make targets are there."""
 
 import json
 import re
@@ -21,11 +21,12 @@ COMMANDS = sorted(
         if line.startswith(("python train.py", "make "))
     }
 )
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 TABLE = sorted(
     {
         setting
-        for setting in re.findall(r"`('?[a-z_.]+=[^`]*)`", README.split("## Change it")[1])
-        if "..." not in setting and "<" not in setting  # patterns, not settings
+        for setting in re.findall(r"`('?[a-z_.]+=[^`]*)`", SETTINGS)
+        if not any(mark in setting for mark in ("...", "<", "NAME", "resume="))  # patterns
     }
 )
 
