@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import draw_photos, run_small
 
-from thaw.errors import Interrupted
+from thaw.errors import ConfigError, Interrupted
 from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
+from thaw.training.restore import check_groups
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,13 @@ def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
     words = (f"ckpt_path={last}", "trainer.max_epochs=5")
     results = run_small(photos, tmp_path / "longer", *words)
     assert Path(results["best_checkpoint"]).parent == tmp_path / "longer" / "checkpoints"
+
+
+def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
+    """Their momenta would go to other weights."""
+    there = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
+    here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
+    checkpoint = {"optimizer_states": [{"param_groups": there}]}
+    check_groups(checkpoint, there)
+    with pytest.raises(ConfigError, match=r"a\.\.c \(a b c\), this run has a\.\.c \(a c\)"):
+        check_groups(checkpoint, here)

@@ -99,8 +99,10 @@ def log_final(
 ) -> None:
     """Logs the whole configuration as hyperparameters; TensorBoard gets the final metrics too."""
     for logger in loggers:
-        more = [dict(metrics)] if isinstance(logger, TensorBoardLogger) else []
-        logger.log_hyperparams(dict(config), *more)
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(config), dict(metrics))
+        else:
+            logger.log_hyperparams(dict(config))
         logger.finalize("success")
 
 

@@ -50,7 +50,9 @@ class ApplyPlan(pl.Callback):
             self._save_plan(trainer, pl_module)
         self._apply(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, _: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Writes the learning rate of every group, which nothing else does."""
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
@@ -58,7 +60,9 @@ class ApplyPlan(pl.Callback):
             name = group["layer_groups"][0]  # those that share a group have the same rate
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """At an epoch's end, gives all ranks the mean of their BatchNorm statistics."""
         if trainer.world_size == 1 or not trainer.is_last_batch:
             return
@@ -111,10 +115,8 @@ def check_callbacks(callbacks: Mapping[str, pl.Callback]) -> None:
     """Refuses, by its name, a callback that breaks the plan."""
     for name, callback in callbacks.items():
         if isinstance(callback, StochasticWeightAveraging):
-            raise ConfigError(
-                f"callbacks.{name}=StochasticWeightAveraging: it replaces the rates of all layer "
-                "groups by one; use callbacks=ema"
-            )
+            why = "it gives all layer groups one rate; use callbacks=ema"
+            raise ConfigError(f"callbacks.{name}=StochasticWeightAveraging: {why}")
 
 
 def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:

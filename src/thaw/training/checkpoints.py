@@ -40,10 +40,8 @@ def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | Non
     Without validation photos, the `SaveBest` that monitors nothing holds the last epoch.
     """
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and (
-            callback.monitor == monitor
-            or (isinstance(callback, SaveBest) and callback.monitor is None)
-        ):
+        known = (monitor, None) if isinstance(callback, SaveBest) else (monitor,)
+        if isinstance(callback, ModelCheckpoint) and callback.monitor in known:
             return callback.best_model_path or None
     return None
 

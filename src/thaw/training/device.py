@@ -28,10 +28,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         )
     strategy = trainer.get("strategy", "auto")
     if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
-        raise ConfigError(
-            f"trainer.strategy={strategy}: allowed are auto (one device) and ddp; use "
-            "trainer=default or trainer=ddp"
-        )
+        raise ConfigError(f"trainer.strategy={strategy}: use trainer=default or trainer=ddp")
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
@@ -70,10 +67,8 @@ def clip_gradients(
 
 
 def best_precision(accelerator: str) -> str:
-    """Gives Lightning's `precision`: bf16 needs no loss scaling, but is slow before Ampere GPUs.
-
-    On CPUs and Apple's GPUs mixed precision is not reliably faster.
-    """
+    """Gives Lightning's `precision`; on CPUs and Apple's GPUs, mixed is not reliably faster."""
+    # bf16 needs no loss scaling, but GPUs older than Ampere compute it slowly
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
     return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"

@@ -58,16 +58,18 @@ class EpochTable(pl.Callback):
         self._start(trainer, "testing", sum(trainer.num_test_batches))
 
     def on_train_batch_end(
-        self, trainer: Any, module: Any, _: Any, batch: Any, batch_idx: int, *__: Any
-    ) -> None:
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         self._update(batch_idx + 1)
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_test_end(self, *_: Any) -> None:
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         self._close()
 
-    on_exception = on_test_end
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._close()
 
     def on_caching(self, split: str, done: int, total: int) -> None:
         """Shows how far the features of a split are; `CacheFeatures` calls it."""

@@ -85,8 +85,7 @@ def monitor_modes(
 ) -> dict[str, Any]:
     """Fills in `mode` where a callback (by name) monitors a metric, so "max" for a loss cannot be.
 
-    Without validation photos, the last checkpoint is the best. With `validate_every` epochs
-    between two validations, the best one is chosen among the epochs that are validated.
+    The best checkpoint is chosen among the epochs that are validated; the last one without photos.
     """
     _check_monitor("monitor", monitor)
     nodes = dict(callbacks or {})

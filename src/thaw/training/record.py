@@ -35,7 +35,10 @@ class Record(pl.Callback):
         self.started = time.perf_counter()
         self.images = 0
 
-    def on_train_batch_end(self, trainer: Any, module: Any, _: Any, batch: Any, *__: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
         self.images += len(batch[1]) * trainer.world_size
 
     on_validation_batch_end = on_train_batch_end
@@ -108,7 +111,9 @@ class LogFirstBatch(pl.Callback):
     def __init__(self, images: int = 32) -> None:
         self.images = images
 
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
         images, loader = batch[0][: self.images], trainer.train_dataloader
