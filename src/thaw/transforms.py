@@ -1,8 +1,7 @@
 """Training and evaluation transforms, built from the backbone's input spec.
 
-Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size): torch's
-antialiased resize is several times faster on uint8 than on float, and a quarter of the bytes goes
-to the device. `normalise` makes float32 of a whole batch there.
+Both take a decoded picture, uint8 (3, H, W) of any size, and give uint8 (3, size, size), which is
+faster to resize and to copy than float. `normalise` makes float32 of a whole batch on the device.
 """
 
 from collections.abc import Callable
