@@ -285,9 +285,11 @@ def test_validation_of_a_refit_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_choices_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.split=all .*official or trainval or swapped"):
+    with pytest.raises(
+        ConfigError, match=r"data\.split=all: allowed is official or trainval or swapped"
+    ):
         Flowers102(data_dir=tmp_path, cache_dir=tmp_path, split="all")  # pyright: ignore
-    with pytest.raises(ConfigError, match=r"data\.target=cat .*breed or binary"):
+    with pytest.raises(ConfigError, match=r"data\.target=cat: allowed is breed or binary"):
         Pets(data_dir=tmp_path, cache_dir=tmp_path, target="cat")  # pyright: ignore
 
 

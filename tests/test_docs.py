@@ -1,4 +1,4 @@
-"""README and docs/settings.md tell the truth: their files exist, commands compose, make targets are there."""
+"""README and docs/settings.md tell the truth: files exist, commands compose, targets are there."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from runs import PLUGINS, ROOT, configuration
 from thaw import config, launch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(?:bash)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()

@@ -185,7 +185,7 @@ def test_a_model_is_written_whole_or_not_at_all(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("thaw.model_folder.json.dumps", fail)
+    monkeypatch.setattr("thaw.model_folder.write_json", fail)
     with pytest.raises(OSError, match="no space left"):
         save(folder, tiny_backbone(image_size=16))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -51,8 +51,8 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """uint8 (3, H, W), by pixels -> uint8 (3, S, S)."""
         crop = v2.functional.crop(inpt, **params).permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        resize = v2.Resize(self.size, self.interpolation, antialias=self.antialias)
-        return resize(crop)
+        size = list(self.size)  # pyright: ignore[reportArgumentType]  a sequence here
+        return v2.functional.resize(crop, size, self.interpolation, antialias=self.antialias)
 
 
 def train_transform(
