@@ -1,10 +1,8 @@
 """Fine-tune a pretrained backbone on photos.
 
-    python train.py                                      tiny backbone, drawn flowers, offline
-    python train.py backbone=resnet50 data=flowers102    downloads both on first use
-    python train.py data=folder data.root=my/photos      one folder a class
-
-`run` reads downward: backbone -> data -> model -> plan -> trainer -> fit -> test -> results.
+python train.py                                      tiny backbone, drawn flowers, offline
+python train.py backbone=resnet50 data=flowers102    downloads both on first use
+python train.py data=folder data.root=my/photos      one folder a class
 """
 
 import logging
@@ -25,19 +23,15 @@ CONF = str(Path(__file__).resolve().with_name("conf"))  # so `train.main()` work
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Trains, tests and reports as `cfg` says; returns the content of results.json.
 
-    Which weights win: those of `resume` or `ckpt_path` (with the optimiser and the epoch) over
-    those of `backbone.weights`; null there means random weights.
-
-    Raises:
-        ThawError: a setting, a photo or a download that the user can mend.
-        Interrupted: the run was stopped by Ctrl-C or SIGTERM, and left a checkpoint.
+    The weights come from the checkpoint in `resume`, else from `ckpt_path` (both with the optimiser
+    and the epoch), else from `backbone.weights`. With `backbone.weights=null` they are random.
     """
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
     from thaw import model_folder, report, transforms
     from thaw.classifier import Classifier
-    from thaw.training import device, metrics
+    from thaw.training import device, metrics, restore
     from thaw.training.caching import CacheFeatures
     from thaw.training.callbacks import ApplyPlan, check_callbacks
     from thaw.training.checkpoints import GracefulStop, best_checkpoint
@@ -49,8 +43,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     config.check_keys(cfg)
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
-    checkpoint = launch.last_checkpoint(cfg.resume) if cfg.resume else cfg.ckpt_path
-    if not cfg.train and not checkpoint:
+    if cfg.resume and not cfg.train:
+        instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
+        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
+    checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
+    if checkpoint:
+        restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
+    elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not for here
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
@@ -65,8 +64,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     # 3. Data
     data = config.build(
-        cfg.data, "data",
-        train_transform=config.build(cfg.augment, "augment", spec=spec),
+        cfg.data, "data", train_transform=config.build(cfg.augment, "augment", spec=spec),
         eval_transform=transforms.eval_transform(spec), shrink=transforms.Shrink(spec),
     )  # fmt: skip
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
@@ -84,37 +82,31 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
-    plan.check(
-        monitor=cfg.monitor, validates=validates,
-        validate_every=cfg.trainer.check_val_every_n_epoch,
-    )  # fmt: skip
+    every = cfg.trainer.check_val_every_n_epoch
+    measured: Any = {"monitor": cfg.monitor, "validates": validates, "validate_every": every}
+    plan.check(**measured)
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
+    optim = device.optimizer_settings(settings["optim"], trainer_settings)
+    reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+    make_optimizer = config.build(optim, "optim", reserved=reserved)
     module = TransferModule(
-        classifier, plan,
-        config.build(
-            device.optimizer_settings(settings["optim"], trainer_settings), "optim",
-            reserved={"lr": "finetune.frozen.lr, finetune.unfrozen.lr"},
-        ),
-        classes=data.classes, monitor=cfg.monitor, normalise=transforms.normalise(spec), mix=mix,
-        label_smoothing=cfg.label_smoothing, channels_last=backbone.is_convolutional,
-        seed=cfg.seed, config=settings,
+        classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
+        normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,
+        channels_last=backbone.is_convolutional, seed=cfg.seed, config=settings,
     )  # fmt: skip
 
     # 6. Trainer
-    nodes = metrics.monitor_modes(
-        settings["callbacks"], validates=validates,
-        validate_every=cfg.trainer.check_val_every_n_epoch,
-    )  # fmt: skip
+    nodes = metrics.monitor_modes(settings["callbacks"], **measured)
     callbacks = config.build_all(nodes, "callbacks")
     check_callbacks(callbacks)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
     cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
-    stop = GracefulStop(output / "checkpoints")
+    graceful_stop = GracefulStop(output / "checkpoints")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
-        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), graceful_stop],
     )  # fmt: skip
     report.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
 
@@ -122,8 +114,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.train:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         checkpoint = best_checkpoint(callbacks.values(), cfg.monitor)
-    saved = module.load_checkpoint(checkpoint) if checkpoint else None
-    scores = record.metrics_of(saved)
+    scores = record.metrics_of(module.load_checkpoint(checkpoint) if checkpoint else None)
 
     # 8. Test: the split is read here and nowhere else
     if cfg.test and data.test is not None:
@@ -133,16 +124,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 9. Results
     results = report.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
-        seed=cfg.seed, device=device.describe(trainer.strategy.root_device),
+        seed=cfg.seed, device=device.describe(trainer.strategy.root_device), git=revision,
         best_checkpoint=str(checkpoint) if checkpoint else None, tags=settings["tags"],
-        git=revision,
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(
             output / "model", classifier, backbone, targets=settings, classes=data.classes,
-            temperature=module.temperature, metrics=scores,
-            licences={"weights": backbone.licence, "photos": data.licence},
-            versions=results["versions"], git=revision,
+            temperature=module.temperature, metrics=scores, versions=results["versions"],
+            licences={"weights": backbone.licence, "photos": data.licence}, git=revision,
         )  # fmt: skip
         report.write(output, results, record)
         report.log_final(loggers, settings, scores)

@@ -122,6 +122,7 @@ def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> Row:
     cfg = launch.compose_run([
         *words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
         "test=false", "callbacks=none", "logger=none", "trainer.benchmark=true",
+        "callbacks.checkpoint=null", "callbacks.last=null",  # 300 MB an epoch, to a slow disk
         "+callbacks.watch._target_=watch.Watch",
     ])  # fmt: skip
     cfg.paths.output_dir = str(folder)

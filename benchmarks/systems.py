@@ -30,17 +30,16 @@ FALLING = "{_target_:hydra.utils.get_method,path:probe.falling}"
 
 def _torch(name: str, settings: str) -> list[str]:
     target = f"_target_:torch.optim.lr_scheduler.{name},_partial_:true"
-    schedule = f"finetune.unfrozen.schedule={{{target},{settings}}}"
-    return [schedule, "finetune.unfrozen.interval=step"]
+    return [f"finetune.unfrozen.schedule={{{target},{settings}}}"]
 
 
-THAW_SCHEDULES: dict[str, list[str]] = {  # torch's own classes, as the peers have them
+THAW_SCHEDULES: dict[str, list[str]] = {  # torch's own classes, which thaw moves once an epoch
     "LambdaLR": _torch("LambdaLR", f"lr_lambda:{FALLING}"),
-    "StepLR": _torch("StepLR", "step_size:6,gamma:0.5"),
+    "StepLR": _torch("StepLR", "step_size:1,gamma:0.5"),
     "ExponentialLR": _torch("ExponentialLR", "gamma:0.95"),
-    "CosineAnnealingLR": _torch("CosineAnnealingLR", "T_max:24"),
-    "CosineAnnealingWarmRestarts": _torch("CosineAnnealingWarmRestarts", "T_0:12"),
-    "OneCycleLR": _torch("OneCycleLR", f"max_lr:{LR},total_steps:24,cycle_momentum:false"),
+    "CosineAnnealingLR": _torch("CosineAnnealingLR", "T_max:4"),
+    "CosineAnnealingWarmRestarts": _torch("CosineAnnealingWarmRestarts", "T_0:2"),
+    "OneCycleLR": _torch("OneCycleLR", f"max_lr:{LR},total_steps:4,cycle_momentum:false"),
     "ReduceLROnPlateau": [  # thaw reads the metric itself
         "finetune.unfrozen.schedule=plateau", "finetune.unfrozen.gamma=0.5",
         "finetune.unfrozen.patience=0",

@@ -109,7 +109,7 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
         "full": {"unfrozen": how, "batchnorm": "train"},
         "from_scratch": {"unfrozen": how},
         "partial": {**both, "unfreeze_epoch": 3, "top": 2},
-        "classifier": {"unfrozen": how, "top": "classifier"},
+        "classifier": {"unfrozen": how, "top": "classifier", "batchnorm": "train"},
         "phases": {"phases": items},
         "gradual": {**both, "unfreeze_epoch": 1, "every_epochs": 1},
         "on_plateau": {

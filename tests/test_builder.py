@@ -15,7 +15,7 @@ GROUPS = tuple(
     LayerGroup(name, depth=depth) for name, depth in zip(NAMES, (0, 0.5, 1, 1), strict=True)
 )
 CONSTANT: dict[str, Any] = {"lr": 1e-3, "schedule": "constant"}
-BOTH: dict[str, Any] = {"frozen": CONSTANT, "unfrozen": CONSTANT}
+BOTH: dict[str, Any] = {"frozen": CONSTANT, "unfrozen": CONSTANT, "batchnorm": "train"}
 
 
 def phases_of(plan: Plan) -> list[tuple[int, int, set[str]]]:
@@ -31,7 +31,7 @@ def refused(max_epochs: int = 6, **settings: Any) -> str:
 def test_freeze_unfreeze() -> None:
     plan = build_plan(
         GROUPS, 5, mode="freeze_unfreeze", unfreeze_epoch=2, lr_decay=0.5,
-        frozen={**CONSTANT, "lr": 1e-2}, unfrozen=CONSTANT,
+        frozen={**CONSTANT, "lr": 1e-2}, unfrozen=CONSTANT, batchnorm="train",
     )  # fmt: skip
     assert [plan.phase_at(epoch).name for epoch in range(5)] == ["frozen"] * 2 + ["unfrozen"] * 3
     assert plan.unfreeze_epochs == (2,)
@@ -89,7 +89,12 @@ def test_partial_trains_the_top(top: Any, names: set[str]) -> None:
 
 def test_classifier_trains_the_old_one_and_the_new_layer() -> None:
     groups = (*GROUPS[:2], LayerGroup("classifier.0", is_classifier=True), GROUPS[-1])
-    settings = {"mode": "classifier", "unfrozen": CONSTANT, "top": "classifier"}
+    settings = {
+        "mode": "classifier",
+        "unfrozen": CONSTANT,
+        "top": "classifier",
+        "batchnorm": "train",
+    }
     plan = build_plan(groups, 3, **settings)
     assert plan.phases[0].rates == {"classifier.0": 1e-3, "head": 1e-3}
     assert "single last layer, which the head replaces; use finetune=feat" in refused(**settings)
@@ -118,8 +123,8 @@ def test_the_list_can_say_what_a_mode_says() -> None:
     ]
     written = build_plan(GROUPS, 6, mode="phases", phases=items, cache_features="auto")
     named = build_plan(
-        GROUPS, 6, mode="freeze_unfreeze", unfreeze_epoch=2, lr_decay=0.5, batchnorm="eval",
-        cache_features="auto", **BOTH,
+        GROUPS, 6, mode="freeze_unfreeze", unfreeze_epoch=2, lr_decay=0.5, cache_features="auto",
+        **{**BOTH, "batchnorm": "eval"},
     )  # fmt: skip
     for one, two in zip(written.phases, named.phases, strict=True):
         assert {**vars(one), "top": None} == {**vars(two), "top": None}
@@ -143,6 +148,9 @@ def test_the_list_can_say_what_a_mode_says() -> None:
         ([{"lr": 0.1, "end_on_plateau": 0}], "phases.0.end_on_plateau=0: allowed is 1 or more"),
         ([{"lr": 0.1, "start": 2}], "phases.0.start=2: nothing reads this key"),
         ([0.1], "finetune.phases.0=0.1: allowed is a mapping of lr"),
+        ([{"lr": 0.1, "end_on_plateau": 2}], "0.end_on_plateau=2: allowed is null in the last"),
+        ([{"lr": 0.1, "epochs": 2, "name": "a"}, {"lr": 0.1, "name": "a"}], "1.name=a: allowed"),
+        ([{"lr": 0.1, "top": 1, "rates": {"stem": 1e-3}}], "phases.0.rates.stem=0.001: allowed is"),
         ([{"lr": 0.1, "schedule": "step"}], "finetune.phases.0.step_epochs=null: allowed is 1"),
     ],
 )  # fmt: skip
@@ -168,6 +176,10 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
         ("freeze_unfreeze", {"unfreeze_on_plateau": 0}, "finetune.unfreeze_on_plateau=0: allowed"),
         ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: allowed is a mapping of lr"),
         ("freeze_unfreeze", {"frozen": {**CONSTANT, "top": 1}}, "frozen.top=1: nothing reads"),
+        ("freeze_unfreeze", {"batchnorm": None}, "finetune.batchnorm=null: allowed is eval, train"),
+        ("partial", {"top": 1, "rates": {"stem": 1e-3}}, "never trains; deep, head train"),
+        ("gradual", {"every_epochs": 1, "top": 0}, "finetune.top=0: allowed is 1 or more layer gr"),
+        ("freeze_unfreeze", {"unfrozen": {**CONSTANT, "gamma": 0.1}}, "with this schedule; step a"),
         ("mine", {}, "finetune.mode=mine: allowed is freeze_unfreeze, partial"),
         ("freeze_unfreeze", {"unfrozen": {**CONSTANT, "lr": None}}, "finetune.unfrozen.lr=null: a"),
     ],

@@ -108,11 +108,12 @@ def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
     record = Record(two_phases())
     assert record.metrics_of(None) == {}
     record.history = [
-        {"epoch": epoch, "phase": "frozen", "val/acc": epoch / 10} for epoch in range(3)
+        {"epoch": epoch, "phase": "frozen", "val/acc": epoch / 10} for epoch in (1, 2, 3)
     ]
-    saved = {"record": {"history": record.history[:2]}}
-    assert record.metrics_of(saved) == {"val/acc": 0.1}
-    assert record.metrics_of(None) == {"val/acc": 0.2}
+    saved = {"epoch": 1, "record": {"history": record.history[:2]}}
+    assert record.metrics_of(saved) == {"val/acc": 0.2}
+    assert record.metrics_of({**saved, "epoch": 2}) == {}  # from inside the third epoch
+    assert record.metrics_of(None) == {"val/acc": 0.3}
 
 
 def test_only_a_run_that_goes_on_takes_up_the_record() -> None:
@@ -262,7 +263,21 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
-    assert torch.load(stop.path, weights_only=True)["epoch"] == 3  # all three are done
+    assert torch.load(stop.path, weights_only=True)["global_step"] == 3 * STEPS
+
+
+def test_with_one_step_an_epoch_a_signal_stops_at_the_end_of_the_epoch(tmp_path: Path) -> None:
+    stop = GracefulStop(tmp_path)
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        fit(tmp_path, two_phases(), stop, enable_checkpointing=True, accumulate_grad_batches=STEPS)
+    assert torch.load(stop.path, weights_only=True)["global_step"] == 1
+
+
+def test_an_epoch_without_validation_has_no_numbers_of_another_one(tmp_path: Path) -> None:
+    record = Record(plan := two_phases(4))
+    fit(tmp_path, plan, record, check_val_every_n_epoch=2)
+    assert ["val/acc" in row for row in record.history] == [False, True, False, True]
 
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import draw_photos, run_small
 
-from thaw.errors import Interrupted
+from thaw.errors import ConfigError, Interrupted
 from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
+from thaw.training.restore import check_groups
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,11 @@ def test_the_best_is_that_of_the_monitored_metric_whatever_the_order(tmp_path: P
     assert best_checkpoint([last, other, ours], "val/acc") == "ours.ckpt"
     assert best_checkpoint([last, other], "val/acc") is None
     assert best_checkpoint([last], "val/acc") is None
+    every = ModelCheckpoint(every_n_epochs=1)
+    every.best_model_path = "every.ckpt"
+    assert best_checkpoint([every, ours], "val/acc") == "ours.ckpt"
+    ours.monitor = None  # without validation photos
+    assert best_checkpoint([every, ours], "val/acc") == "ours.ckpt"
 
 
 def test_without_a_best_checkpoint_the_last_weights_are_tested_after_a_resume(
@@ -72,3 +78,13 @@ def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
     words = (f"ckpt_path={last}", "trainer.max_epochs=5")
     results = run_small(photos, tmp_path / "longer", *words)
     assert Path(results["best_checkpoint"]).parent == tmp_path / "longer" / "checkpoints"
+
+
+def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
+    """Their momenta would go to other weights."""
+    there = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
+    here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
+    checkpoint = {"optimizer_states": [{"param_groups": there}]}
+    check_groups(checkpoint, there)
+    with pytest.raises(ConfigError, match=r"a\.\.c \(a b c\), this run has a\.\.c \(a c\)"):
+        check_groups(checkpoint, here)

@@ -41,6 +41,14 @@ def test_a_wrong_command_line(words: list[str], capsys: pytest.CaptureFixture[st
     assert "usage: thaw COMMAND" in capsys.readouterr().err
 
 
+def test_a_closed_pipe_ends_quietly() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c 'import thaw.cli; exit(thaw.cli.main())' models | "
+         "true; echo ${PIPESTATUS[0]}"], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
 def test_words_and_errors_of_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -258,7 +258,9 @@ def test_a_trainer_is_built(leaf: str) -> None:
 @pytest.mark.parametrize("leaf", files("callbacks"))
 def test_callbacks_are_built(leaf: str) -> None:
     settings = config.plain(chosen(leaf))["callbacks"]
-    made = config.build_all(metrics.monitor_modes(settings, validates=True), "callbacks")
+    made = config.build_all(
+        metrics.monitor_modes(settings, monitor="val/acc", validates=True), "callbacks"
+    )
     assert all(isinstance(callback, Callback) for callback in made.values())
     assert ("progress" in made) == (leaf != "callbacks/none")
     assert ("early_stopping" in made) == (leaf == "callbacks/early_stopping")

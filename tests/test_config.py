@@ -54,6 +54,8 @@ def test_an_unknown_key_at_the_top() -> None:
     with pytest.raises(ConfigError, match=r"^label_smothing=0\.2: .*did you mean label_smoothing"):
         config.check_keys(cfg)
     config.check_keys(OmegaConf.create(dict.fromkeys(config.KEYS)))
+    with pytest.raises(ConfigError, match=r"^paths\.data_dri=x: nothing .*did you mean data_dir"):
+        config.check_keys(OmegaConf.create({"paths": {"data_dri": "x", "data_dir": "y"}}))
 
 
 def test_nested_nodes_are_built_and_checked() -> None:
@@ -108,6 +110,19 @@ def test_an_argument_that_is_needed() -> None:
     nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phases.PhaseSettings"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
     assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phases.")
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "kind"),
+    [
+        ("thaw.head.linear", "dropout", "float"),
+        ("thaw.transforms.train_transform", "rotation", "float"),
+        ("thaw.training.averaging.EMA", "decay", "float"),
+    ],
+)
+def test_null_for_a_number_that_is_needed(target: str, name: str, kind: str) -> None:
+    node = {"_target_": target, "_partial_": True, name: None}
+    assert refused(node, "x") == f"x.{name}=null: is needed, and must be a {kind}"
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:

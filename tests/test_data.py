@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thaw.data.base import PhotoDataModule
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos, Splits
-from thaw.errors import ConfigError, PhotoError
+from thaw.errors import ConfigError, PhotoError, shown
 
 
 def some(per_class: int, start: int = 0) -> Photos:
@@ -167,7 +167,7 @@ def test_classes_come_before_the_trainer_and_setup_looks_once() -> None:
         ({"folds": 1}, "2 or more, or null"),
         ({"fold": 3, "folds": 3}, "0 to below data.folds=3"),
         ({"fold": None, "folds": 3}, "0 or more"),
-        ({"fold": 1}, "0 to below data.folds=None"),
+        ({"fold": 1}, "0, or set data.folds too"),
         ({"val_fraction": 0, "folds": 3}, "null, since data.folds is set"),
     ],
 )
@@ -175,7 +175,7 @@ def test_values_that_are_refused(arguments: dict[str, object], rule: str) -> Non
     key, value = next(iter(arguments.items()))
     with pytest.raises(ConfigError) as caught:
         make(**arguments)
-    assert str(caught.value) == f"data.{key}={value} is not allowed: give {rule}."
+    assert str(caught.value) == f"data.{key}={shown(value)}: allowed is {rule}"
 
 
 def noise(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The README tells the truth: its files exist, its commands compose, its make targets are there."""
+"""README and docs/settings.md tell the truth: files exist, commands compose, targets are there."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from runs import PLUGINS, ROOT, configuration
 from thaw import config, launch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(?:bash)?\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
@@ -21,11 +21,12 @@ COMMANDS = sorted(
         if line.startswith(("python train.py", "make "))
     }
 )
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 TABLE = sorted(
     {
         setting
-        for setting in re.findall(r"`('?[a-z_.]+=[^`]*)`", README.split("## Change it")[1])
-        if "..." not in setting and "<" not in setting  # patterns, not settings
+        for setting in re.findall(r"`('?[a-z_.]+=[^`]*)`", SETTINGS)
+        if not any(mark in setting for mark in ("...", "<", "NAME", "resume="))  # patterns
     }
 )
 

@@ -117,6 +117,7 @@ def test_drawn_views_do_not_matter_to_a_single_view(tmp_path: Path) -> None:
 MINE = """
 import torch
 from mine import helpers
+from mine.settings import SIGNS
 
 class Body(torch.nn.Module):
     def __init__(self):
@@ -125,7 +126,7 @@ class Body(torch.nn.Module):
         self.layer = torch.nn.Linear(4, 4)
 
     def forward(self, x):
-        return helpers.last(self.layer(x))
+        return SIGNS["x"][0] * helpers.last(self.layer(x))
 
 class Brighter:
     def __init__(self, by):
@@ -146,6 +147,9 @@ HELPERS = """
 def last(x):
     return x
 """
+SETTINGS = """
+SIGNS = {"x": [1]}
+"""
 
 
 class Own:
@@ -155,7 +159,8 @@ class Own:
         self.folder = folder / "mine"
         self.folder.mkdir()
         monkeypatch.syspath_prepend(str(folder))
-        for name, text in (("__init__", ""), ("code", MINE), ("helpers", HELPERS)):
+        for name, text in (("__init__", ""), ("code", MINE), ("helpers", HELPERS),
+                           ("settings", SETTINGS)):  # fmt: skip
             (self.folder / f"{name}.py").write_text(text)
 
     def edit(self, name: str, old: str, new: str) -> None:
@@ -179,12 +184,16 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
-    [("code", "helpers.last(self", "-helpers.last(self"), ("helpers", "return x", "return x * x")],
+    [
+        ("code", "helpers.last(self", "-helpers.last(self"),
+        ("helpers", "return x", "return x * x"),
+        ("settings", "[1]", "[2]"),
+    ],
 )
 def test_an_edited_forward_has_new_features(
     own: Own, tmp_path: Path, file: str, old: str, new: str
 ) -> None:
-    """With the same weights; also where what was edited is a helper that it imports."""
+    """With the same weights; also where what was edited is imported: a helper or a constant."""
     before = key_of(tmp_path, own.load().Body())
     assert key_of(tmp_path, own.load().Body()) == before
     own.edit(file, old, new)

@@ -59,7 +59,7 @@ def load(
 ) -> tuple[Features, bool]:  # fmt: skip
     every = dataset(photos)
     loader = DataLoader(every, batch_size=batch_size, collate_fn=collate)
-    return load_or_compute(folder, {"key": key}, loader, run, **{"views": 2, **changes})
+    return load_or_compute(folder, lambda: {"key": key}, loader, run, **{"views": 2, **changes})
 
 
 def expected(photos: Path) -> Tensor:
@@ -225,6 +225,38 @@ def test_a_disk_that_is_full_on_one_rank_is_told_to_all(
         assert isinstance(result, str)
         assert "No space left on device" in result
     assert files(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(
+    ("differ", "message"),
+    [("types", "trainer.precision"), ("photos", "different photos"), ("key", "no such photo")],
+)
+def test_ranks_that_differ_are_told_so_on_all_ranks(
+    photos: Path, tmp_path: Path, differ: str, message: str
+) -> None:
+    """Both 16-bit types have rows of equal size, so sizes alone would not show it."""
+    cache = tmp_path / "cache"
+
+    def work(rank: int) -> Any:
+        every = dataset(photos)
+        kind = torch.float16
+        if rank == 1 and differ == "types":
+            kind = torch.bfloat16
+        if rank == 1 and differ == "photos":
+            every.photos = every.photos.subset(list(reversed(range(len(every)))))
+
+        def make_key() -> dict[str, Any]:
+            if rank == 1 and differ == "key":
+                raise FileNotFoundError("no such photo")
+            return {"key": "key"}
+
+        loader = DataLoader(every, batch_size=5, collate_fn=collate)
+        return summary(load_or_compute(cache, make_key, loader, Body(kind), views=2), Body())
+
+    for result in on_two_ranks(work, tmp_path):
+        assert isinstance(result, str)
+        assert message in result
+    assert not cache.exists() or files(cache) == []
 
 
 @pytest.mark.parametrize("harm", ["missing", "short"])

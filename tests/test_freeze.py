@@ -185,8 +185,8 @@ def test_all_backbones_have_few_groups_that_hold_everything(name: str, granulari
         model = Classifier(backbone, linear(backbone.out_features, 5))
     for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
         plan = build_plan(
-            model.groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=settings(),
-            unfrozen=settings(), lr_decay=decay,
+            model.groups, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2,
+            frozen=settings(), unfrozen=settings(), lr_decay=decay,
         )  # fmt: skip
         groups = parameter_groups(model, [phase.rates for phase in plan.phases])
         held = [id(weight) for group in groups for weight in group["params"]]
@@ -262,7 +262,14 @@ def test_seed_recipe_vgg16() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("vgg16_bn", None, granularity="layer")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = build_plan(model.groups, 8, mode="full", unfrozen=settings(lr=1e-4), min_lr_ratio=1e-3)
+    plan = build_plan(
+        model.groups,
+        8,
+        mode="full",
+        batchnorm="train",
+        unfrozen=settings(lr=1e-4),
+        min_lr_ratio=1e-3,
+    )
     rates = torch.linspace(1e-7, 1e-4, 44, dtype=torch.float64).tolist()
     features = {name: rate for name, rate in plan.phases[0].rates.items() if "features" in name}
     assert len(features) == 26  # 13 convolutions and 13 norms
@@ -277,7 +284,9 @@ def test_seed_recipe_resnet() -> None:
     with torch.device("meta"):
         backbone = torchvision_backbone("resnet50", None, granularity="module")
         model = Classifier(backbone, linear(backbone.out_features, 102))
-    plan = build_plan(model.groups, 8, mode="full", unfrozen=settings(lr=1e-4), lr_decay=1 / 3)
+    plan = build_plan(
+        model.groups, 8, mode="full", batchnorm="train", unfrozen=settings(lr=1e-4), lr_decay=1 / 3
+    )
     order = ["head", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"]
     assert list(plan.phases[0].rates) == order[::-1]
     for place, name in enumerate(order):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torchvision.models
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
@@ -29,21 +30,65 @@ def run_folder(folder: Path, *overrides: str) -> Path:
     return folder
 
 
+def checkpoint(folder: Path) -> None:
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+
+
 def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a run", "data=folder", "seed=3", "ckpt_path=x", "resume=y",
                         "+trainer.val_check_interval=2")  # fmt: skip
+    checkpoint(folder)
     for word in (f"resume={folder}", f"resume='{folder}'"):
-        words = launch.resume_words([word, "trainer.max_epochs=9", "data=demo"])
+        words = launch.resume_words(["trainer.max_epochs=9", word, "--cfg", "job", "data=demo"])
         assert words == [
-            "seed=3",
-            "+trainer.val_check_interval=2",
+            *("--cfg", "job"),  # argparse takes no options between settings
             "trainer.max_epochs=9",
             "data=demo",  # replaces the saved one
+            "seed=3",
+            "+trainer.val_check_interval=2",
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
             "hydra.mode=RUN",  # a search's settings ask for a sweep
         ]
         assert launch.resume_words(words) == words  # Lightning starts further ranks with them
+
+
+def test_a_run_without_a_checkpoint_still_begins_with_its_ckpt_path(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "ckpt_path=x")
+    words = launch.resume_words([f"resume={folder}"])
+    assert words[0] == "ckpt_path=x"
+    checkpoint(folder)
+    assert launch.resume_words(words) == words  # of a rank that reads it a moment later
+    assert launch.resume_words(["ckpt_path=null", f"resume={folder}"])[0] == "ckpt_path=null"
+    with pytest.raises(ConfigError, match=r"^resume=.* ckpt_path=\.\.\.: give one of the two$"):
+        launch.resume_words([f"resume={folder}", "ckpt_path=y"])
+
+
+NASTY = ["a", "Bob's", "a b", "\\", "a\\'", "'", "\\\\'b\\\\", "a\\b", '"x"', "größe,=", "a\\\n"]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_quotes_are_put_on_and_taken_off(text: str, tmp_path: Path) -> None:
+    quoted = launch.quoted(text)
+    assert launch.unquoted(quoted) == text
+    if "\n" not in text:  # which Hydra's grammar has not
+        assert OverridesParser.create().parse_override(f"a={quoted}").value() == text
+    folder = run_folder(tmp_path / text, "seed=3")
+    words = launch.resume_words([f"resume={launch.quoted(folder)}"])
+    assert words[1] == f"resume={launch.quoted(folder)}"
+    assert launch.resume_words(words) == words
+
+
+def test_only_a_folder_of_thaw_brings_its_own_conf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "train.py").touch()  # of another project that uses Hydra
+    assert launch.conf_dir() == ROOT / "conf"
+    (tmp_path / "conf" / "train.yaml").touch()
+    assert launch.conf_dir() == tmp_path / "conf"
 
 
 @pytest.mark.parametrize("words", [[], ["seed=1"], ["resume="], ["resume=null", "seed=1"]])

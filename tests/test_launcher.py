@@ -117,15 +117,20 @@ def test_the_command_of_a_job(tmp_path: Path) -> None:
     launcher = ThawLauncher()
     given = ["hydra.mode=MULTIRUN", "hydra.verbose=true", "hydra.sweeper.n_trials=2",
              "hydra/launcher=thaw", "hydra.launcher.n_jobs=2", "hydra.sweep.dir='x'"]  # fmt: skip
-    launcher.config = OmegaConf.create({"hydra": {"overrides": {"hydra": given}}})
+    sources = [{"path": "/c", "provider": "main"}, {"path": "/my conf", "provider": "command-line"}]
+    launcher.config = OmegaConf.create({"hydra": {
+        "overrides": {"hydra": given}, "job": {"config_name": "mine"},
+        "runtime": {"config_sources": sources},
+    }})  # fmt: skip
+    flags = ["--config-dir=/my conf", "--config-name=mine", "hydra.verbose=true"]
     job, words = tmp_path / "3_it's", ["ckpt_path=a.ckpt", "seed=1"]
     place = f"'{tmp_path}/3_it\\'s'"
     assert launcher.arguments(job, words) == [
-        "hydra.verbose=true", *words, f"hydra.run.dir={place}", "hydra.mode=RUN",
+        *flags, *words, f"hydra.run.dir={place}", "hydra.mode=RUN",
     ]  # fmt: skip
     (job / "checkpoints").mkdir(parents=True)
     (job / "checkpoints" / "last.ckpt").touch()
-    assert launcher.arguments(job, words) == ["hydra.verbose=true", f"resume={place}"]
+    assert launcher.arguments(job, words) == [*flags, f"resume={place}"]
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_loss_and_calibration_error_by_hand() -> None:
 )
 def test_the_mode_follows_from_the_metric(metric: str, mode: str) -> None:
     nodes = {"checkpoint": {**CHECKPOINT, "monitor": f"val/{metric}"}, "rates": {"_target_": "x"}}
-    filled = monitor_modes(nodes, validates=True)
+    filled = monitor_modes(nodes, monitor=f"val/{metric}", validates=True)
     assert filled["checkpoint"]["mode"] == mode
     assert filled["checkpoint"]["monitor"] == f"val/{metric}"
     assert filled["rates"] == {"_target_": "x"}
@@ -104,28 +104,33 @@ def test_the_mode_follows_from_the_metric(metric: str, mode: str) -> None:
 
 
 def test_checkpoints_are_chosen_among_epochs_that_are_validated() -> None:
-    nodes = monitor_modes({"checkpoint": CHECKPOINT}, validates=True, validate_every=3)
+    nodes = monitor_modes(
+        {"checkpoint": CHECKPOINT}, monitor="val/acc", validates=True, validate_every=3
+    )
     assert nodes["checkpoint"]["every_n_epochs"] == 3
     assert (
         "every_n_epochs"
-        not in monitor_modes({"checkpoint": CHECKPOINT}, validates=True)["checkpoint"]
+        not in monitor_modes({"checkpoint": CHECKPOINT}, monitor="val/acc", validates=True)[
+            "checkpoint"
+        ]
     )  # Lightning's own default
 
 
 def test_callbacks_that_are_off_stay_off() -> None:
-    assert monitor_modes(None, validates=True) == {}
-    assert monitor_modes({"progress": None}, validates=True) == {"progress": None}
+    assert monitor_modes(None, monitor="val/acc", validates=True) == {}
+    assert monitor_modes({"progress": None}, monitor="val/acc", validates=True) == {
+        "progress": None
+    }
 
 
 def test_without_validation_photos_checkpoints_go_by_nothing() -> None:
-    assert monitor_modes({"checkpoint": CHECKPOINT}, validates=False)["checkpoint"] == {
-        **CHECKPOINT, "monitor": None,
-    }  # fmt: skip
+    nodes = monitor_modes({"checkpoint": CHECKPOINT}, monitor="val/acc", validates=False)
+    assert nodes["checkpoint"] == {**CHECKPOINT, "monitor": None}
 
 
 def test_without_validation_photos_nothing_stops_early() -> None:
     with pytest.raises(ConfigError, match=r"early_stopping\.monitor=val/loss: .*val_fraction=0\.2"):
-        monitor_modes({"early_stopping": STOP}, validates=False)
+        monitor_modes({"early_stopping": STOP}, monitor="val/acc", validates=False)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +139,24 @@ def test_without_validation_photos_nothing_stops_early() -> None:
 @pytest.mark.parametrize("validates", [True, False])
 def test_a_metric_that_is_not_there(monitor: str, validates: bool) -> None:
     with pytest.raises(ConfigError) as error:
-        monitor_modes({"checkpoint": {**CHECKPOINT, "monitor": monitor}}, validates=validates)
+        monitor_modes(
+            {"checkpoint": {**CHECKPOINT, "monitor": monitor}}, monitor="val/acc",
+            validates=validates,
+        )  # fmt: skip
     assert str(error.value).startswith(f"callbacks.checkpoint.monitor={monitor}: no such")
     assert str(error.value).endswith(
         "val/loss, val/acc, val/acc_top5, val/acc_macro, val/f1, val/ece, val/ece_uncalibrated"
     )
+
+
+def test_the_best_checkpoint_goes_by_the_metric_of_the_run() -> None:
+    other = {"checkpoint": {**CHECKPOINT, "monitor": "val/loss"}}
+    with pytest.raises(
+        ConfigError, match=r"checkpoint\.monitor=val/loss: .*; set monitor=val/loss"
+    ):
+        monitor_modes(other, monitor="val/acc", validates=True)
+    with pytest.raises(ConfigError, match=r"^monitor=val/temperature: no such validation metric"):
+        monitor_modes({}, monitor="val/temperature", validates=True)
 
 
 def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:

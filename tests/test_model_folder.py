@@ -1,6 +1,7 @@
 """What was saved is what is loaded, for every kind of backbone, and nothing else is let in."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,7 +27,7 @@ from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.head import linear, mlp
 from thaw.image_classifier import ImageClassifier
-from thaw.model_folder import save_model
+from thaw.model_folder import save_model, sha256
 
 CLASSES = ("cat", "ant", "bee")  # in no order that sorting would give
 LINEAR = {"_target_": "thaw.head.linear", "dropout": 0.1, "init": "normal"}
@@ -184,7 +185,7 @@ def test_a_model_is_written_whole_or_not_at_all(
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("thaw.model_folder.json.dumps", fail)
+    monkeypatch.setattr("thaw.model_folder.write_json", fail)
     with pytest.raises(OSError, match="no space left"):
         save(folder, tiny_backbone(image_size=16))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -219,6 +220,25 @@ def test_folders_that_hold_no_model_of_this_thaw(tmp_path: Path) -> None:
 def test_a_description_that_was_changed_by_hand(tmp_path: Path, changes: dict[str, Any]) -> None:
     change(tiny(tmp_path / "model"), **changes)
     with pytest.raises(ConfigError, match=r"model\.json: is no description of a model"):
+        thaw.load(tmp_path)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf])
+def test_a_temperature_is_a_number_above_0(tmp_path: Path, temperature: float) -> None:
+    change(tiny(tmp_path / "model"), temperature=temperature)
+    with pytest.raises(ConfigError, match=r"is no description of a model \(.*temperature"):
+        thaw.load(tmp_path)
+
+
+def test_a_folder_made_by_hand_ends_in_one_paragraph(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "model")
+    facts = json.loads((folder / "model.json").read_text())
+    change(folder, backbone={**facts["backbone"], "features": 10**18})
+    with pytest.raises(ConfigError, match="is no description of a model"):
+        thaw.load(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    change(folder, backbone=facts["backbone"], sha256=sha256(folder / "model.safetensors"))
+    with pytest.raises(ConfigError, match=r"model\.safetensors: is no safetensors file"):
         thaw.load(tmp_path)
 
 

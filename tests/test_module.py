@@ -22,8 +22,8 @@ from thaw.transforms import mixing
 
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:
     return build_plan(
-        GROUPS, EPOCHS, mode="freeze_unfreeze", unfreeze_epoch=3, frozen=settings(**frozen),
-        unfrozen=settings(**unfrozen), mixes=True,
+        GROUPS, EPOCHS, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=3,
+        frozen=settings(**frozen), unfrozen=settings(**unfrozen), mixes=True,
     )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ REDUCED: dict[str, Any] = {"lr": 1.0, "schedule": "plateau", "gamma": 0.1, "pati
 
 def two_phases(unfreeze_epoch: int = 5, unfrozen: Any = None, **changes: Any) -> Plan:
     return build_plan(
-        GROUPS, 8, mode="freeze_unfreeze", unfreeze_epoch=unfreeze_epoch, frozen=CONSTANT,
-        unfrozen=unfrozen or COSINE, **changes,
+        GROUPS, 8, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=unfreeze_epoch,
+        frozen=CONSTANT, unfrozen=unfrozen or COSINE, **changes,
     )  # fmt: skip
 
 
@@ -53,8 +53,8 @@ def test_a_plateau_ends_a_phase(patience: int, values: list[float], unfreeze: in
 
 def test_later_phases_come_earlier_with_their_lengths() -> None:
     plan = build_plan(
-        GROUPS, 12, mode="gradual", unfreeze_epoch=4, every_epochs=4, frozen=CONSTANT,
-        unfrozen=CONSTANT, unfreeze_on_plateau=1,
+        GROUPS, 12, mode="gradual", batchnorm="train", unfreeze_epoch=4, every_epochs=4,
+        frozen=CONSTANT, unfrozen=CONSTANT, unfreeze_on_plateau=1,
     )  # fmt: skip
     assert [phase.end for phase in plan.phases] == [4, 8, 12]
     assert [phase.end for phase in plan.after([1, 1]).phases] == [2, 6, 12]
@@ -64,7 +64,7 @@ def test_later_phases_come_earlier_with_their_lengths() -> None:
 def test_each_phase_has_a_schedule_of_its_own() -> None:
     """Warm-up and cosine begin anew at the unfreeze."""
     plan = build_plan(
-        GROUPS, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=COSINE,
+        GROUPS, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2, frozen=COSINE,
         unfrozen={**COSINE, "warmup_epochs": 1},
     )  # fmt: skip
     plan = replace(plan, steps_per_epoch=2)
@@ -94,8 +94,8 @@ def test_the_table_shows_phase_group_rate_and_parameters() -> None:
     """Epochs are counted from 1, and the warm-up is the one that is used."""
     model = small_classifier()
     plan = build_plan(
-        model.groups, 5, mode="freeze_unfreeze", unfreeze_epoch=2, frozen={"lr": 1e-2},
-        unfrozen={**CONSTANT, "warmup_epochs": 4.0}, lr_decay=0.5,
+        model.groups, 5, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2,
+        frozen={"lr": 1e-2}, unfrozen={**CONSTANT, "warmup_epochs": 4.0}, lr_decay=0.5,
     )  # fmt: skip
     lines = plan_table(plan, model, steps_per_epoch=7).splitlines()
     table = {line.split()[0]: line for line in lines}

@@ -166,6 +166,14 @@ def test_only_broken_photos_still_make_a_list(
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_a_photo_that_is_named_twice_has_two_rows(tmp_path: Path) -> None:
+    tiny(tmp_path / "model")
+    path = photo(tmp_path / "a.png")
+    assert run(tmp_path, path, path, "--csv", tmp_path / "out.csv") == 0
+    first, second = rows_of(tmp_path / "out.csv")
+    assert first == second
+
+
 def test_worker_processes_keep_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a number of batches that the workers cannot share evenly."""
     tiny(tmp_path / "model")

@@ -33,7 +33,13 @@ def record_of(mode: str) -> Record:
     plans = {
         "feature_extraction": build_plan(groups, 2, mode="feature_extraction", frozen=SCHEDULE),
         "freeze_unfreeze": build_plan(
-            groups, 4, mode="freeze_unfreeze", unfreeze_epoch=2, frozen=SCHEDULE, unfrozen=SCHEDULE
+            groups,
+            4,
+            mode="freeze_unfreeze",
+            batchnorm="train",
+            unfreeze_epoch=2,
+            frozen=SCHEDULE,
+            unfrozen=SCHEDULE,
         ),
     }
     record = Record(plans[mode])

@@ -153,6 +153,8 @@ def test_a_scheduler_of_torch_that_cannot_work(make: Any, words: str) -> None:
         ({"schedule": "step"}, "step_epochs=null: allowed is 1 or more epochs"),
         ({"schedule": "step", "step_epochs": 2, "gamma": 2.0}, "gamma=2.0: allowed is a factor"),
         ({"schedule": "plateau", "gamma": 0.1}, "patience=null: allowed is 0 or more epochs"),
+        ({"gamma": 0.1}, "gamma=0.1: allowed is null with this schedule; step and plateau have"),
+        ({"schedule": partial(lr_scheduler.StepLR, step_size=1), "patience": 2}, "patience=2: all"),
         ({"schedule": None}, "schedule=null: allowed is constant"),
         ({"schedule": {"step_size": 2}}, "or a scheduler of torch, like {_target_"),
     ],

@@ -48,7 +48,7 @@ def test_processes_at_the_same_time_get_folders_of_their_own(tmp_path: Path) -> 
 def hydra(folder: Path, *words: str, mode: RunMode = RunMode.RUN, resume: str | None = None) -> Any:
     """A configuration of Hydra's, of a run or a sweep in this folder."""
     return OmegaConf.create({
-        "resume": resume, "monitor": "val/acc", "paths": {"output_dir": str(folder)},
+        "resume": resume, "train": True, "monitor": "val/acc", "paths": {"output_dir": str(folder)},
         "hydra": {"mode": mode, "run": {"dir": str(folder)}, "sweep": {"dir": str(folder)},
                   "overrides": {"hydra": list(words), "task": ["seed=1,2", "trainer=cpu"]}},
     })  # fmt: skip
@@ -136,6 +136,29 @@ def test_a_job_in_the_process_of_its_sweep(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "results.json").write_text('{"val/acc": NaN}')
     assert sweeps.perform(run, cfg) is None
     assert gone == [None, str(tmp_path)]
+
+
+def test_a_run_that_trains_on_is_not_done_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = hydra(tmp_path, resume=str(tmp_path))
+    monkeypatch.setattr(HydraConfig, "get", lambda: cfg.hydra)
+    seen: list[list[str]] = []
+
+    def run(cfg: Any) -> dict[str, float]:
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+        return {"val/acc": 0.5}
+
+    for name in ("results.json", "error.txt"):
+        (tmp_path / name).write_text("{}")
+    cfg.train = False
+    sweeps.perform(run, cfg)
+    cfg.train = True
+    with monkeypatch.context() as further_rank:
+        further_rank.setenv("LOCAL_RANK", "1")
+        sweeps.perform(run, cfg)
+    sweeps.perform(run, cfg)
+    assert seen == [["error.txt", "results.json"], ["error.txt", "results.json"], []]
 
 
 @pytest.mark.slow

@@ -139,8 +139,7 @@ def test_resume_after_an_interrupt_is_exact(
     monkeypatch.undo()
     assert stop.value.folder == tmp_path / "stopped"
     saved = torch.load(stop.value.checkpoint, weights_only=True)
-    # after the last step of an epoch, validation and one more step come first, where there is one
-    assert saved["global_step"] == step + (step % 6 == 0 and step < 24)
+    assert saved["global_step"] == step  # after the last step of an epoch it stops at its end
     run(photos, tmp_path / "stopped", *settings, f"resume={tmp_path / 'stopped'}")
     last = "checkpoints/last.ckpt"
     assert equal(tmp_path / "whole" / last, tmp_path / "stopped" / last)
@@ -199,6 +198,29 @@ def test_testing_only(photos: Path, tmp_path: Path) -> None:
     assert again["test/acc"] == first["test/acc"]
     with pytest.raises(ConfigError, match="train=false: needs a trained model"):
         run(photos, tmp_path / "c", "train=false")
+    with pytest.raises(
+        ConfigError, match=r"resume=.* train=false: .*ckpt_path=.*/checkpoints/best"
+    ):
+        run(photos, tmp_path / "a", "train=false", f"resume={tmp_path / 'a'}")
+
+
+def test_the_test_is_in_float32_whatever_training_is(photos: Path, tmp_path: Path) -> None:
+    """As `thaw predict` is."""
+    first = run(photos, tmp_path / "a", "trainer.precision=bf16-mixed")
+    again = run(photos, tmp_path / "b", "train=false", f"ckpt_path={first['best_checkpoint']}")
+    assert again["test/loss"] == first["test/loss"]
+
+
+@pytest.mark.parametrize("key", ["ckpt_path", "resume"])
+def test_a_checkpoint_of_something_else_is_named_before_training(
+    photos: Path, tmp_path: Path, key: str
+) -> None:
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    file.parent.mkdir()
+    torch.save({"state_dict": {}}, file)
+    given = file if key == "ckpt_path" else tmp_path
+    with pytest.raises(ConfigError, match=rf"^{key}={file}: is no checkpoint of thaw"):
+        run(photos, tmp_path, f"{key}={given}")
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,17 @@ class ThawLauncher(Launcher):
         """The words of a job after `python train.py`; a job that goes on has its own settings."""
         of_sweep = re.compile(r"\+*hydra[./](mode|sweep|launcher)")
         shared = [word for word in self.config.hydra.overrides.hydra if not of_sweep.match(word)]
+        shared = [*hydra_flags(self.config.hydra), *shared]
         if last_checkpoint(folder):
             return [*shared, f"resume={quoted(folder)}"]
         return [*shared, *words, f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
+
+
+def hydra_flags(hydra: Any) -> list[str]:
+    """The --config-dir and --config-name that a command was given, out of its node `hydra`."""
+    sources = hydra["runtime"]["config_sources"]
+    folders = [f"--config-dir={s['path']}" for s in sources if s["provider"] == "command-line"]
+    return [*folders, f"--config-name={hydra['job']['config_name']}"]
 
 
 def visible_gpus() -> list[str]:
@@ -123,8 +131,8 @@ class SweepFolder(Callback):
     """Gives each sweep a folder of its own; at its end says what failed, and exits with 1."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        folder, ours = Path(config.hydra.sweep.dir).resolve(), config.hydra.overrides.hydra
-        if "hydra.sweep.dir" not in map(key_of, ours):
+        folder, given = Path(config.hydra.sweep.dir).resolve(), config.hydra.overrides.hydra
+        if "hydra.sweep.dir" not in map(key_of, given):
             folder = new_folder(folder)
         elif (file := folder / "multirun.yaml").is_file():
             before = saved_words(file)
@@ -133,7 +141,7 @@ class SweepFolder(Callback):
                     raise ConfigError(f"{folder}: holds another sweep ({' '.join(before)})")
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))
-        config.hydra.overrides.hydra = [*ours, f"hydra.sweep.dir={quoted(folder)}"]  # of each job
+        config.hydra.overrides.hydra = [*given, f"hydra.sweep.dir={quoted(folder)}"]  # of each job
         OmegaConf.save(config, folder / "multirun.yaml")  # Optuna's sweeper does not
         print(f"sweep     {folder}", flush=True)
 

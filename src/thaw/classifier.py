@@ -1,6 +1,6 @@
 """A backbone and a head as one plain nn.Module that knows which of its layer groups are frozen."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -31,18 +31,17 @@ class Classifier(nn.Module):
         super().__init__()
         self.body = backbone.body
         self.head = head
-        body_groups = tuple(
-            replace(
-                group,
-                parameters=tuple(f"body.{name}" for name in group.parameters),
-                modules=tuple(f"body.{name}" for name in group.modules),
-            )
+
+        def prefixed(names: Iterable[str], prefix: str) -> tuple[str, ...]:
+            return tuple(f"{prefix}.{name}" for name in names)
+
+        body_groups = [
+            replace(group, parameters=prefixed(group.parameters, "body"),
+                    modules=prefixed(group.modules, "body"))
             for group in backbone.groups
-        )
-        head_group = LayerGroup(
-            HEAD, tuple(f"head.{name}" for name, _ in head.named_parameters()), ("head",)
-        )
-        self.groups: tuple[LayerGroup, ...] = (*body_groups, head_group)
+        ]  # fmt: skip
+        head_names = prefixed(dict(head.named_parameters()), "head")
+        self.groups = (*body_groups, LayerGroup(HEAD, head_names, ("head",)))
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"

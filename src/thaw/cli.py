@@ -9,6 +9,7 @@ when it is called, so that `thaw --help` does not wait for torch.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,4 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with launch.explained():
-        return importlib.import_module(f"thaw.tools.{given.command}").main(given.words)
+        try:
+            status = importlib.import_module(f"thaw.tools.{given.command}").main(given.words)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141  # as shells report it

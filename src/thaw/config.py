@@ -1,9 +1,9 @@
 """A configuration node -> an object; unknown keys and nodes without `_target_` stop the run."""
 
 import functools
-import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from inspect import formatannotation, signature
+from typing import Any, get_args
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
@@ -18,13 +18,15 @@ KEYS = (
     "label_smoothing", "compile", "backbone", "head", "data", "augment", "mix", "finetune",
     "optim", "trainer", "callbacks", "logger", "paths",
 )  # fmt: skip
+PATHS = ("root_dir", "data_dir", "cache_dir", "log_dir", "output_dir")
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuses top-level keys that nothing reads, as a typo in an experiment file makes them."""
-    for key in map(str, cfg):
-        if key not in KEYS:
-            raise ConfigError(_unknown(key, cfg[key], KEYS))
+    """Refuses keys of train.yaml and paths that nothing reads, such as a typo in an experiment."""
+    for prefix, node, known in (("", cfg, KEYS), ("paths.", cfg.get("paths") or {}, PATHS)):
+        for key in map(str, node):
+            if key not in known:
+                raise ConfigError(_unknown(prefix + key, node[key], known))
 
 
 def plain(node: Any) -> Any:
@@ -46,7 +48,8 @@ def build(
     settings = plain(node)
     _check_node(settings, key, {**dict.fromkeys(computed, "thaw itself"), **(reserved or {})})
     try:
-        # Filled in first and called after: Hydra would turn computed dataclasses into mappings.
+        # Hydra only makes a partial here, and we call it: given to `instantiate`, the computed
+        # dataclasses would become mappings.
         made = instantiate(OmegaConf.create({**settings, "_partial_": True}), _convert_="all")
         filled = functools.partial(made, **computed)
         return filled if settings.get("_partial_") else filled()
@@ -75,21 +78,24 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
         raise ConfigError(f"{key}={node}: has no _target_; see conf/{key.partition('.')[0]}/")
     target = node["_target_"]
     try:
-        parameters = inspect.signature(get_object(target)).parameters.values()
+        parameters = signature(get_object(target)).parameters.values()
     except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{key}._target_={target}: cannot be found ({error})") from error
     named = {each.name: each for each in parameters
              if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}  # fmt: skip
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    has_kwargs = any(each.kind is each.VAR_KEYWORD for each in parameters)
     given = {str(name): value for name, value in node.items() if str(name)[0] != "_"}
     for name, value in given.items():
         place = f"{key}.{name}"
-        if value == "???":
+        if value == "???":  # OmegaConf's mark for a missing value
             raise ConfigError(f"{place}: has no value yet; give it as {place}=VALUE")
         if name in elsewhere:
             raise ConfigError(f"{place}={value}: is set by {elsewhere[name]}; leave it out")
-        if name not in named and not takes_all:
+        if name not in named and not has_kwargs:
             raise ConfigError(_unknown(place, value, [n for n in named if n not in elsewhere]))
+        kind = named[name].annotation if name in named and target.startswith("thaw.") else None
+        if value is None and {*(get_args(kind) or [kind])} <= {bool, int, float, str}:
+            raise ConfigError(f"{place}=null: is needed, and must be a {formatannotation(kind)}")
         _check_inside(value, place)
     for name, each in named.items():
         needed = each.default is each.empty and not node.get("_partial_")

@@ -14,13 +14,7 @@ History = Sequence[Mapping[str, Any]]  # the rows of history.json: one for each 
 
 
 def draw_curves(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
-    """Draws the loss and the accuracy of training and validation.
-
-    Args:
-        history: The rows of history.json.
-        unfreeze_epochs: How many epochs are done when a later phase begins, as in
-            `finetune.unfreeze_epoch=5`; a dotted line is drawn after each of these epochs.
-    """
+    """Draws loss and accuracy by epoch, and a dotted line after the last epoch of each phase."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
@@ -34,7 +28,7 @@ def draw_curves(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure
 
 
 def finish_panel(axes: Axes, ylabel: str, unfreeze_epochs: Sequence[int]) -> None:
-    """Names the axes and draws a line between the last epoch of a phase and the next phase."""
+    """Names the axes, and draws a dotted line after each of `unfreeze_epochs`, from 1."""
     for number, epoch in enumerate(unfreeze_epochs):
         label = "unfreeze" if number == 0 else "_unfreeze"  # one entry in the legend
         axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label=label)

@@ -26,17 +26,12 @@ MIB = 2**20
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
-    """Download a file to `path`, unless it is there.
+    """Downloads a file to `path`, unless it is there; or raises a DownloadError.
 
     Args:
-        url: its address.
-        path: where it shall be.
         checksum: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
             "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
         remedy: what the user can do without a network, as the end of a sentence.
-
-    Raises:
-        DownloadError: with the address, the cause and the remedy; `path` does not exist then.
     """
 
     def download(part: Path) -> Path:
@@ -59,14 +54,11 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
 def fetch_archive(
     url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
 ) -> Path:
-    """Download and unpack the folder `inside` of a .tar.gz as `folder`, unless that is there.
+    """Downloads and unpack the folder `inside` of a .tar.gz as `folder`, unless that is there.
 
     An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
-    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`.
-
-    Raises:
-        DownloadError: as `fetch`, or the archive is broken, lacks `inside`, or has members that
-            would land outside; `folder` does not exist then.
+    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`. Raises
+    DownloadError as `fetch`, also if a member of the archive would land outside.
     """
     archive = folder.parent / url.rpartition("/")[2]
 
@@ -91,7 +83,7 @@ def fetch_archive(
 
 
 def _make(path: Path, make: Callable[[Path], Path], what: str, remedy: str) -> Path:
-    """Move what `make(part)` returns to `path`, unless that is there; one process at a time."""
+    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time."""
     if path.exists():
         return path
     part = path.with_name(f".{path.name}.part")

@@ -1,11 +1,11 @@
 """Heads: the part of the model that turns the features (N, D) into class scores (N, K)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
-from thaw.errors import ConfigError
+from thaw.errors import check
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 Norm = Literal["batch", "layer", "none"]
@@ -22,31 +22,25 @@ def linear(
         init: How the weights start. "zeros": all classes equally likely (BiT, arXiv:1912.11370,
             section 3.3). "normal": deviation 0.01. "kaiming_uniform": the default of `nn.Linear`.
     """
-    _check_dropout(dropout)
+    check(0 <= dropout < 1, "head.dropout", dropout, "0 to below 1")
     layer = _last_layer(in_features, num_classes, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
 
 
 def mlp(
-    in_features: int,
-    num_classes: int,
-    *,
-    hidden: Sequence[int] = (512,),
-    dropout: float = 0.0,
-    norm: Norm = "batch",
-    init: Init = "normal",
-) -> nn.Module:
+    in_features: int, num_classes: int, *, hidden: Sequence[int] = (512,), dropout: float = 0.0,
+    norm: Norm = "batch", init: Init = "normal",
+) -> nn.Module:  # fmt: skip
     """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 
     The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the
     last as in `linear`.
     """
-    _check_dropout(dropout)
-    if isinstance(hidden, int) or not hidden or min(hidden) < 1:
-        raise ConfigError(f"head.hidden={hidden}: allowed is a list of positive widths, like [512]")
+    check(0 <= dropout < 1, "head.dropout", dropout, "0 to below 1")
+    fits = not isinstance(hidden, int) and bool(hidden) and min(hidden) >= 1
+    check(fits, "head.hidden", hidden, "a list of positive widths, like [512]")
     norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}
-    if norm not in norms:
-        raise ConfigError(f"head.norm={norm}: allowed are {', '.join(norms)}")
+    check(norm in norms, "head.norm", norm, ", ".join(norms))
     make_norm = norms[norm]
     layers: list[nn.Module] = []
     for width in hidden:
@@ -62,19 +56,13 @@ def mlp(
 
 
 def _last_layer(in_features: int, num_classes: int, init: Init) -> nn.Linear:
+    check(init in get_args(Init), "head.init", init, ", ".join(get_args(Init)))
     layer = nn.Linear(in_features, num_classes)
     if init == "kaiming_uniform":
         return layer  # nn.Linear's own
     if init == "zeros":
         nn.init.zeros_(layer.weight)
-    elif init == "normal":
-        nn.init.normal_(layer.weight, std=0.01)
     else:
-        raise ConfigError(f"head.init={init}: allowed are zeros, normal, kaiming_uniform")
+        nn.init.normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _check_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"head.dropout={dropout}: allowed is 0 to below 1")

@@ -4,6 +4,7 @@ Neither Lightning nor Hydra nor a network is needed, and no code of the model fo
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
@@ -157,15 +159,19 @@ def load(
                 f"{weights}: is missing, or is not the file that model.json was written with (by "
                 "its sha256); copy the whole model folder again"
             )
+        if not 0 < float(record["temperature"]) < math.inf:
+            raise ValueError(f"temperature {record['temperature']}")
         model = ImageClassifier(body or _body(record), head or _head(record), record)
+        state = load_file(weights)
+        if misfit := differences(model.state_dict(), state):
+            raise ConfigError(f"{weights}: these weights do not fit the model ({misfit})")
+        model.load_state_dict(state)
+    except SafetensorError as error:
+        raise ConfigError(f"{weights}: is no safetensors file ({error})") from error
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{described}: is no description of a model ({error!r})") from error
-    state = load_file(weights)
-    if misfit := differences(model.state_dict(), state):
-        raise ConfigError(f"{weights}: these weights do not fit the model ({misfit})")
-    model.load_state_dict(state)
     return model
 
 

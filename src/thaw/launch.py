@@ -19,7 +19,10 @@ from thaw.errors import ConfigError, Interrupted, ThawError, near, reason
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Adds to what `hydra.main` returns: all backbones, `resume=`, errors in words."""
+    """Wraps the function that `hydra.main` returns.
+
+    Makes all backbones choosable, expands `resume=` and prints errors as one paragraph.
+    """
     register_backbones()
 
     def program() -> None:
@@ -57,7 +60,10 @@ def torchvision_names() -> list[str]:
 
 
 class TimmNames(dict[str, ConfigNode]):
-    """Every name is a choice; timm, which takes seconds to import, is asked when it is built."""
+    """Lets Hydra accept any timm name as a choice.
+
+    Whether timm has it is checked when the backbone is built: importing timm takes seconds.
+    """
 
     def __contains__(self, file: object) -> bool:
         return str(file).endswith(".yaml")
@@ -83,9 +89,10 @@ def register_backbones() -> None:
 
 
 def conf_dir() -> Path:
-    """The folder conf/ of the current directory where there is one, else beside this package."""
-    here = Path.cwd() / "conf"
-    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+    """The folder conf/ of the current directory if that is a thaw project, else thaw's own."""
+    here = Path.cwd()
+    is_ours = (here / "conf" / "train.yaml").is_file() and (here / "train.py").is_file()
+    return (here if is_ours else Path(__file__).resolve().parents[2]) / "conf"
 
 
 def compose_run(words: Sequence[str]) -> DictConfig:
@@ -105,7 +112,14 @@ def key_of(word: str) -> str:
 
 def quoted(value: object) -> str:
     """A value as Hydra's command line takes it, whatever characters are in it."""
-    return "'" + re.sub(r"(\\+)(?='|$)", r"\1\1", str(value)).replace("'", r"\'") + "'"
+    return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(value)).replace("'", r"\'") + "'"
+
+
+def unquoted(text: str) -> str:
+    """The inverse of `quoted`, for double quotes too; what has no quotes stays as it is."""
+    if text[:1] not in ("'", '"'):
+        return text
+    return re.sub(rf"\\+(?={text[0]}|\Z)", lambda run: run[0][: len(run[0]) // 2], text[1:-1])
 
 
 def choices_of(words: Sequence[str]) -> list[str]:
@@ -132,27 +146,33 @@ def saved_words(file: Path) -> list[str]:
 def resume_words(words: Sequence[str]) -> list[str]:
     """`resume=<run dir>` -> the command line of that run, with what stands beside it added.
 
-    A word beside it replaces the saved one of the same key, so that the result can be read once
-    more: Lightning starts further ranks with it.
+    A setting given beside `resume` replaces the saved one of the same key. Applying the function to
+    its own result changes nothing, because Lightning starts further ranks with that command line.
     """
     chosen = [word for word in words if word.startswith("resume=")]
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
         return list(words)
-    folder = Path(chosen[-1].removeprefix("resume=").strip("'\"")).expanduser()
+    folder = Path(unquoted(chosen[-1].removeprefix("resume="))).expanduser()
     file = folder / ".hydra" / "hydra.yaml"
     if not file.is_file():
-        told = f"resume={folder}: no run to go on from ({file} is missing)"
-        raise ConfigError(f"{told}; give a run's folder, or a checkpoint by ckpt_path=FILE")
+        message = f"resume={folder}: no run to go on from ({file} is missing)"
+        raise ConfigError(f"{message}; give a run's folder, or a checkpoint by ckpt_path=FILE")
     place = quoted(folder)
-    ours = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]  # a search's is MULTIRUN
-    given = [word for word in words if key_of(word) not in map(key_of, ours)]
-    replaced = {"resume", "ckpt_path", *map(key_of, given)}
+    resume_settings = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]
+    given = [word for word in words if key_of(word) not in map(key_of, resume_settings)]
+    replaced = {"resume", *map(key_of, given)}
+    if last_checkpoint(folder):  # else the run starts anew, from its own ckpt_path if it has one
+        two = "ckpt_path" in replaced and "ckpt_path=null" not in given
+        if two and not set(resume_settings) <= set(words):  # which are this function's result
+            raise ConfigError(f"resume={folder} ckpt_path=...: give one of the two")
+        replaced.add("ckpt_path")
     saved = [word for word in saved_words(file) if key_of(word) not in replaced]
-    return [*saved, *given, *ours]
+    given.sort(key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first, for argparse
+    return [*given, *saved, *resume_settings]
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint of a run folder that is furthest along; None: no epoch of the run was done."""
+    """The newest checkpoint of a run folder. None if the run has saved no checkpoint."""
     paths = [Path(folder) / "checkpoints" / f"{name}.ckpt" for name in ("last", "interrupted")]
     there = filter(Path.is_file, paths)
     return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -5,8 +5,6 @@ backbone and the head, and thaw builds those that it knows.
 """
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
+from thaw.store import sha256, write_json
 
 FORMAT = 1  # to be raised when an older thaw could no longer read what is written
 
@@ -27,13 +26,9 @@ def save_model(
     """Writes the model folder, whole or not at all, in place of one that is there.
 
     Args:
-        folder: To write.
-        classifier: The trained network.
-        backbone: It was made from this one.
         targets: The nodes `backbone` and `head` of the run's configuration. A user's own class is
             only named by its `_target_`.
         classes: Names of the K classes, in label order.
-        temperature: Of the calibration.
         facts: Further plain values for model.json: metrics, licences, versions, git.
     """
     spec = backbone.input_spec
@@ -62,12 +57,6 @@ def save_model(
         "temperature": temperature,
         **facts,
     }
-    (part / "model.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(record, part / "model.json")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

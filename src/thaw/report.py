@@ -24,13 +24,9 @@ ROOT = Path(thaw.__file__).resolve().parents[2]
 def make_results(
     model: Classifier, record: Record, metrics: Mapping[str, float], **facts: Any
 ) -> dict[str, Any]:
-    """The content of results.json, one flat object.
+    """Gives the content of results.json: the final `metrics`, the phases, sizes and `facts`.
 
-    Args:
-        model: counts the parameters.
-        record: of the training.
-        metrics: the final ones under their logged names; those of val/ are of the best checkpoint.
-        facts: further entries (seconds, seed, device, ...), plain values.
+    The metrics of val/ are of the best checkpoint.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     last = record.plan.phases[-1]
@@ -72,12 +68,9 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     """The lines that are printed last: metrics, cost of each phase, folder, the next command."""
     lines = [""]
     for split in ("val", "test"):
-        cells = [
-            f"{name} {results[f'{split}/{name}']:.4f}"
-            for name in ("acc", "acc_top5", "acc_macro", "f1", "ece", "loss")
-            if f"{split}/{name}" in results
-        ]
-        if cells:
+        names = ("acc", "acc_top5", "acc_macro", "f1", "ece", "loss")
+        there = [name for name in names if f"{split}/{name}" in results]
+        if cells := [f"{name} {results[f'{split}/{name}']:.4f}" for name in there]:
             lines.append(f"{split:<10}" + "   ".join(cells))
     for phase in results["phases"]:
         epochs = f"{phase['epochs']} epoch{'s' if phase['epochs'] > 1 else ''}"
@@ -86,9 +79,10 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
             f"{phase['images_per_second']:.0f} images/s"
         )
     seconds = f"{results['seconds']:.1f} s in all"
-    lines.append(f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}")
-    lines.append(f"{'folder':<10}{folder}")
-    lines.append(f"{'next':<10}thaw predict {folder} photo.jpg")
+    lines += [
+        f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}",
+        f"{'folder':<10}{folder}", f"{'next':<10}thaw predict {folder} photo.jpg",
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -124,7 +118,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit of this checkout, with "+changes" when files differ from it; None without git."""
+    """Gives the commit of this checkout, "+changes" when files differ; None without git."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain") else "")

@@ -7,6 +7,8 @@ dropout and mixing on (seed, step, rank).
 import numpy as np
 import torch
 
+Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
+
 
 def derive(seed: int, *position: int) -> int:
     """A 32-bit seed for one place in the run; near positions give unrelated seeds.

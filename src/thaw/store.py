@@ -31,7 +31,7 @@ class Store:
         """Whether the file is there and is what its note says: content and checksum."""
         try:
             facts = self.facts()
-            return facts["what"] == self.what and facts["sha256"] == _sha256(self.path)
+            return facts["what"] == self.what and facts["sha256"] == sha256(self.path)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -50,7 +50,7 @@ class Store:
 
     def finish(self, part: Path, **facts: Any) -> None:
         """Puts a part in the file's place and writes the note, with plain facts to read it by."""
-        content = {"what": self.what, "sha256": _sha256(part), **facts}
+        content = {"what": self.what, "sha256": sha256(part), **facts}
         part.replace(self.path)
         write_json(content, self.note)
 
@@ -62,6 +62,7 @@ def write_json(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

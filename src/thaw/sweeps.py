@@ -1,4 +1,4 @@
-"""Runs and their folders: with results.json when the run is done, error.txt when it failed."""
+"""Run folders: results.json says that a run is finished, error.txt why it failed."""
 
 import contextlib
 import json
@@ -21,11 +21,14 @@ from thaw.launch import explained, key_of, last_checkpoint, saved_words
 def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:
     """Does a run and returns its monitored metric; when it fails, error.txt says why."""
     folder = Path(cfg.paths.output_dir)
-    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # by a launcher of Hydra's, as submitit
+    in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # other launchers, such as submitit
     if in_sweep and (done := results_of(folder)):
         return value(done, cfg.monitor)
     if in_sweep and last_checkpoint(folder):
         cfg.resume = str(folder)
+    if cfg.train and is_first_rank():  # a run that trains on is not finished until it ends
+        for name in ("results.json", "error.txt"):
+            (folder / name).unlink(missing_ok=True)
     with contextlib.nullcontext() if in_sweep else explained():
         try:
             return value(run(cfg), cfg.monitor)
@@ -34,6 +37,11 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
         except Exception as error:
             (folder / "error.txt").write_text(reason(error), encoding="utf-8")
             raise
+
+
+def is_first_rank() -> bool:
+    """Whether this process alone writes what all ranks of a run share."""
+    return all(os.environ.get(n, "0") == "0" for n in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def results_of(folder: Path) -> dict[str, Any] | None:
@@ -86,14 +94,14 @@ class RunFolder(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the folder; one that the command line names must hold no results."""
         folder = Path(config.hydra.run.dir)
-        if any(os.environ.get(n, "0") != "0" for n in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
-            return  # only the first rank makes folders
+        if not is_first_rank():
+            return
         if "hydra.run.dir" not in map(key_of, config.hydra.overrides.hydra):
             config.hydra.run.dir = str(new_folder(folder))
         elif results_of(folder) and not config.resume:
-            told = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
+            message = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
             with explained():  # Hydra turns other errors of a callback into warnings
-                raise ConfigError(f"{told}, or go on with it by resume={folder}")
+                raise ConfigError(f"{message}, or go on with it by resume={folder}")
 
 
 def _job_folder(sweep: str, number: int, words: ListConfig) -> str:

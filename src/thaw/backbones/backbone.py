@@ -59,11 +59,9 @@ class Backbone:
 
 
 def torchvision_backbone(
-    name: str,
-    weights: str | None = "DEFAULT",
-    image_size: int | None = None,
+    name: str, weights: str | None = "DEFAULT", image_size: int | None = None,
     granularity: Granularity = "stage",
-) -> Backbone:
+) -> Backbone:  # fmt: skip
     """Builds any of torchvision's classification models as a backbone.
 
     Args:
@@ -72,10 +70,6 @@ def torchvision_backbone(
             ("IMAGENET1K_V1"), the path of a file, or None for random weights.
         image_size: Side of the input in pixels. None uses the size the weights were trained at.
         granularity: Of the layer groups, see `groups.split`.
-
-    Raises:
-        ConfigError: The name, the weights or the size do not fit.
-        DownloadError: The weights are not on this machine and cannot be fetched.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -91,13 +85,9 @@ def torchvision_backbone(
     if source is None:
         declared = entry.meta.get("license") or "no licence declared by torchvision"
         source = Source(entry.name, f"weights: {declared}", partial(official_file, entry.url))
-    spec = InputSpec(
-        size=preset.crop_size[0],
-        resize=preset.resize_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=preset.interpolation,
-    ).at(image_size)
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    spec = InputSpec(preset.crop_size[0], preset.resize_size[0], mean, std, preset.interpolation)
+    spec = spec.at(image_size)
     make = partial(torchvision_model, name, random=weights is None)
     return assemble("torchvision", name, make, spec, source, granularity)
 
@@ -111,7 +101,7 @@ def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module
         options["input_size"] = (size, size)  # the windows must tile every stage
     elif name in ("googlenet", "inception_v3"):
         # torchvision sets transform_input for its weights, which expect another mean and std.
-        # thaw sets it always, so that a name stands for one function of the image.
+        # thaw always sets it, so that the input means the same with any weights.
         options.update(transform_input=True, aux_logits=False, init_weights=random)
     return torchvision.models.get_model(name, weights=None, **options)
 
@@ -132,11 +122,7 @@ def assemble(
 
 
 def make_traced(name: str, make: Make, size: int) -> tuple[nn.Module, Trace]:
-    """Builds the model for inputs of `size` pixels and traces it.
-
-    Raises:
-        ConfigError: The model cannot take the size.
-    """
+    """Builds the model and traces it; raises ConfigError if it cannot take inputs of this size."""
     try:
         model = make(size)
         return model, tracing.trace(model, size)

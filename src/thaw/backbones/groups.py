@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from thaw.backbones.tracing import Trace
-from thaw.errors import ConfigError
+from thaw.errors import check
 
 Granularity = Literal["stage", "module", "block", "layer"]
 
@@ -26,14 +26,15 @@ MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a
 class LayerGroup:
     """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
-    It is `is_classifier` if it gives (N, D): then it begins a classifier of several layers, which
-    the weights came with (VGG, AlexNet, MobileNetV3).
+    `is_classifier` is true for hidden layers of a pretrained classifier, whose outputs are (N, D)
+    (VGG, AlexNet, MobileNetV3). `depth` is the relative depth among the groups with image outputs:
+    0 first, 1 last; groups after those have 1.
     """
 
     name: str  # as printed, logged and used in the configuration
     parameters: tuple[str, ...] = ()  # their names
     modules: tuple[str, ...] = ()  # their names; everything below them belongs to the group
-    depth: float = 1.0  # among the parts that see an image, 0 (first) to 1 (last and behind it)
+    depth: float = 1.0  # 0-1
     is_classifier: bool = False
 
 
@@ -51,13 +52,9 @@ def split(
             fewer than three, as in transformers (BEiT, arXiv:2106.08254, section 3). "module": the
             model's own children. "block": residual, dense or transformer blocks. "layer": single
             layers; an attention, or a block with parameters of its own, counts as one.
-
-    Raises:
-        ConfigError: The granularity is unknown.
     """
-    if granularity not in get_args(Granularity):
-        allowed = ", ".join(get_args(Granularity))
-        raise ConfigError(f"backbone.granularity={granularity}: allowed are {allowed}")
+    known = get_args(Granularity)
+    check(granularity in known, "backbone.granularity", granularity, ", ".join(known))
     units = _units(body, seen)
     if granularity == "module":
         parts = [[name] for name in sorted(children(body, ""), key=seen.first_run)]
@@ -73,28 +70,19 @@ def split(
         [f"{name}.{key}" for name in part for key, _ in body.get_submodule(name).named_parameters()]
         for part in parts
     ]
-    held = set(chain.from_iterable(owned))
-    owned[0] = [key for key, _ in body.named_parameters() if key not in held] + owned[0]
+    in_a_part = set(chain.from_iterable(owned))
+    owned[0] = [key for key, _ in body.named_parameters() if key not in in_a_part] + owned[0]
     return gather(body, seen, parts, owned, every_layer=granularity == "layer")
 
 
 def gather(
-    body: nn.Module,
-    seen: Trace,
-    parts: Sequence[Sequence[str]],
-    owned: Sequence[Sequence[str]],
-    *,
-    every_layer: bool = False,
-) -> tuple[LayerGroup, ...]:
-    """Makes layer groups of the modules and of the parameters of each, stem first.
+    body: nn.Module, seen: Trace, parts: Sequence[Sequence[str]], owned: Sequence[Sequence[str]],
+    *, every_layer: bool = False,
+) -> tuple[LayerGroup, ...]:  # fmt: skip
+    """Makes layer groups of the modules `parts` and the parameters `owned` of each, stem first.
 
-    Args:
-        body: The model without its last layer.
-        seen: The trace of the body or of the whole model.
-        parts: For each group the names of its modules.
-        owned: For each group the names of its parameters.
-        every_layer: Whether depths count all layers that see an image: VGG16's 44, with activations
-            and pooling, as in `np.linspace(low, high, len(model.features))`.
+    With `every_layer`, depths count all layers that see an image: VGG16's 44, with activations and
+    pooling, as in `np.linspace(low, high, len(model.features))`.
     """
     starts = [seen.first_run(part[0]) for part in parts]
     flat = [all(map(seen.is_flat, part)) for part in parts]

@@ -68,19 +68,13 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
     Of a training checkpoint `state_dict` or `model` is used. A file of thaw (a run's checkpoint, or
     model.safetensors of its model folder) gives the body, without the head. `own` are the names in
     the model that the file is for; they tell which prefix the names in the file have.
-
-    Raises:
-        ConfigError: There is no such file, or it is not a file of named tensors.
     """
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"backbone.weights={file}: no such file (looked at {path.resolve()})")
     try:
-        content: Any
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        is_plain = path.suffix == ".safetensors"
+        content: Any = load_file(path) if is_plain else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # three libraries' errors, all saying: not a readable weight file
         raise ConfigError(
             f"backbone.weights={file}: cannot be read as weights ({error}). "
@@ -112,9 +106,7 @@ def load_into(model: nn.Module, file: Path, *, last_layer: str, name: str) -> No
     ignored = (f"{last_layer}.", "aux", "Aux")  # GoogLeNet's auxiliary heads are not built
     if problems := differences(own, state, ignored):
         raise ConfigError(f"backbone.weights={file}: these are not weights of {name} ({problems})")
-    fitting = {
-        key: value for key, value in state.items() if key in own and own[key].shape == value.shape
-    }
+    fitting = {key: of for key, of in state.items() if key in own and own[key].shape == of.shape}
     model.load_state_dict(fitting, strict=False)  # checked above, by name and shape
 
 

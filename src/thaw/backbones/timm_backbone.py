@@ -202,8 +202,8 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     last_layers = (last_layers,) if isinstance(last_layers, str) else last_layers
     heads = tuple(f"{layer}." for layer in last_layers)
     last = {key: value for key, value in own.items() if key.startswith(heads)}
-    # With a last layer of the model's own names, timm would take all names for its own and not
-    # convert them, so a missing one is added only if they are.
+    # timm converts the names of a file unless the last layer has the model's own names. So a
+    # missing last layer is added only if all other names are the model's own.
     is_body = own.keys() - last.keys() <= state.keys()
     for key, value in last.items():
         if state[key].shape != value.shape if key in state else is_body:

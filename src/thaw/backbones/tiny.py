@@ -63,10 +63,9 @@ class TinyResNet(nn.Module):
 
 
 def tiny_backbone(
-    weights: str | None = "DEFAULT",
-    image_size: int | None = None,
+    weights: str | None = "DEFAULT", image_size: int | None = None,
     granularity: Granularity = "stage",
-) -> Backbone:
+) -> Backbone:  # fmt: skip
     """Builds `TinyResNet` as a backbone; the arguments are those of `torchvision_backbone`."""
     source = own_source(weights, ["DEFAULT"]) or Source(
         "DEFAULT", "weights: MIT (thaw, generated pictures)", lambda: WEIGHTS

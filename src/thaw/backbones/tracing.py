@@ -18,7 +18,8 @@ class Trace:
     """One forward pass."""
 
     order: list[str] = field(default_factory=list)  # modules, as each starts for the first time
-    outputs: dict[str, torch.Size] = field(default_factory=dict)  # last ones that are one tensor
+    # the shape of each module's latest output, where it is a single tensor
+    outputs: dict[str, torch.Size] = field(default_factory=dict)
 
     def first_run(self, module: str) -> int:
         """Returns the place in `order` of the first module at or below `module`."""

@@ -18,14 +18,14 @@ from thaw.data.loading import make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.data.splitting import draw_per_class, split_fold, split_fraction
 from thaw.data.workers import choose_workers
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, check
 
 DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it leaves 8 to train on
 
 
 @rank_zero_only
 def print_once(line: str) -> None:
-    """Print a line in the first process only."""
+    """Prints a line in the first process only."""
     print(line, flush=True)
 
 
@@ -67,35 +67,33 @@ class PhotoDataModule(LightningDataModule):
         if self.val_fraction is not None:
             self.check_fraction("val_fraction")
             self.check("val_fraction", self.folds is None, "null, since data.folds is set")
-        self.check("fold", self.fold < (self.folds or 1), f"0 to below data.folds={self.folds}")
+        rule = f"0 to below data.folds={self.folds}" if self.folds else "0, or set data.folds too"
+        self.check("fold", self.fold < (self.folds or 1), rule)
         self.check("balanced", isinstance(self.balanced, bool), "true or false")
         self.check("cache", self.cache in ("none", "ram"), "none or ram")
 
-    def check(self, key: str, allowed: bool, rule: str) -> None:
-        """Raise a ConfigError that names a setting, its value and what is allowed."""
-        if not allowed:
-            raise ConfigError(f"data.{key}={getattr(self, key)} is not allowed: give {rule}.")
+    def check(self, key: str, fits: bool, allowed: str) -> None:
+        """Raises a ConfigError unless the value of a setting fits."""
+        check(fits, f"data.{key}", getattr(self, key), allowed)
 
     def check_integer(self, key: str, least: int) -> None:
-        """Check a whole number; null is allowed where it is the default."""
+        """Checks a whole number; null is allowed where it is the default."""
         value, optional = getattr(self, key), getattr(type(self), key) is None
-        allowed = (type(value) is int and value >= least) or (optional and value is None)
-        self.check(key, allowed, f"{least} or more{', or null' if optional else ''}")
+        fits = (type(value) is int and value >= least) or (optional and value is None)
+        self.check(key, fits, f"{least} or more{', or null' if optional else ''}")
 
     def check_fraction(self, key: str) -> None:
-        """Check a number from 0 to below 1."""
+        """Checks a number from 0 to below 1."""
         value = getattr(self, key)
         self.check(key, type(value) in (int, float) and 0 <= value < 1, "0 to below 1")
 
     def offline(self, files: str, folder: Path) -> str:
         """What a user can do if a download fails, as the end of a sentence."""
-        return (
-            f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
-            "paths.data_dir=PATH, or try thaw without a network with data=demo"
-        )
+        return (f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
+                "paths.data_dir=PATH, or try thaw without a network with data=demo")  # fmt: skip
 
     def find_splits(self) -> Splits:
-        """List every photo of every split, in a fixed order; each source writes its own."""
+        """Lists every photo of every split, in a fixed order; each source writes its own."""
         raise NotImplementedError
 
     @cached_property
@@ -109,8 +107,7 @@ class PhotoDataModule(LightningDataModule):
         return splits
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the photos, unless that is done."""
-        _ = self.splits
+        _ = self.splits  # finds the photos, unless that is done
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -138,7 +135,10 @@ class PhotoDataModule(LightningDataModule):
         return [] if self.test is None else self._loader(self.test, "test")
 
     def _draw_splits(self, source: Splits) -> Splits:
-        """Validation is drawn before few-shot, so that `train_per_class` does not change it."""
+        """Draws the validation photos, then the few-shot subset.
+
+        In this order `train_per_class` does not change the validation photos.
+        """
         train, val, classes = source.train, source.val, source.classes
         fraction = self.val_fraction
         if self.folds is not None:

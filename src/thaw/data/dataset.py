@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from thaw.data.decode import decode
-from thaw.data.loading import Key, as_key
+from thaw.data.loading import as_key
 from thaw.data.photos import Photos
+from thaw.seeds import Key
 
 Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) -> uint8 (3, H', W')
 
@@ -78,7 +79,7 @@ def read_pictures(
     photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
     verbose: bool = True,
 ) -> Pictures | None:  # fmt: skip
-    """Decode all photos into memory; None, after a printed line, if they would not fit.
+    """Decodes all photos into memory; None, after a printed line, if they would not fit.
 
     Each of the training `processes` of this machine has pictures of its own.
     """

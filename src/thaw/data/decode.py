@@ -24,7 +24,7 @@ FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 h
 
 
 def decode(path: Path) -> Tensor:
-    """Decode a picture the way a person is meant to see it: uint8 (3, H, W), RGB.
+    """Decodes a picture the way a person is meant to see it: uint8 (3, H, W), RGB.
 
     The EXIF orientation is applied, transparent areas become white, 16-bit grey values are scaled
     to 8 bits, and an animation gives its first frame. In memory the three values of a pixel lie
@@ -61,7 +61,7 @@ def _decode(data: bytes) -> Tensor:
 
 
 def from_pillow(image: Image.Image) -> Tensor:
-    """Convert a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB."""
+    """Converts a picture of Pillow's as `decode` does: uint8 (3, H, W), RGB."""
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F"):
         raise ValueError(f"numbers of Pillow's mode {image.mode} have no defined white")

@@ -37,7 +37,7 @@ class Demo(PhotoDataModule):
         self.folder = self.cache_dir / f"demo-v{VERSION}-{counts}"
 
     def prepare_data(self) -> None:
-        """Draw the pictures, once for parallel jobs; the folder exists only if it is complete."""
+        """Draws the pictures, once for parallel jobs; the folder exists only if it is complete."""
         if self.folder.exists():
             return
         part = self.folder.with_name(f".{self.folder.name}.partial")

@@ -49,7 +49,7 @@ class DogsVsCats(PhotoDataModule):
         self.check_fraction("test_fraction")
 
     def prepare_data(self) -> None:
-        """Download fast.ai's 839 MB, if no layout is there."""
+        """Downloads fast.ai's 839 MB, if no layout is there."""
         if find_layouts(self.data_dir):
             return
         folder = self.data_dir / "dogscats"
@@ -58,7 +58,7 @@ class DogsVsCats(PhotoDataModule):
         fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
 
     def find_splits(self) -> Splits:
-        """List the photos of the first layout that is there."""
+        """Lists the photos of the first layout that is there."""
         layouts = find_layouts(self.data_dir)
         if not layouts:
             raise ConfigError(

@@ -153,9 +153,8 @@ def _photograph(pixels: Array, rng: Rng) -> Image.Image:
 
 
 def _pick(colours: tuple[tuple[int, int, int], ...], rng: Rng) -> Array:
-    return (
-        (colours[rng.integers(len(colours))] + rng.normal(0, 13, 3)).clip(0, 255).astype(np.float32)
-    )
+    colour = colours[rng.integers(len(colours))] + rng.normal(0, 13, 3)
+    return colour.clip(0, 255).astype(np.float32)
 
 
 def _mix(one: Array, other: Array | tuple[int, int, int], share: Array | float) -> Array:

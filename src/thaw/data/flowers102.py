@@ -44,7 +44,7 @@ class Flowers102(PhotoDataModule):
         self.check("split", self.split in get_args(Split), " or ".join(get_args(Split)))
 
     def prepare_data(self) -> None:
-        """Download 345 MB, if they are not there."""
+        """Downloads 345 MB, if they are not there."""
         files = f"{PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL}"
         remedy = self.offline(files, self.folder)
         for name, checksum in (LABELS, SPLITS):
@@ -54,7 +54,7 @@ class Flowers102(PhotoDataModule):
         fetch_archive(URL + name, folder, inside="jpg", checksum=checksum, remedy=remedy)
 
     def find_splits(self) -> Splits:
-        """Read which photo is of which class and in which split."""
+        """Reads which photo is of which class and in which split."""
         labels = loadmat(self.folder / LABELS[0], squeeze_me=True)["labels"]  # 1 to 102
         ids = loadmat(self.folder / SPLITS[0], squeeze_me=True)
 

@@ -31,12 +31,12 @@ class Folder(PhotoDataModule):
         self.check_fraction("test_fraction")
 
     def find_splits(self) -> Splits:
-        """List the photos below `root`."""
+        """Lists the photos below `root`."""
         return add_test_split(find_in(self.root), self.test_fraction)
 
 
 def find_in(root: Path) -> Splits:
-    """List the photos below `root`; raise a ConfigError if it has neither layout, or both."""
+    """Lists the photos below `root`; raise a ConfigError if it has neither layout, or both."""
     if not root.is_dir():
         raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
     folders = _split_folders(root)

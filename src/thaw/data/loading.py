@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from thaw.seeds import derive
-
-Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
+from thaw.seeds import Key, derive
 
 
 def as_key(key: Key | int) -> Key:

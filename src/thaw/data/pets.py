@@ -37,14 +37,14 @@ class Pets(PhotoDataModule):
         self.check("target", self.target in get_args(Target), " or ".join(get_args(Target)))
 
     def prepare_data(self) -> None:
-        """Download 811 MB, if they are not there."""
+        """Downloads 811 MB, if they are not there."""
         remedy = self.offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
             folder = self.folder / inside
             fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
 
     def find_splits(self) -> Splits:
-        """Read which photo is of which class and in which split."""
+        """Reads which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
         breeds = {label: stem.rpartition("_")[0] for stem, label, _ in trainval + test}
         binary = self.target == "binary"

@@ -63,7 +63,7 @@ class Splits:
     test: Photos | None
 
     def check_files(self) -> None:
-        """Raise a ConfigError if a photo that a source's lists name is missing."""
+        """Raises a ConfigError if a photo that a source's lists name is missing."""
         parts = [part for part in (self.train, self.val, self.test) if part is not None]
         missing = [path for part in parts for path in part.paths if not path.is_file()]
         if missing:

@@ -17,7 +17,7 @@ Members = dict[int, list[int]]  # label -> indices of its photos
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
-    """Draw a fraction (0-1) of each class; returns the drawn photos and the rest.
+    """Draws a fraction (0-1) of each class; returns the drawn photos and the rest.
 
     At least one photo of a class is drawn and at least one is left; a single one is not drawn.
     """
@@ -30,14 +30,14 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
 
 
 def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
-    """Draw `count` photos of each class; raise a ConfigError if a class has fewer."""
+    """Draws `count` photos of each class; raise a ConfigError if a class has fewer."""
     members = _by_class(photos, rule)
     _check_sizes(members, classes, "train_per_class", count)
     return photos.subset(sorted(i for group in members.values() for i in group[:count]))
 
 
 def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple[Photos, Photos]:
-    """Split for k-fold cross-validation; returns the photos of the fold and the rest.
+    """Splits for k-fold cross-validation; returns the photos of the fold and the rest.
 
     Folds are the same for every seed; their sizes differ by one photo at most, in each class and in
     total. Raises a ConfigError if a class has fewer photos than there are folds.
@@ -50,7 +50,7 @@ def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple
 
 
 def add_test_split(splits: Splits, fraction: float) -> Splits:
-    """Take a fraction (0-1) of the training photos to test on, the same photos for every seed."""
+    """Takes a fraction (0-1) of the training photos to test on, the same photos for every seed."""
     if fraction == 0:
         return splits
     if splits.test is not None:

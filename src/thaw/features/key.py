@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from thaw import classifier, transforms
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), Enum, Path, torch.dtype, torch.device)
-HELD = ("__qualname__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents",
+REFERENCES = ("__qualname__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents",
         "__self__", "__func__", "func", "args", "keywords")  # fmt: skip
 
 
@@ -85,7 +86,7 @@ class Description:
         if isinstance(value, ModuleType | type):
             return [value.__name__]
         if isinstance(value, FunctionType | MethodType | CellType | partial):
-            return [getattr(value, name, None) for name in HELD]
+            return [getattr(value, name, None) for name in REFERENCES]
         if not hasattr(value, "__dict__"):
             return [repr(value).partition(" at 0x")[0]]
         # `training` differs between a probe and a run; a frozen body is in eval mode in both
@@ -103,7 +104,11 @@ class Description:
         if {"site-packages", "dist-packages"} & set(Path(home).parts):
             self.packages.add(package)
         elif file is not None:
-            self.sources[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            # constants too: `from my_settings import CROP` names no module whose file to hash
+            constants = [(key, of) for key, of in sorted(vars(module).items())
+                         if not key.startswith("__") and _is_constant(of)]  # fmt: skip
+            content = Path(file).read_bytes() + repr(constants).encode()
+            self.sources[name] = hashlib.sha256(content).hexdigest()
             for value in vars(module).values():
                 self._add_code(value)
         elif isinstance(thing, type | FunctionType):  # written in a notebook
@@ -112,3 +117,12 @@ class Description:
             except (OSError, TypeError):
                 source = os.urandom(16).hex()  # cannot be known, so no other key may be equal
             self.sources[f"{name}.{thing.__qualname__}"] = source
+
+
+def _is_constant(value: object) -> bool:
+    """Returns whether a value consists of numbers, strings, tuples, lists and dicts only."""
+    if isinstance(value, dict):
+        return all(map(_is_constant, chain(value.keys(), value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_constant, value))
+    return isinstance(value, bool | int | float | complex | str | bytes | None)

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +17,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from thaw.seeds import derive
+from thaw.seeds import Key, derive
 from thaw.store import Store
 
-Key = tuple[int, int | None]  # (index of the photo, seed of its view; None: the evaluation view)
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
 Progress = Callable[[int, int], None]  # (images done, images in all), of this rank
 T = TypeVar("T")
+Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,34 @@ def view_key(index: int, view: int) -> Key:
 
 
 def load_or_compute(
-    folder: Path, key: dict[str, Any], loader: DataLoader, run: Run, *, views: int,
-    on_progress: Progress = lambda done, total: None,
+    folder: Path, make_key: Callable[[], dict[str, Any]], loader: DataLoader, run: Run, *,
+    views: int, on_progress: Progress = lambda done, total: None,
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
     Raises:
-        OSError: on all ranks together: no room, no writing, or not one folder for all ranks.
+        OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
+            differ in their folder, their photos or their precision.
     """
-    keys = together(lambda: key)  # that of rank 0 counts
+    keys = together(make_key)  # that of rank 0 counts
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
     store = Store(folder, keys[0])
-    labels = torch.tensor(loader.dataset.photos.labels)  # pyright: ignore[reportAttributeAccessIssue]
+    photos: Any = loader.dataset.photos  # pyright: ignore[reportAttributeAccessIssue]
+    names = [f"{path.parent.name}/{path.name}" for path in photos.paths]  # folders may differ
+    digest = sha256(repr([names, photos.labels]).encode()).hexdigest()
+    if len(set(together(lambda: digest))) > 1:
+        raise OSError("the ranks see different photos (give all the same files and data.seed)")
+    labels = torch.tensor(photos.labels)
     total = len(labels) * views
     try:
-        token, found = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
+        token, exists = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
         together(lambda: _check_shared(store, token))
-        if not found:
+        if not exists:
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             part = store.part(f"{token}-{rank}")
             wrote = together(lambda: fill(part, loader, run, rows, on_progress))
-            together(lambda: _join(store, token, wrote) if rank == 0 else None)
+            together(lambda: _join(store, token, wrote, total) if rank == 0 else None)
             together(lambda: _check_shared(store, token))
     finally:
         if store.lock.is_locked:
@@ -83,31 +90,32 @@ def load_or_compute(
     size = store.path.stat().st_size // dtype.itemsize
     # Shared although it is only read: Linux refuses a private mapping larger than the memory.
     table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
-    return Features(table.view(len(labels), views, -1), labels), found
+    return Features(table.view(len(labels), views, -1), labels), exists
 
 
 def fill(
     file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_progress: Progress
-) -> tuple[int, str]:
-    """Writes the features of some views to a file; returns its bytes and the numbers' type."""
+) -> Written:
+    """Writes the features of some views to a file, and returns what it wrote."""
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip
-    done, dtype = 0, ""
+    done, width, dtype = 0, 0, ""
     on_progress(done, len(keys))
     with file.open("wb") as output:
         for images, _ in reader:
             features = run(images).cpu().contiguous()  # (N, D)
             dtype = str(features.dtype).removeprefix("torch.")
+            width = features[0].nbytes
             output.write(features.view(torch.uint8).numpy().data)
             done += len(features)
             on_progress(done, len(keys))
-        return output.tell(), dtype
+    return done, width, dtype
 
 
 def together(work: Callable[[], T]) -> list[T]:
-    """What `work` gives on each rank; an OSError of one rank is raised on all."""
+    """Returns what `work` returns on each rank; an OSError of one rank is raised on all."""
     mine: list[Any] = [None, None]  # result, reason
     try:
         mine[0] = work()
@@ -123,7 +131,7 @@ def together(work: Callable[[], T]) -> list[T]:
 
 
 def _begin(store: Store) -> tuple[str, bool]:
-    """Waits for another run at work on it; the random token of the file, and if it is there."""
+    """Locks the file, after any other run that makes it; returns its token and if it exists."""
     store.path.parent.mkdir(parents=True, exist_ok=True)
     store.lock.acquire()
     if store.is_whole():
@@ -135,20 +143,24 @@ def _begin(store: Store) -> tuple[str, bool]:
 
 
 def _check_shared(store: Store, token: str) -> None:
-    """Whether this rank sees what rank 0 has written: the file, or a part of it."""
+    """Raises OSError unless this rank sees what rank 0 has written: the file, or a part of it."""
     whole = store.note.is_file() and store.facts()["token"] == token
     if not whole and not store.part(f"{token}-0").is_file():
         raise OSError(f"{store.path.parent} is not one folder for all ranks")
 
 
-def _join(store: Store, token: str, wrote: Sequence[tuple[int, str]]) -> None:
-    """Appends the parts of all ranks to that of rank 0."""
+def _join(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
+    """Appends the parts of all ranks, `total` rows together, to that of rank 0."""
+    kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
+    if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
+        shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
+        raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
     whole = store.part(f"{token}-0")
-    for rank, (size, _) in enumerate(wrote):
+    for rank, (rows, width, _) in enumerate(wrote):
         part = store.part(f"{token}-{rank}")
-        if not part.is_file() or part.stat().st_size != size:
+        if not part.is_file() or part.stat().st_size != rows * width:
             raise OSError(f"{part} of rank {rank} is missing or not whole")
         if rank > 0:
             with whole.open("ab") as output, part.open("rb") as source:
                 shutil.copyfileobj(source, output)
-    store.finish(whole, token=token, dtype=wrote[0][1])
+    store.finish(whole, token=token, dtype=wrote[0][2])

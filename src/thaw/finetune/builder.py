@@ -7,12 +7,12 @@ from typing import Any, Literal
 from thaw.backbones.groups import HEAD
 from thaw.classifier import BatchNormMode
 from thaw.errors import check
-from thaw.finetune.layers import Groups, layer_rates, top_groups
+from thaw.finetune.layers import Groups, groups_named, layer_rates, top_groups
 from thaw.finetune.phases import Phase, make_phase, settings_of
 from thaw.finetune.plan import Plan
 from thaw.finetune.schedule import is_whole
 
-CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs, 1 is worse by 0.7 points; benchmarks/LOG.md
+CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs; 1 is worse by 0.7 points (benchmarks/LOG.md)
 
 
 def build_plan(
@@ -26,18 +26,12 @@ def build_plan(
     phases: Sequence[Mapping[str, Any]] | None = None,
     mixes: bool = False, limits_batches: bool = False,
 ) -> Plan:  # fmt: skip
-    """Writes the plan of a run.
+    """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
-    Args:
-        groups: Layer groups of the model, stem first, head last.
-        max_epochs: Of the trainer.
-        mode: Name of the file in conf/finetune/. conf/finetune/freeze_unfreeze.yaml says what the
-            settings after this one mean, `MODES` which of them a mode has.
-        mixes: Whether mixup or CutMix is chosen.
-        limits_batches: Whether an epoch has some of the batches only; then nothing is cached.
-
-    Raises:
-        ConfigError: A setting that the mode does not have, or that cannot work in so many epochs.
+    `mode` is the name of a file in conf/finetune/. The comments in freeze_unfreeze.yaml there
+    explain the settings, and `MODES` says which of them a mode has. `mixes` says whether mixup or
+    CutMix is chosen. With `limits_batches`, an epoch has only some of the batches, and nothing is
+    cached.
     """
     settings = settings_of(mode, locals())
     views = CACHED_VIEWS if cached_views is None else cached_views
@@ -47,11 +41,13 @@ def build_plan(
     in_list = mode == "phases"
     items = _read(phases, max_epochs) if in_list else _write(groups, max_epochs, settings)
     made: list[Phase] = []
-    caches = bool(cache_features) and not limits_batches  # until the body trains and is changed
-    for number, phase in enumerate(items):
-        key = f"finetune.phases.{number}" if in_list else "finetune"
+    # Features can be cached only in phases before the first one that trains a part of the body.
+    caches = bool(cache_features) and not limits_batches
+    keys = [f"finetune.phases.{n}" if in_list else "finetune" for n in range(len(items))]
+    for key, phase in zip(keys, items, strict=True):
         names, rates = top_groups(groups, phase.top, f"{key}.top"), layer_rates(groups, phase, key)
-        phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)  # torch's may not fit
+        # a scheduler of torch that does not fit the phase raises its error here
+        phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)
         caches, mix = caches and names == [HEAD], phase.mix and mixes
         own = views if phase.augment else 1
         saves = caches and not mix and (cache_features is True or phase.epochs > own)
@@ -59,6 +55,12 @@ def build_plan(
             phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
             mix=mix, cached_views=own if saves else 0,
         ))  # fmt: skip
+    trained = {name for phase in made for name in phase.rates}
+    for key, phase in zip(keys, items, strict=True):
+        for name, rate in phase.rates.items():
+            trains = not trained.isdisjoint(groups_named(groups, name, f"{key}.rates"))
+            allowed = f"no rate for a group that never trains; {', '.join(sorted(trained))} train"
+            check(trains, f"{key}.rates.{name}", rate, allowed)
     return Plan(mode, tuple(group.name for group in groups), tuple(made))
 
 
@@ -80,13 +82,14 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         phases.append(replace(head, epochs=start))
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
-        batchnorm=settings.get("batchnorm") or "train", rates=settings.get("rates") or {},
+        batchnorm=settings.get("batchnorm", "train"), rates=settings.get("rates") or {},
         **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
     )  # fmt: skip
     if "every_epochs" not in settings:
         return [*phases, body]
     every, order = settings["every_epochs"], top_groups(groups, body.top, "finetune.top")[::-1]
-    number = len(order) - 1  # of groups of the body
+    number = len(order) - 1  # groups of the body that are unfrozen, one after another
+    check(number > 0, "finetune.top", body.top, "1 or more layer groups to unfreeze, or null (all)")
     last = start + (number - 1) * every if is_whole(every) else max_epochs
     check(
         last < max_epochs, "finetune.every_epochs", every, f"1 or more epochs between unfreezing "
@@ -113,6 +116,10 @@ def _read(phases: Any, max_epochs: int) -> list[Phase]:
         fits = is_whole(epochs) and (epochs == left if is_last else epochs < left)
         check(fits, f"{key}.epochs", phase.epochs,
               f"{allowed}; {left} of trainer.max_epochs={max_epochs} are left")  # fmt: skip
-        made.append(replace(phase, name=phase.name or f"phase {number}", epochs=epochs))
+        plateau, name = phase.end_on_plateau, phase.name or f"phase {number}"
+        allowed = "null in the last phase; callbacks=early_stopping ends a run early"
+        check(plateau is None or not is_last, f"{key}.end_on_plateau", plateau, allowed)
+        check(all(name != other.name for other in made), f"{key}.name", name, "a name of its own")
+        made.append(replace(phase, name=name, epochs=epochs))
         left -= epochs
     return made

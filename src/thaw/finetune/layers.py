@@ -49,12 +49,9 @@ def groups_named(groups: Groups, name: str, key: str) -> list[str]:
 def top_groups(groups: Groups, top: object, key: str) -> list[str]:
     """Gives the names of the groups that train when the top of the body does, with the head.
 
-    Args:
-        groups: Layer groups, stem first, head last.
-        top: A number of body groups (2), a share of them (0.5), the name of the lowest one, a list
-            of names, or "classifier": the layers with which the weights' own classifier of several
-            layers began (VGG, AlexNet, MobileNetV3). 0: the head alone, None: everything.
-        key: Where it stands in the configuration, for messages.
+    `top`, which stands at `key`, is a number of body groups (2), a share of them (0.5), the name of
+    the lowest one, a list of names, or "classifier": the layers with which the weights' own
+    classifier of several layers began (VGG, AlexNet). 0: the head alone, None: everything.
     """
     names = [group.name for group in groups]
     if top == "classifier":

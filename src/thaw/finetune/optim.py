@@ -13,9 +13,10 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Gives optimiser groups that hold every parameter of the model once, frozen or not.
 
-    Layer groups with the same rate in every phase share theirs, so there are few, and fused
-    optimisers can batch. Vectors (norms and biases) are apart and take no weight decay
-    (arXiv:1812.01187, section 3.1). `ApplyPlan` writes their rates; `phases` has those of each.
+    Layer groups that have the same rate in every phase share an optimiser group: fused optimisers
+    are fast with few of them. Vectors (norms and biases) have groups of their own without weight
+    decay (arXiv:1812.01187, section 3.1). `phases` has the rates of each phase by layer group;
+    `ApplyPlan` writes them into the optimiser.
     """
     alike: dict[tuple[float | None, ...], dict[str, list[Any]]] = defaultdict(dict)
     for group, named in model.group_parameters():

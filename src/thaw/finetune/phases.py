@@ -8,8 +8,7 @@ from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, near, shown
 from thaw.finetune.schedule import Schedule, is_whole
 
-# The files of conf/finetune/ and the settings that each has. All have the same keys, so that a
-# sweep over several of them composes; what a mode does not have is null there.
+# The files of conf/finetune/ and the settings that each has. What one does not have is null there.
 _BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
 _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
@@ -29,9 +28,8 @@ MODES: dict[str, tuple[str, ...]] = {
 class PhaseSettings(Schedule):
     """The rate over a phase, and what else is on or off in it; the keys of conf/phase/.
 
-    Attributes:
-        augment: Whether photos are trained on in random views; else in the evaluation view.
-        mix: Whether `mix=...` (mixup, CutMix) is on, where it is chosen.
+    With `augment`, photos are trained on in random views, else in the evaluation view. `mix` says
+    whether mixup or CutMix is on, where it is chosen.
     """
 
     augment: bool = True
@@ -43,15 +41,13 @@ class Phase(PhaseSettings):
     """Some epochs during which the same groups train: a phase of the list, and of the plan.
 
     Attributes:
-        name: For logs and tables; empty: its number, from 1.
         epochs: Its length; 0, in the last phase: all epochs that are left.
         top: What trains besides the head, see `top_groups`.
         lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
-        rates: Of groups by name, in place of a rule. In a plan: the learning rate, before the
+        rates: Rates of groups by name, in place of a rule. In a plan: the learning rate, before the
             schedule, of each group that trains; the others are frozen.
         batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
-        end_on_plateau: Epochs in a row without a better value of the monitored metric, after which
-            the phase ends early; None: it does not.
+        end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
         start: First epoch, from 0.
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
     """
@@ -74,9 +70,9 @@ class Phase(PhaseSettings):
 
 
 def make_phase(given: Any, key: str, **more: Any) -> Phase:
-    """Builds a phase from the settings at `key`, and from `more` that its mode says."""
+    """Builds a phase from the settings that stand at `key` and those that its mode adds."""
     known = [part.name for part in fields(PhaseSettings if more else Phase)]
-    known = [name for name in known if name not in ("start", "cached_views")]  # computed
+    known = [name for name in known if name not in ("start", "cached_views")]  # the plan sets them
     check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
     if slips := [name for name in given if name not in known]:
         raise ConfigError(
@@ -97,12 +93,12 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
 
 
 def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives those settings that a mode has; refuses a value for others, which would do nothing."""
+    """Gives the settings that a mode has, and refuses a value for any other."""
     check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
     own = MODES[mode]
     for name in sorted({name for names in MODES.values() for name in names} - {*own}):
         value = settings[name]
-        if isinstance(value, Mapping):  # of nothing but null is no phase
+        if isinstance(value, Mapping):  # conf/phase/none.yaml, where all is null, is no phase
             value = {key: part for key, part in value.items() if part is not None} or None
         if value is not None:
             others = [other for other, names in MODES.items() if name in names]

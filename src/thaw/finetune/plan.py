@@ -1,8 +1,8 @@
 """The phases of a run: which layer groups train, in which epochs, at which rates.
 
-Both are a pure function of the plan, of the place in the run and, where a plateau decides, of the
-validation results so far, so a resumed run needs no other memory. A place is (epoch, share of it
-that is done), not a number of steps: a run may go on with another batch size or more devices.
+What trains and its rate follow from the plan, from the place in the run and, where a plateau
+decides, from the validation results so far. So a resumed run needs no other memory. A place is an
+epoch and the share of it that is done, so a run can go on with another batch size or more devices.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,9 @@ class Plan:
     """All phases of a run, in order, without gaps.
 
     Attributes:
-        mode: The choice of conf/finetune/ that it was made from.
         groups: Names of all layer groups, stem first, head last.
-        phases: From epoch 0 to the last one.
-        values: Of the monitored metric after each epoch so far; larger is better.
-        steps_per_epoch: Optimiser steps of an epoch when the run began; the warm-up counts in them.
+        values: The monitored metric after each epoch so far; larger is better.
+        steps_per_epoch: Optimiser steps of an epoch when the run began, the unit of the warm-up.
     """
 
     mode: str
@@ -54,11 +52,7 @@ class Plan:
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
     def learning_rate(self, group: str, epoch: int, progress: float) -> float:
-        """Gives the learning rate of a layer group; 0 when it is frozen.
-
-        Args:
-            epoch, progress: Epochs of the run that are over, and the share 0-1 of the next one.
-        """
+        """Gives the rate of a layer group when `progress` (0-1) of an epoch is done; 0: frozen."""
         phase = self.phase_at(epoch)
         if group not in phase.rates:
             return 0.0
@@ -70,11 +64,8 @@ class Plan:
     def after(self, values: Sequence[float]) -> "Plan":
         """Gives the plan as it stands after epochs with these validation results.
 
-        A phase that a plateau ends makes room: the phases behind it come earlier with the lengths
-        they had, and the last one has the epochs that were saved. The plan must be the written one.
-
-        Args:
-            values: One for each epoch so far; larger is better.
+        If a plateau ends a phase early, the later phases begin earlier. They keep their lengths,
+        but the last one gets the epochs that were saved. This plan must be the one as written.
         """
         phases: list[Phase] = []
         start = 0

@@ -30,9 +30,6 @@ class Schedule:
             optimiser -> scheduler of torch, which moves once an epoch.
         warmup_epochs: Length in epochs of the linear rise to `lr`, may be a fraction. At most half
             of the phase is used.
-        step_epochs: Epochs between two drops ("step").
-        gamma: Factor at each drop, 0-1 ("step", "plateau").
-        patience: Epochs that may be no better before a drop ("plateau").
     """
 
     lr: float
@@ -43,7 +40,6 @@ class Schedule:
     patience: int | None = None
 
     def warmup(self, epochs: int) -> float:
-        """Gives the epochs of warm-up in a phase of `epochs` epochs."""
         return min(self.warmup_epochs, epochs / 2)
 
     def check(self, key: str) -> None:
@@ -63,19 +59,19 @@ class Schedule:
         ):
             value = getattr(self, name)
             check(fits or (value is None and name not in needs), f"{key}.{name}", value, allowed)
+            readers = [schedule for schedule, names in NEEDS.items() if name in names]
+            is_read = name in needs or value is None
+            allowed = f"null with this schedule; {' and '.join(readers)} have {name}"
+            check(is_read, f"{key}.{name}", value, allowed)
 
     def share(
         self, epoch: int, progress: float, *, epochs: int, steps_per_epoch: int,
         values: Sequence[float] = (),
     ) -> float:  # fmt: skip
-        """Gives the share of the rate, 0-1, at a place in a phase.
+        """Gives the share of the rate, 0-1, at a place in a phase of so many epochs.
 
-        Args:
-            epoch: Epochs of the phase that are over.
-            progress: Share 0-1 of the current epoch that is done.
-            epochs: Length of the phase.
-            steps_per_epoch: Optimiser steps of an epoch, the unit of the warm-up.
-            values: Of the monitored metric after each epoch of the phase so far; larger is better.
+        The place is the number of epochs that are over and the progress, 0-1, in the current one.
+        `values` has the monitored metric after each epoch of the phase; larger is better.
         """
         step = epoch * steps_per_epoch + round(progress * steps_per_epoch, 6)
         warmup = round(self.warmup(epochs) * steps_per_epoch)
@@ -100,9 +96,6 @@ def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
     """Gives the share of `lr` in each epoch by a scheduler of torch.
 
     It runs once on a stand-in, so it has no state that a checkpoint could lose.
-
-    Raises:
-        ConfigError: It does not take its arguments, needs a metric, or was made for fewer epochs.
     """
     optimizer = torch.optim.Adagrad([torch.zeros(1)], lr=lr)  # torch refuses to move its momentum
     shares: list[float] = []
@@ -136,5 +129,4 @@ def is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> T
 
 
 def is_whole(value: Any, least: int = 1) -> TypeGuard[int]:
-    """Whether a value is a whole number from `least`."""
     return isinstance(value, int) and is_number(value, least)

@@ -37,22 +37,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         ConfigError: There is no model or no photo, or a number or a device cannot be used.
     """
-    parser = argparse.ArgumentParser("thaw predict", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
-    parser.add_argument(
-        "photos", nargs="+", type=Path, metavar="photo_or_folder",
-        help="photos, and folders that are searched for photos at any depth",
-    )  # fmt: skip
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--csv", metavar="FILE", help="write a table; - is standard output")
-    output.add_argument("--json", metavar="FILE", help="write a list; - is standard output")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    given = parser.parse_args(words)
-    for name, value in (("--top", given.top), ("--batch-size", given.batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} {value}: allowed is 1 or more")
+    given = _parsed(words)
     device = _device(given.device)
     _check_photos(given.photos)
     model = load(given.model).to(device)
@@ -72,6 +57,26 @@ def main(words: Sequence[str]) -> int:
     if broken:
         print(f"{broken} photos could not be read, see above", file=sys.stderr)
     return 1 if broken else 0
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("thaw predict", description=__doc__)
+    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
+    parser.add_argument(
+        "photos", nargs="+", type=Path, metavar="photo_or_folder",
+        help="photos, and folders that are searched for photos at any depth",
+    )  # fmt: skip
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", metavar="FILE", help="write a table; - is standard output")
+    output.add_argument("--json", metavar="FILE", help="write a list; - is standard output")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    given = parser.parse_args(words)
+    for name, value in (("--top", given.top), ("--batch-size", given.batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: allowed is 1 or more")
+    return given
 
 
 class Batches(IterableDataset[Batch]):
@@ -95,14 +100,16 @@ class Batches(IterableDataset[Batch]):
         return map(self._read, islice(batches, first, None, step))
 
     def _read(self, files: list[Path]) -> Batch:
-        views: dict[Path, Tensor] = {}
-        errors = []
+        paths: list[Path] = []
+        views: list[Tensor] = []
+        errors: list[str] = []
         for path in files:
             try:
-                views[path] = self.transform(decode(path))
+                views.append(self.transform(decode(path)))
+                paths.append(path)
             except PhotoError as error:
                 errors.append(str(error))
-        return list(views), torch.stack([*views.values()]) if views else torch.empty(0), errors
+        return paths, torch.stack(views) if views else torch.empty(0), errors
 
 
 def _files(photos: Sequence[Path]) -> Iterator[Path]:

@@ -16,6 +16,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,8 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
     began, tables, folder = time.perf_counter(), [], Path(cfg.paths.cache_dir) / "features"
     for loader in filter(None, (data.train_dataloader(), data.val_dataloader())):
         print(f"features  {backbone.name}: {len(loader.dataset):,} photos", flush=True)
-        key = feature_key(body, loader.dataset, normalise, views=1,
-                          precision=str(trainer.precision), device=place)  # fmt: skip
+        key = partial(feature_key, body, loader.dataset, normalise, views=1,
+                      precision=str(trainer.precision), device=place)  # fmt: skip
         features, _ = load_or_compute(folder, key, loader, run, views=1)
         tables.append((features.table[:, 0].float(), features.labels))
     return Subject(words, cfg, backbone, data, layers, tables, time.perf_counter() - began)

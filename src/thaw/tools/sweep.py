@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from hydra_plugins.thaw_launcher import hydra_flags
 from thaw import launch
 from thaw.errors import ConfigError
 
@@ -41,7 +42,7 @@ def main(words: Sequence[str]) -> int:
              if launch.key_of(word) not in ("hydra.mode", "hydra.sweep.dir")]  # fmt: skip
     place = f"hydra.sweep.dir={launch.quoted(folder)}"
     script = str(launch.conf_dir().absolute().with_name("train.py"))
-    command = [sys.executable, script, "-m", *settings, *again, place]
+    command = [sys.executable, script, "-m", *hydra_flags(hydra), *settings, *again, place]
     print(" ".join(command), flush=True)
     os.chdir(hydra["runtime"]["cwd"])
     os.execv(command[0], command)

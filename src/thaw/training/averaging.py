@@ -13,13 +13,9 @@ class EMA(WeightAveraging):
     Validation, the checkpoints and the test use the average, while training goes on from the
     current weights. Both are in every checkpoint, so a resumed run has the same bits.
 
-    Lightning's own EMAWeightAveraging computes decay * a + (1 - decay) * b, which moves a frozen
-    body (a equal to b) by rounding; here it stands still.
-
-    Attributes:
-        decay: share 0-1 of the average that stays at each optimiser step. In the first
-            10 / (1 - decay) steps it is (1 + step) / (10 + step), so that a short run is not ruled
-            by its first weights (TensorFlow's ExponentialMovingAverage with num_updates).
+    `decay` is the share 0-1 of the average that stays at each optimiser step. It is (1 + step) /
+    (10 + step) while that is less, so that a short run is not ruled by its first weights
+    (TensorFlow's ExponentialMovingAverage with num_updates).
     """
 
     def __init__(self, decay: float = 0.99) -> None:

@@ -19,11 +19,8 @@ from thaw.training.module import TransferModule
 class CacheFeatures(pl.Callback):
     """Computes features at the start of a phase that trains the head alone, and serves them.
 
-    The loaders keep their order; at the unfreeze they read photos again.
-
-    Attributes:
-        folder: where the files of features are.
-        features: by split and number of views; None where no file could be written.
+    The loaders keep their order; at the unfreeze they read photos again. `features` has them by
+    split and number of views; None where no file could be written to `folder`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +28,7 @@ class CacheFeatures(pl.Callback):
         self.features: dict[tuple[str, int], Features | None] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """In a run that is resumed inside an epoch, whose start is not called again."""
+        # a run that is resumed inside an epoch does not call on_train_epoch_start for it
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready:
             self.on_train_epoch_start(trainer, pl_module)
 
@@ -41,7 +38,6 @@ class CacheFeatures(pl.Callback):
             self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches the loaders to features, or back to photos."""
         module = cast(TransferModule, pl_module)
         views = module.phase.cached_views
         loaders: dict[tuple[str, int], Any] = {
@@ -59,12 +55,13 @@ class CacheFeatures(pl.Callback):
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
         views: int,
     ) -> Features | None:  # fmt: skip
-        """From the file, or computed; None where no file can be written."""
         dataset = cast(Any, loader.dataset)
-        key = feature_key(
-            module.classifier.body, dataset, module.normalise, views=views,
-            precision=str(trainer.precision), device=module.device,
-        )  # fmt: skip
+
+        def make_key() -> dict[str, Any]:
+            return feature_key(
+                module.classifier.body, dataset, module.normalise, views=views,
+                precision=str(trainer.precision), device=module.device,
+            )  # fmt: skip
 
         def run(images: Tensor) -> Tensor:
             """(N, 3, H, W) -> (N, D), as a training step would."""
@@ -80,7 +77,7 @@ class CacheFeatures(pl.Callback):
         started = time.perf_counter()
         try:
             features, was_there = load_or_compute(
-                self.folder, key, loader, run, views=views, on_progress=on_progress
+                self.folder, make_key, loader, run, views=views, on_progress=on_progress
             )
             size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
             message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"

@@ -1,9 +1,8 @@
-"""Calibration: one temperature that makes a model's confidence honest.
+"""Calibration: one number, the temperature, that makes a model's confidence honest.
 
-A model is calibrated when, of all photos for which it says 0.9, nine in ten are right. Guo et al.
-(arXiv:1706.04599) divide all class scores by one number, the temperature, before the softmax, and
-choose the number with the smallest negative log-likelihood on the validation photos. This changes
-no label, only how sure the model is.
+A model is calibrated if nine in ten of the photos for which it says 0.9 are right. Guo et al.
+(arXiv:1706.04599) divide all class scores by a temperature before the softmax. They choose the one
+with the smallest negative log-likelihood on the validation photos. The labels stay the same.
 """
 
 from typing import Any
@@ -19,25 +18,14 @@ LARGEST = 61  # steps away from 1, to both sides: temperatures from 0.051 to 19.
 
 
 class Calibration(Metric):
-    """Fits the temperature while batches pass by, and measures the calibration error.
+    """Fits the temperature (or takes the one given), and measures the calibration error.
 
-    No class scores are kept: the sums below are enough. For every temperature of a grid they are
-    added up over the batches, and over the processes of a distributed run, so that the result is
-    the same however the photos were divided.
-
-    The calibration error (ECE) puts photos into 15 bins by the confidence of their best class,
-    and is the mean over all photos of the difference between the confidence and the accuracy of
-    their bin.
-
-    Args:
-        temperature: measure the error at this temperature; None: fit the temperature.
-
-    Attributes:
-        grid: the T temperatures; one of them is exactly 1.
+    For every temperature of a grid, sums are added up over batches and ranks, so no class scores
+    are kept. The calibration error (ECE) puts photos into 15 bins by the confidence of their best
+    class, and is the mean over photos of the gap between confidence and accuracy of their bin.
     """
 
-    # torchmetrics would call update twice for each `forward` otherwise
-    full_state_update = False
+    full_state_update = False  # else torchmetrics calls update twice for each `forward`
     loss: Tensor  # (T,), sums over photos of the negative log-likelihood of the label
     spread: Tensor  # (T,), the same as a mean over all classes instead of the label
     bins: Tensor  # (T, BINS, 3), sums over photos of 1, confidence, and 1 where it is right
@@ -53,11 +41,11 @@ class Calibration(Metric):
         self.add_state("bins", torch.zeros(size, BINS, 3), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
-        """Adds the class scores (N, K), before the softmax, and labels (N,) of a batch."""
+        """Adds the class scores (N, K), before the softmax, and the labels (N,) of a batch."""
         best, chosen = scores.float().max(1, keepdim=True)
         below = scores.float() - best  # N K, none above 0: the largest term of each sum is 1
-        # One temperature at a time: (T, N, K) would be 31 MB for 64 photos of 1,000 classes.
-        # Below -80 a term no longer counts, and the processor is slow at numbers that small.
+        # One temperature at a time, since (T, N, K) needs 31 MB for 64 photos of 1,000 classes.
+        # A term below -80 no longer counts, and processors are slow at numbers that small.
         part = torch.empty_like(below)
         sums = [
             torch.mul(below, 1 / temperature, out=part).clamp_(min=-80).exp_().sum(1)
@@ -76,25 +64,18 @@ class Calibration(Metric):
         self.bins += one_hot(number, BINS).float().transpose(1, 2) @ facts
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean `loss` and calibration error `ece_uncalibrated` of the scores as they are, the
-        `temperature`, and the calibration error `ece` with it.
+        """Gives `loss` and `ece_uncalibrated` of the scores, the `temperature`, and `ece` with it.
 
-        Where every validation photo is right, the likelihood alone would choose the smallest
-        temperature there is and call every later answer certain. So one photo is added of which
-        nothing is known, each of its K classes being the label with a share of 1 / K. With the
-        many photos of a usual split it changes nothing. Platt's targets (N + 1) / (N + 2) do the
-        same (Probabilistic outputs for support vector machines, 1999, section 2.2).
+        If every validation photo is right, the likelihood alone would choose the smallest
+        temperature. So one photo is added whose label is each class with a share of 1 / K. Platt's
+        targets (N + 1) / (N + 2) do the same (Probabilistic outputs for SVMs, 1999, section 2.2).
         """
         photos = self.bins[0, :, 0].sum()
         plain = self.grid.index(1.0)
         best = int((self.loss + self.spread / photos).argmin()) if self.fits else 1
         _, confidence, right = self.bins.unbind(2)  # T BINS each
         error = (confidence - right).abs().sum(1) / photos  # T
-        values = {
-            "loss": self.loss[plain] / photos,
-            "ece": error[best],
-            "ece_uncalibrated": error[plain],
-        }
-        return values | (
-            {"temperature": self.loss.new_tensor(self.grid[best])} if self.fits else {}
-        )
+        loss = self.loss[plain] / photos
+        values = {"loss": loss, "ece": error[best], "ece_uncalibrated": error[plain]}
+        fitted = {"temperature": self.loss.new_tensor(self.grid[best])}
+        return values | fitted if self.fits else values

@@ -19,15 +19,12 @@ from thaw.training.module import TransferModule
 
 
 class ApplyPlan(pl.Callback):
-    """Sets what trains at the start of each epoch, from the plan and the epoch alone.
-
-    So it has no state to lose on resume, as Lightning's BaseFinetuning does (issue 21901).
-    """
+    """Sets what trains in each epoch from the plan alone; a resumed run can lose no state of it."""
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
-        self.told: tuple[int, ...] = ()  # unfreeze epochs that were printed
+        self.printed_epochs: tuple[int, ...] = ()  # unfreeze epochs in the plan printed last
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuses, before training, strategies in which an unfreeze is not proven right."""
@@ -35,10 +32,8 @@ class ApplyPlan(pl.Callback):
         starts = getattr(strategy, "_start_method", "popen")  # or "fork", "spawn"
         proven = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and starts == "popen"
         if stage == "fit" and not proven:
-            raise ConfigError(
-                f"trainer.strategy={type(strategy).__name__}: thaw unfreezes under auto (one "
-                "device) and ddp; use trainer=default or trainer=ddp"
-            )
+            name = type(strategy).__name__
+            raise ConfigError(f"trainer.strategy={name}: use trainer=default or trainer=ddp")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
@@ -50,14 +45,13 @@ class ApplyPlan(pl.Callback):
         self._apply(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Applies the epoch's phase."""
-        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.told:
+        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.printed_epochs:
             print(f"\n{pl_module.monitor} stands still: {pl_module.phase.name} begins")
             self._save_plan(trainer, pl_module)
         self._apply(trainer, pl_module)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: Any, batch: object, batch_idx: int
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Writes the learning rate of every group, which nothing else does."""
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
@@ -67,9 +61,8 @@ class ApplyPlan(pl.Callback):
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """At an epoch's end, gives all ranks the mean of their BatchNorm statistics."""
         if trainer.world_size == 1 or not trainer.is_last_batch:
             return
@@ -81,8 +74,7 @@ class ApplyPlan(pl.Callback):
                         statistic.copy_(cast(torch.Tensor, mean))
 
     def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
-        """Writes plan.txt, and gives what is in it."""
-        self.told = module.plan.unfreeze_epochs
+        self.printed_epochs = module.plan.unfreeze_epochs
         table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
         text = "\n".join([*self.notes, table])
         folder = Path(trainer.default_root_dir)
@@ -100,12 +92,13 @@ class ApplyPlan(pl.Callback):
         if self.wrapped == learns:
             return
         if isinstance(strategy := trainer.strategy, DDPStrategy):
-            # DDP averages gradients of parameters only that took one when it wrapped the model, so
-            # without this each rank trains a body of its own (Lightning issue 20340)
+            # DDP averages gradients only of the parameters that required one when it wrapped the
+            # model; without this each rank would train a body of its own (Lightning issue 20340)
             strategy.model = strategy._setup_model(module)
             strategy._register_ddp_hooks()
         if model._compiled_call_impl is not None:
-            torch._dynamo.reset()  # what was compiled knows a frozen body (pytorch 139476)
+            # the compiled graph was made with the body frozen (pytorch 139476)
+            torch._dynamo.reset()
         self.wrapped = learns
 
 
@@ -122,10 +115,8 @@ def check_callbacks(callbacks: Mapping[str, pl.Callback]) -> None:
     """Refuses, by its name, a callback that breaks the plan."""
     for name, callback in callbacks.items():
         if isinstance(callback, StochasticWeightAveraging):
-            raise ConfigError(
-                f"callbacks.{name}=StochasticWeightAveraging: it replaces the rates of all layer "
-                "groups by one; use callbacks=ema"
-            )
+            why = "it gives all layer groups one rate; use callbacks=ema"
+            raise ConfigError(f"callbacks.{name}=StochasticWeightAveraging: {why}")
 
 
 def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:

@@ -15,49 +15,33 @@ from thaw.errors import Interrupted
 
 
 class SaveBest(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose memory survives that the run's folder is moved.
+    """Lightning's ModelCheckpoint, which still knows its files when the run's folder was moved.
 
-    Lightning saves absolute paths, and forgets the best checkpoint when the folder has another
-    name on resume (Lightning issue 11379); here the names of the files are saved.
+    Lightning saves absolute paths and forgets them then (Lightning issue 11379); here the files are
+    looked for in this run's folder. If the best one is not there, as after ckpt_path=FILE of
+    another run, the search for the best epoch starts anew.
     """
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state with file names in place of paths."""
-        return _with_paths(super().state_dict(), lambda path: Path(path).name)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Finds the files in this run's folder.
+        def moved(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        Where the best one is not there, as with ckpt_path=FILE of another run, it starts anew.
-        """
-        folder = Path(str(self.dirpath))
-        state = _with_paths(state_dict, lambda name: str(folder / Path(name).name))
+        state = {**state_dict, "dirpath": str(self.dirpath)}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state[key])
+        state["best_k_models"] = {moved(k): score for k, score in state["best_k_models"].items()}
         if Path(state["best_model_path"]).is_file():
-            super().load_state_dict({**state, "dirpath": str(self.dirpath)})
-
-
-def _with_paths(state: dict[str, Any], change: Any) -> dict[str, Any]:
-    """The state of a ModelCheckpoint with each path changed; empty ones mean "none" and stay."""
-    changed = dict(state)
-    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-        changed[key] = change(state[key]) if state.get(key) else state.get(key)
-    changed["best_k_models"] = {change(p): score for p, score in state["best_k_models"].items()}
-    return changed
+            super().load_state_dict(state)
 
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
-    """The checkpoint of the best epoch, whatever else the callbacks save.
+    """Gives the file of the best epoch by `monitor`; None: none was saved, the last weights count.
 
-    Args:
-        callbacks: of the trainer.
-        monitor: the validation metric that decides; where nothing is validated, a ModelCheckpoint
-            that monitors nothing holds the last epoch.
-
-    Returns:
-        Its path; None where no callback saved the best epoch, so that the last weights count.
+    Without validation photos, the `SaveBest` that monitors nothing holds the last epoch.
     """
     for callback in callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor in (monitor, None):
+        known = (monitor, None) if isinstance(callback, SaveBest) else (monitor,)
+        if isinstance(callback, ModelCheckpoint) and callback.monitor in known:
             return callback.best_model_path or None
     return None
 
@@ -66,11 +50,11 @@ class GracefulStop(Checkpoint):
     """On Ctrl-C or SIGTERM: finishes the step, saves a checkpoint and stops. Twice: stops at once.
 
     Between two steps the weights, the optimiser and the counters agree; in the middle of one they
-    do not. After the last step of an epoch the validation still follows, and a run resumed from
-    there would skip it; so then the stop comes one step into the next epoch.
+    do not. After the last step of an epoch, the validation comes first, since a run resumed from
+    there would skip it.
 
-    It is a Checkpoint, since Lightning calls these after all other callbacks: an average of the
-    weights has this step in it by then.
+    It is a Checkpoint and the last callback, since Lightning calls these after all others: by then
+    an average of the weights has this step in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +62,7 @@ class GracefulStop(Checkpoint):
         self.requested = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Handles both signals; Lightning restores the handlers when training ends or fails."""
+        # Lightning restores the handlers when training ends or fails
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._request)
 
@@ -90,30 +74,20 @@ class GracefulStop(Checkpoint):
         print(f"\n{name}: saving a checkpoint, then stopping; once more stops at once")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Saves and stops, on all ranks together.
-
-        Raises:
-            Interrupted: with the checkpoint's path.
-        """
-        requested = self.requested
-        if trainer.world_size > 1:
-            requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # gradients that wait for further batches are in no checkpoint
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if requested and between_steps and not trainer.is_last_batch:
+        if between_steps and not trainer.is_last_batch and self._is_requested(trainer):
             self._stop(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A signal in the very last step stops before the test and before a sweep's next run.
-
-        Raises:
-            Interrupted: with the checkpoint's path.
-        """
-        if self.requested:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._is_requested(trainer):
             self._stop(trainer)
+
+    def _is_requested(self, trainer: pl.Trainer) -> bool:
+        """Whether any rank got a signal; all ranks must ask together."""
+        return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
 
     def _stop(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
@@ -133,7 +107,6 @@ class SaveLast(Checkpoint):
         self.saved = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves the epoch when it is whole; the last epoch always."""
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         due = time.monotonic() - self.saved >= self.every_seconds
         if trainer.strategy.broadcast(ends or due):  # one clock decides for all ranks

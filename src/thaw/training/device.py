@@ -15,14 +15,7 @@ from thaw.errors import ConfigError, shown
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Refuses, before anything is loaded, what the plan or this machine cannot follow.
-
-    Args:
-        trainer: Keyword arguments of Lightning's Trainer.
-
-    Raises:
-        ConfigError: The message names the setting.
-    """
+    """Refuses arguments of the Trainer that the plan or this machine cannot follow."""
     epochs = trainer.get("max_epochs")
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
         raise ConfigError(f"trainer.max_epochs={shown(epochs)}: allowed is 1 or more epochs")
@@ -35,19 +28,11 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         )
     strategy = trainer.get("strategy", "auto")
     if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
-        raise ConfigError(
-            f"trainer.strategy={strategy}: allowed are auto (one device) and ddp, under which the "
-            "unfreezing is proven right; use trainer=default or trainer=ddp"
-        )
+        raise ConfigError(f"trainer.strategy={strategy}: use trainer=default or trainer=ddp")
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
-    """The trainer's settings with `precision: auto` decided.
-
-    Args:
-        trainer: Keyword arguments of Lightning's Trainer.
-        validates: Whether there are validation photos; without them nothing is validated.
-    """
+    """Gives the Trainer's arguments with `precision: auto` decided, for data with val/ or not."""
     settings = dict(trainer)
     if settings.get("precision") == "auto":
         settings["precision"] = best_precision(str(settings.get("accelerator", "auto")))
@@ -57,15 +42,10 @@ def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str
 
 
 def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The optimiser's settings with `fused: auto` decided.
+    """Gives the optimiser's arguments with `fused: auto` decided.
 
-    On 2 cores a fused AdamW step of MobileNetV2 takes 3.4 ms, and 21 ms tensor by tensor. In fp16 a
-    fused optimiser removes the loss scale itself, after the gradients should have been clipped; on
-    Apple's GPUs it is untested.
-
-    Args:
-        optim: Keyword arguments of the optimiser.
-        trainer: The result of `trainer_settings`.
+    In fp16 a fused optimiser removes the loss scale itself, after the gradients should have been
+    clipped; on Apple's GPUs it is untested.
     """
     settings = dict(optim)
     if settings.get("fused") == "auto":
@@ -77,11 +57,7 @@ def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> 
 def clip_gradients(
     module: LightningModule, optimizer: Optimizer, limit: float | None, algorithm: str | None
 ) -> None:
-    """Clips gradients under a fused optimiser in bf16 too.
-
-    Lightning 2.6.6 refuses that as if gradients were scaled there; they are in fp16 only. The
-    arguments are those of `LightningModule.configure_gradient_clipping`.
-    """
+    """Clips under a fused optimiser in bf16 too, which Lightning 2.6.6 refuses, as if it scaled."""
     plugin = module.trainer.precision_plugin
     if limit and getattr(plugin, "scaler", None) is None:
         how = GradClipAlgorithmType(algorithm or "norm")
@@ -91,18 +67,14 @@ def clip_gradients(
 
 
 def best_precision(accelerator: str) -> str:
-    """Lightning's `precision` for an accelerator: the fastest that needs no care.
-
-    bf16 has the range of float32, so it needs no loss scaling. GPUs older than Ampere compute it
-    slowly and use fp16. On CPUs and Apple's GPUs mixed precision is not reliably faster.
-    """
+    """Gives Lightning's `precision`; on CPUs and Apple's GPUs, mixed is not reliably faster."""
+    # bf16 needs no loss scaling, but GPUs older than Ampere compute it slowly
     if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
     return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
 
 
 def describe(device: torch.device) -> str:
-    """The name of a device, as "NVIDIA H200" or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

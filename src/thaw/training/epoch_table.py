@@ -17,11 +17,7 @@ COLUMNS = {  # heading -> width in characters
 
 
 class EpochTable(pl.Callback):
-    """Prints a row after each epoch, a line at each unfreeze, and a bar for what runs now.
-
-    The bar goes to stderr and only to a terminal; the rows go to stdout, so that a log file holds
-    them alone.
-    """
+    """Prints rows for epochs and unfreezes to stdout, and a bar for what runs now to a terminal."""
 
     def __init__(self) -> None:
         self.bar: Any = None
@@ -29,7 +25,6 @@ class EpochTable(pl.Callback):
         self.trainer: pl.Trainer | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remembers the trainer, for `on_caching`."""
         self.trainer = trainer
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -43,7 +38,6 @@ class EpochTable(pl.Callback):
         self.phase = module.plan.phase_at(max(0, trainer.current_epoch - 1)).name
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Says it when another phase begins, and starts the bar of the epoch."""
         module, _ = _parts(trainer, pl_module)
         phase = module.phase
         if trainer.is_global_zero and phase.name != self.phase:
@@ -58,24 +52,23 @@ class EpochTable(pl.Callback):
         self._start(trainer, f"training {epoch}", trainer.num_training_batches)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the bar of a validation."""
         self._start(trainer, "validating", sum(trainer.num_val_batches))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the bar of the test."""
         self._start(trainer, "testing", sum(trainer.num_test_batches))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int, dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Moves the bar."""
         self._update(batch_idx + 1)
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Removes the bar."""
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self._close()
 
     def on_caching(self, split: str, done: int, total: int) -> None:
@@ -88,25 +81,16 @@ class EpochTable(pl.Callback):
             self._close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the row of the epoch; `Record` has put its metrics together before."""
         self._close()
         if trainer.is_global_zero:
             module, record = _parts(trainer, pl_module)
             self._print(_row(record.history[-1], record.history[:-1], trainer, module))
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Removes the bar, so that the message stands on a line of its own."""
-        self._close()
-
     def _start(self, trainer: pl.Trainer, what: str, total: float, unit: str = "batches") -> None:
         self._close()
         shown = trainer.is_global_zero and sys.stderr.isatty() and not trainer.sanity_checking
-        self.bar = tqdm(
-            total=int(total), desc=what, unit=unit, leave=False, disable=not shown,
-            dynamic_ncols=True,
-        )  # fmt: skip
+        how: Any = {"leave": False, "disable": not shown, "dynamic_ncols": True}
+        self.bar = tqdm(total=int(total), desc=what, unit=unit, **how)
 
     def _update(self, done: int) -> None:
         if self.bar is not None:
@@ -134,8 +118,7 @@ def _row(
         "seconds": f"{row['seconds']:.1f}",
     }
     line = "  ".join(values[name].rjust(width) for name, width in COLUMNS.items())
-    monitor = module.monitor
-    if monitor not in row:
+    if (monitor := module.monitor) not in row:
         return line
     sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
     earlier = [sign * other[monitor] for other in before if monitor in other]
@@ -147,7 +130,6 @@ def _number(row: dict[str, Any], name: str) -> str:
 
 
 def _parts(trainer: pl.Trainer, module: pl.LightningModule) -> tuple[TransferModule, Record]:
-    """The module, and the run's record."""
     assert isinstance(module, TransferModule)
     callbacks: list[pl.Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
     return module, next(callback for callback in callbacks if isinstance(callback, Record))

@@ -14,37 +14,28 @@ from thaw.training.measures import MODES
 
 
 class MeanClassAccuracy(MulticlassAccuracy):
-    """Mean, over the classes that have photos, of the accuracy within each.
-
-    torchmetrics' macro average counts a class without photos as 0 once it is predicted anywhere.
-    """
+    """Mean accuracy of the classes that have photos; torchmetrics may count one without as 0."""
 
     def compute(self) -> Tensor:
-        """Computes it from the counts of all batches."""
         right, _, _, missed = self._final_state()  # (K,) each
         photos = right + missed
         return (right[photos > 0] / photos[photos > 0]).mean()
 
 
 class Means:
-    """Weighted means of training over an epoch, on the device and without waiting for it.
-
-    Lightning's `self.log` does the same, for half a millisecond a value and step. All ranks train
-    on equally many photos, so their means may be averaged.
-    """
+    """Means over the photos of an epoch; `self.log` takes half a millisecond for each value."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.weight = 0
 
-    def add(self, values: Mapping[str, Tensor], weight: int) -> None:
-        """Adds the means of one step, which are over `weight` photos."""
+    def add(self, values: Mapping[str, Tensor], weight: int) -> None:  # over `weight` photos
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value.float() * weight
         self.weight += weight
 
     def pop(self) -> tuple[dict[str, Tensor], int]:
-        """Returns the means and the number of photos that they are over, and starts again."""
+        """Returns the means and their number of photos, and starts again."""
         means = {name: total / self.weight for name, total in self.sums.items()}
         weight = self.weight
         self.sums, self.weight = {}, 0
@@ -57,12 +48,7 @@ class Scores(nn.Module):
     acc: share of photos whose best class is right. acc_top5: share of photos whose label is among
     the best five classes. acc_macro: mean over classes of the accuracy within each, as the Pets and
     Flowers papers report. f1: macro F1. loss, ece, ece_uncalibrated, temperature: see
-    `Calibration`.
-
-    Args:
-        num_classes: K.
-        split: "val" or "test".
-        temperature: Of the calibration; None: it is fitted to the photos and logged.
+    `Calibration`, which fits the temperature to the photos where None is given.
     """
 
     def __init__(self, num_classes: int, split: str, temperature: float | None = None) -> None:
@@ -83,8 +69,7 @@ class Scores(nn.Module):
             compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["calibration"]],
         )
 
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Adds the class scores (N, K) and labels (N,) of a batch."""
+    def add(self, scores: Tensor, labels: Tensor) -> None:  # (N, K), (N,)
         self.metrics.update(scores.float(), labels)
 
     def log(self, module: LightningModule) -> dict[str, Tensor]:
@@ -96,33 +81,23 @@ class Scores(nn.Module):
 
 
 def monitor_modes(
-    callbacks: Mapping[str, Any] | None, *, validates: bool, validate_every: int = 1
+    callbacks: Mapping[str, Any] | None, *, monitor: str, validates: bool, validate_every: int = 1
 ) -> dict[str, Any]:
-    """Callback nodes with `mode` filled in where a metric is monitored.
+    """Fills in `mode` where a callback (by name) monitors a metric, so "max" for a loss cannot be.
 
-    So the metric is chosen in one place, and "max" for a loss cannot happen.
-
-    Args:
-        callbacks: Nodes by name.
-        validates: Whether there are validation photos; without them the last checkpoint is the
-            best.
-        validate_every: Epochs between two validations; checkpoints are chosen among those epochs.
-
-    Raises:
-        ConfigError: A metric that is not logged on the validation split, or early stopping
-            without one.
+    The best checkpoint is chosen among the epochs that are validated; the last one without photos.
     """
+    _check_monitor("monitor", monitor)
     nodes = dict(callbacks or {})
     for name, node in nodes.items():
-        monitor = node.get("monitor") if isinstance(node, Mapping) else None
-        if monitor is None:
+        own = node.get("monitor") if isinstance(node, Mapping) else None
+        if own is None:
             continue
-        split, _, metric = str(monitor).partition("/")
-        if split != "val" or metric not in MODES:
-            allowed = ", ".join(f"val/{known}" for known in MODES)
+        metric = _check_monitor(f"callbacks.{name}.monitor", own)
+        if name == "checkpoint" and own != monitor:
             raise ConfigError(
-                f"callbacks.{name}.monitor={monitor}: no such validation metric (monitor=... sets "
-                f"it for all callbacks). Allowed: {allowed}"
+                f"callbacks.checkpoint.monitor={own}: the run goes by monitor={monitor}, so the "
+                f"best epoch would be another one; set monitor={own} instead"
             )
         if validates:
             nodes[name] = {"mode": MODES[metric], **node}
@@ -132,7 +107,15 @@ def monitor_modes(
             nodes[name] = {**node, "monitor": None}
         else:
             raise ConfigError(
-                f"callbacks.{name}.monitor={monitor}: there are no validation photos to measure it "
+                f"callbacks.{name}.monitor={own}: there are no validation photos to measure it "
                 "on; set data.val_fraction=0.2, or choose callbacks=default"
             )
     return nodes
+
+
+def _check_monitor(key: str, monitor: object) -> str:
+    split, _, metric = str(monitor).partition("/")
+    if split != "val" or metric not in MODES:
+        allowed = ", ".join(f"val/{known}" for known in MODES)
+        raise ConfigError(f"{key}={monitor}: no such validation metric. Allowed: {allowed}")
+    return metric

@@ -30,16 +30,15 @@ class TransferModule(pl.LightningModule):
     """Trains a `Classifier` by a plan.
 
     Args:
-        make_optimizer: Optimiser groups -> optimiser.
-        classes: Names of the K classes, in label order; in the checkpoint, as `config` is.
-        monitor: The validation metric that a plateau is one of.
+        classes: Names of the K classes, in label order; saved in the checkpoint, as `config` is.
+        monitor: The validation metric whose plateaus the plan waits for.
         normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
         mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
 
     Attributes:
-        written_plan, plan: As given, and as it stands after the validation results so far.
-        temperature: Of the class scores, which calibrates the model; from the latest validation.
-        test_predictions: Labels (N,) that the test predicted for the photos of this process.
+        plan: The plan as it stands after the validations so far; `written_plan` is the given one.
+        temperature: What class scores are divided by, see `Calibration`; of the last validation.
+        test_predictions: Labels (N,) that the test predicted for the photos of this rank.
     """
 
     def __init__(
@@ -50,27 +49,23 @@ class TransferModule(pl.LightningModule):
         seed: int = 0, config: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.make_optimizer, self.monitor = classifier, make_optimizer, monitor
         self.written_plan = self.plan = plan
-        self.make_optimizer = make_optimizer
-        self.monitor = monitor
         self.normalise = normalise or partial(to_dtype, dtype=torch.float32, scale=True)
-        self.mix = mix
-        self.label_smoothing = label_smoothing
+        self.mix, self.label_smoothing, self.seed = mix, label_smoothing, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.seed = seed
         self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)
-        self.saved_batches: int | None = None  # of an epoch, in the checkpoint gone on from
-        self.means = Means()  # of training
+        self.saved_batches: int | None = None  # batches of an epoch in the checkpoint resumed from
+        self.means = Means()  # loss and accuracy of the training batches of this epoch
         self.val_scores = Scores(len(classes), "val")
         self.temperature = 1.0
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
     def phase(self) -> Phase:
-        """Of the current epoch."""
+        """The phase of the current epoch."""
         return self.plan.phase_at(self.current_epoch)
 
     @property
@@ -126,7 +121,6 @@ class TransferModule(pl.LightningModule):
         return loss * steps / left if left and batch_idx >= batches - left else loss
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Logs the epoch's means of train/ after its last step."""
         if self.trainer.is_last_batch:
             means, weight = self.means.pop()
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
@@ -135,14 +129,12 @@ class TransferModule(pl.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: Any = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:  # fmt: skip
-        """Clips in bf16 too, see `device.clip_gradients`."""
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.val_scores.add(self(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/, and takes over the temperature that was fitted."""
         self.temperature = float(self.val_scores.log(self)["val/temperature"])
 
     def on_test_epoch_start(self) -> None:
@@ -151,7 +143,9 @@ class TransferModule(pl.LightningModule):
         self.test_predictions = torch.empty(0, dtype=torch.long)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        scores = self(batch[0])
+        # in float32 whatever trainer.precision is, since that is what `thaw predict` computes in
+        with torch.autocast(self.device.type, enabled=False):
+            scores = self(batch[0])
         self.test_scores.add(scores, batch[1])
         self.test_predictions = torch.cat([self.test_predictions, scores.argmax(1).cpu()])
 
@@ -159,14 +153,12 @@ class TransferModule(pl.LightningModule):
         self.test_scores.log(self)
 
     def on_train_epoch_end(self) -> None:
-        """Brings the plan up to date with the validation result of the epoch."""
         if self.monitor in self.trainer.callback_metrics:
             value = float(self.trainer.callback_metrics[self.monitor])
             sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
             self.set_plan([*self.plan.values, sign * value], self.plan.steps_per_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the plan has gone by, and the temperature."""
         checkpoint["temperature"] = self.temperature
         checkpoint["plan"] = {
             "monitor": self.monitor, "values": list(self.plan.values),
@@ -175,10 +167,8 @@ class TransferModule(pl.LightningModule):
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the checkpoint is of this run's model and plan, and brings the plan there."""
         restore.check_model(checkpoint, self.classes, self.state_dict())
-        groups = self.configure_optimizers().param_groups
-        restore.check_groups(checkpoint, [group["name"] for group in groups])
+        restore.check_groups(checkpoint, self.configure_optimizers().param_groups)
         self.temperature = checkpoint["temperature"]
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]

@@ -9,24 +9,18 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
 from thaw.features.table import view_key
 from thaw.finetune.plan import Plan
-from thaw.training.module import TransferModule
 
 
 class Record(pl.Callback):
     """The metrics of every epoch and the cost of every phase, for results.json and the curves.
 
-    Attributes:
-        history: one dict for each epoch: epoch (from 1), phase, lr (of the head, at the last step),
-            seconds, and all logged metrics.
-        phases: phase name -> {"epochs", "seconds", "images"}. The seconds include validation and
-            the computation of features; the images are those of all batches, read as photos or as
-            cached features.
+    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated.
+    `phases` has epochs, seconds and images by the name of a phase; validation counts too.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -34,40 +28,41 @@ class Record(pl.Callback):
         self.history: list[dict[str, Any]] = []
         self.phases: dict[str, dict[str, float]] = {}
         self.images = 0
+        self.is_validated = False  # whether this epoch is
         self.started = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock of the first epoch of this process."""
         self.started = time.perf_counter()
         self.images = 0
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Counts the images of a batch, of validation too."""
         self.images += len(batch[1]) * trainer.world_size
 
     on_validation_batch_end = on_train_batch_end
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Adds the epoch to its phase, and its metrics to the history."""
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.is_validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now = time.perf_counter()
         seconds = now - self.started
-        assert isinstance(pl_module, TransferModule)
         self.plan = pl_module.plan  # a plateau can move its phases
         phase = self.plan.phase_at(trainer.current_epoch)
         total = self.phases.setdefault(phase.name, {"epochs": 0, "seconds": 0.0, "images": 0})
-        total["epochs"] += 1
-        total["seconds"] += seconds
-        total["images"] += self.images
+        for name, more in (("epochs", 1), ("seconds", seconds), ("images", self.images)):
+            total[name] += more
         self.started, self.images = now, 0
         mixed = pl_module.mixes  # a mixed picture has no label, so no accuracy of this epoch
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if not name.endswith("_step") and not (mixed and name == "train/acc")
-        }
+            and (self.is_validated or not name.startswith("val/"))  # else of an epoch before
+        }  # fmt: skip
+        self.is_validated = False
         self.history.append({
             "epoch": trainer.current_epoch + 1,
             "phase": phase.name,
@@ -77,24 +72,19 @@ class Record(pl.Callback):
         })  # fmt: skip
 
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
-        """The train/ and val/ metrics of the epoch that a checkpoint was saved after.
+        """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
 
-        Args:
-            checkpoint: its content; None: the metrics of the last epoch of this run.
+        None is the last epoch of this run. A checkpoint from inside an epoch has no metrics.
         """
-        saved = checkpoint or {"record": {"history": self.history}}
-        rows = saved.get("record", {}).get("history", [])
-        return {name: value for name, value in rows[-1].items() if "/" in name} if rows else {}
+        rows = checkpoint.get("record", {}).get("history", []) if checkpoint else self.history
+        if not rows or (checkpoint and rows[-1]["epoch"] != checkpoint["epoch"] + 1):
+            return {}
+        return {name: value for name, value in rows[-1].items() if "/" in name}
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Saves the record as plain Python, so that a resumed run has the whole history."""
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["record"] = {"history": self.history, "phases": self.phases}
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Goes on from the saved record when a run is resumed, but not when it is only tested."""
         if trainer.state.fn == TrainerFn.FITTING and "record" in checkpoint:
             saved = checkpoint["record"]
@@ -106,36 +96,27 @@ class LogRates(pl.Callback):
     """Logs the learning rate of every layer group as lr/<group>."""
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object,
-        batch: object, batch_idx: int,
-    ) -> None:  # fmt: skip
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Logs at the loggers' own interval, and after the first step of each epoch."""
-        every: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if batch_idx and trainer.global_step % every:
+        if batch_idx and trainer.global_step % trainer.log_every_n_steps:
             return
         for logger in trainer.loggers:
             logger.log_metrics(current_rates(trainer), step=trainer.global_step)
 
 
 class LogFirstBatch(pl.Callback):
-    """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard.
-
-    Attributes:
-        images: how many images to show.
-    """
+    """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard."""
 
     def __init__(self, images: int = 32) -> None:
         self.images = images
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule,
-        batch: tuple[Tensor, Tensor], batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Draws once, at the very first step of a run."""
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
-        images = batch[0][: self.images]
-        loader: Any = trainer.train_dataloader
+        images, loader = batch[0][: self.images], trainer.train_dataloader
         if images.ndim == 2:  # cached features: show the photos that they were computed from
             keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
             photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]

@@ -10,22 +10,18 @@ import torch
 from thaw.errors import ConfigError
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint that train.py wrote; nothing in the file is run as code.
-
-    Raises:
-        ConfigError: There is no such file, it cannot be read, or it is no checkpoint of thaw.
-    """
+def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
+    """Reads a checkpoint that train.py wrote; nothing in the file is run as code."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise ConfigError(
-            f"ckpt_path={path}: there is no such file, or it cannot be read as a checkpoint "
+            f"{key}={path}: there is no such file, or it cannot be read as a checkpoint "
             f"({type(error).__name__}); give a file of a run's checkpoints/ folder"
         ) from error
     if not isinstance(checkpoint, dict) or "classes" not in checkpoint.get("hyper_parameters", {}):
         raise ConfigError(
-            f"ckpt_path={path}: is no checkpoint of thaw; weights of a backbone alone go to "
+            f"{key}={path}: is no checkpoint of thaw; weights of a backbone alone go to "
             "backbone.weights=FILE"
         )
     return checkpoint
@@ -34,16 +30,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_model(
     checkpoint: Mapping[str, Any], classes: Sequence[str], own: Mapping[str, Any]
 ) -> None:
-    """Refuses a checkpoint of other classes, whose scores would count for another name, or weights.
-
-    Args:
-        checkpoint: As `read_checkpoint` gives it.
-        classes: Names of the data, in label order.
-        own: Tensors of this run's model by name.
-
-    Raises:
-        ConfigError: The message says what differs.
-    """
+    """Refuses a checkpoint of other classes (in label order), or of another model than `own`."""
     hyper, saved = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     if list(hyper["classes"]) != list(classes):
         raise ConfigError(
@@ -62,13 +49,18 @@ def check_model(
         )
 
 
-def check_groups(checkpoint: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuses optimiser states of other parameter groups than `names`."""
+def check_groups(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses optimiser states of other parameter groups than `groups`."""
+    here = _describe(groups)
     for state in checkpoint.get("optimizer_states", []):
-        known = [group["name"] for group in state["param_groups"]]
-        if known != list(names):
+        if (there := _describe(state["param_groups"])) != here:
             raise ConfigError(
-                f"ckpt_path: its optimiser knows the parameter groups {', '.join(known)}, this run "
-                f"has {', '.join(names)}; go on with the backbone, granularity and layer-wise "
+                f"ckpt_path: its optimiser knows the parameter groups {there}, this run "
+                f"has {here}; go on with the backbone, granularity and layer-wise "
                 "rates that the run was started with"
             )
+
+
+def _describe(groups: Sequence[Mapping[str, Any]]) -> str:
+    parts = [(group["name"], group["layer_groups"]) for group in groups]
+    return ", ".join(f"{name} ({' '.join(own)})" if own[1:] else name for name, own in parts)
