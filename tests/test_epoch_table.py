@@ -46,7 +46,7 @@ def test_in_a_terminal_one_bar_stands_below_the_rows(photos: Path, tmp_path: Pat
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (40, 120))
     words = [*SMALL, *TWO_AND_TWO, f"data.root={photos}", f"hydra.run.dir={tmp_path / 'run'}",
-             "callbacks=default"]  # fmt: skip
+             "callbacks=default", "finetune.cache_features=true"]  # fmt: skip
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
     bars = ""
