@@ -59,8 +59,14 @@ def configuration(output: Path, *overrides: str) -> DictConfig:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of a run in a process of its own."""
-    return [sys.executable, str(ROOT / "train.py"), *arguments]
+    """The command line of a run in a process of its own; of two choices of a group the last."""
+    last = {word.partition("=")[0]: place for place, word in enumerate(arguments)}
+    groups = ("trainer", "callbacks", "logger", "data", "backbone")
+    words = [
+        word for place, word in enumerate(arguments)
+        if word.partition("=")[0] not in groups or last[word.partition("=")[0]] == place
+    ]  # fmt: skip
+    return [sys.executable, str(ROOT / "train.py"), *words]
 
 
 def run_small(photos: Path, output: Path, *overrides: str) -> dict[str, Any]:

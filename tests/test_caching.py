@@ -137,7 +137,8 @@ def test_a_second_phase_of_the_head_has_views_of_its_own(
     )
     run(photos, tmp_path / "run", "finetune=phases", phases, CACHE, only=True)
     printed = capsys.readouterr().out
-    assert "cached features, 1 view each  cached features, 2 views each  photos" in printed
+    sources = "cached features, 1 view each, not augmented  cached features, 2 views each  photos"
+    assert sources in printed
     assert "features  train: 24 photos x 1 view, " in printed
     assert "features  train: 24 photos x 2 views, " in printed
     assert printed.count("features  train") == 2

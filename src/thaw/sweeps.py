@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -63,10 +64,10 @@ def value(results: Mapping[str, Any], metric: str) -> float | None:
 
 
 def folder_name(number: int, words: Sequence[str], shared: Sequence[str] = ()) -> str:
-    """ "3_backbone-resnet18_frozen.lr-1e-3", without the settings that all jobs share."""
+    """ "3_backbone-resnet18_frozen.lr-1e-3", without the keys of settings that all jobs share."""
     parts = [str(number)]
     for word in words:
-        if word not in shared:
+        if key_of(word) not in shared:
             key = ".".join(key_of(word).split(".")[-2:])
             text = re.sub(r"[^\w.+]+", "-", f"{key}={word.partition('=')[2]}", flags=re.ASCII)
             parts.append(text.strip("-."))
@@ -106,7 +107,10 @@ class RunFolder(Callback):
 
 def _job_folder(sweep: str, number: int, words: ListConfig) -> str:
     given: Any = OmegaConf.to_container(words, resolve=False)  # `${...}` stays as written
-    return folder_name(number, given, saved_words(Path(sweep) / "multirun.yaml"))
+    typed = saved_words(Path(sweep) / "multirun.yaml")  # Hydra writes values anew: true -> True
+    parsed = OverridesParser.create().parse_overrides(typed)
+    shared = [key_of(a) for a, b in zip(typed, parsed, strict=True) if not b.is_sweep_override()]
+    return folder_name(number, given, shared)
 
 
 def _direction(monitor: str) -> str:
