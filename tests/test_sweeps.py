@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.thaw_launcher import SweepFolder
 from thaw import sweeps
+from thaw.errors import ConfigError
 from thaw.launch import saved_words
 from thaw.sweeps import RunFolder, folder_name, new_folder
 
@@ -168,3 +169,20 @@ def test_a_run_of_its_own_says_why_it_failed(tmp_path: Path) -> None:
     refused = place.run("seed=1", f"hydra.run.dir={tmp_path / 'run'}")
     assert (refused.returncode, refused.stderr) == (1, "\nerror: seed=1: is refused\n")
     assert (tmp_path / "run" / "error.txt").read_text() == "seed=1: is refused"
+
+
+def test_a_refused_setting_loses_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = hydra(tmp_path, resume=str(tmp_path))
+    cfg.train = True
+    monkeypatch.setattr(HydraConfig, "get", lambda: cfg.hydra)
+    (tmp_path / "results.json").write_text('{"val/acc": 0.5}')
+
+    def refuse(cfg: Any) -> dict[str, float]:
+        raise ConfigError("optim.lr=abc: allowed is a number")
+
+    with pytest.raises(SystemExit):
+        sweeps.perform(refuse, cfg)
+    assert (tmp_path / "results.json").read_text() == '{"val/acc": 0.5}'
+    assert "optim.lr=abc" in (tmp_path / "error.txt").read_text()

@@ -27,15 +27,19 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
         return value(done, cfg.monitor)
     if in_sweep and last_checkpoint(folder):
         cfg.resume = str(folder)
+    results, finished = folder / "results.json", None
     if cfg.train and is_first_rank():  # a run that trains on is not finished until it ends
-        for name in ("results.json", "error.txt"):
-            (folder / name).unlink(missing_ok=True)
+        finished = results.read_bytes() if results.is_file() else None
+        results.unlink(missing_ok=True)
+        (folder / "error.txt").unlink(missing_ok=True)
     with contextlib.nullcontext() if in_sweep else explained():
         try:
             return value(run(cfg), cfg.monitor)
         except Interrupted:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the folder says why, and the caller hears too
+            if finished and isinstance(error, ConfigError):  # refused before anything was changed
+                results.write_bytes(finished)
             (folder / "error.txt").write_text(reason(error), encoding="utf-8")
             raise
 
