@@ -29,8 +29,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
-    from thaw import model_folder, report, transforms
+    from thaw import model_folder, transforms
     from thaw.classifier import Classifier
+    from thaw.report import run_files
     from thaw.training import device, metrics, restore
     from thaw.training.caching import CacheFeatures
     from thaw.training.callbacks import ApplyPlan, check_callbacks
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.training.record import Record
 
     # 1. Settings
-    started, revision = time.perf_counter(), report.git_revision()
+    started, revision = time.perf_counter(), run_files.git_revision()
     config.check_keys(cfg)
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
@@ -108,7 +109,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
         callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), graceful_stop],
     )  # fmt: skip
-    report.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
+    run_files.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
 
     # 7. Fit, then go back to the best epoch by the validation metric
     if cfg.train:
@@ -122,10 +123,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         scores |= {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     # 9. Results
-    results = report.make_results(
+    results = run_files.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
         seed=cfg.seed, device=device.describe(trainer.strategy.root_device), git=revision,
         best_checkpoint=str(checkpoint) if checkpoint else None, tags=settings["tags"],
+        classes=data.classes,
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(
@@ -133,9 +135,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             temperature=module.temperature, metrics=scores, versions=results["versions"],
             licences={"weights": backbone.licence, "photos": data.licence}, git=revision,
         )  # fmt: skip
-        report.write(output, results, record)
-        report.log_final(loggers, settings, scores)
-        print(report.summary(results, output))
+        run_files.write(output, results, record, data.test, module.test_predictions)
+        if cfg.report:
+            config.build(cfg.report, "report", folder=output)
+        run_files.log_final(loggers, settings, scores)
+        print(run_files.summary(results, output))
     return results
 
 

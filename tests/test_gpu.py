@@ -115,7 +115,7 @@ class Watch(pl.Callback):
                 self.gap = gap(logits, usual(images))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.labels = pl_module.test_predictions.tolist()  # pyright: ignore
+        self.labels = pl_module.test_predictions[:, 0].tolist()  # pyright: ignore
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def train_and_test(
 
     def noting(module: TransferModule) -> None:
         end(module)
-        predicted.extend(module.test_predictions.tolist())
+        predicted.extend(module.test_predictions[:, 0].int().tolist())
 
     monkeypatch.setattr(TransferModule, "on_test_epoch_end", noting)
     cfg = configuration(output, *settings)

@@ -17,6 +17,8 @@ from thaw import launch
 
 COMMANDS = {
     "predict": "say what is on photos, with a trained model",
+    "report": "make the page of a run again, or in full",
+    "evaluate": "measure a trained model on other labelled photos",
     "probe": "find the backbone and layer whose features suit your photos, before training",
     "compare": "compare runs: means over seeds, differences, cost, pictures",
     "models": "list the backbones: size, compute, accuracy, licence",

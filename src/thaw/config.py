@@ -16,7 +16,7 @@ from thaw.launch import conf_dir
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
     "label_smoothing", "compile", "backbone", "head", "data", "augment", "mix", "finetune",
-    "optim", "trainer", "callbacks", "logger", "paths",
+    "optim", "trainer", "callbacks", "logger", "report", "paths",
 )  # fmt: skip
 PATHS = ("root_dir", "data_dir", "cache_dir", "log_dir", "output_dir")
 

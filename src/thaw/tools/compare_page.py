@@ -11,7 +11,7 @@ from textwrap import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thaw.curves import History, finish_panel
+from thaw.report.curves import History, finish_panel
 from thaw.tools.compare_groups import Comparison, Group
 from thaw.tools.compare_tables import Rows, best_line, spread_cell, table_rows
 from thaw.training.measures import MODES, TITLES

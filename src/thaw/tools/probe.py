@@ -25,12 +25,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from thaw import config, launch, model_folder, report, transforms
+from thaw import config, launch, model_folder, transforms
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.features.key import feature_key
 from thaw.features.table import load_or_compute
+from thaw.report import run_files
 from thaw.text_table import text_table
 from thaw.tools.probe_fit import GRIDS, Fitted, LayerOutputs, Table, fit, linear_head, way
 from thaw.training import device
@@ -174,6 +175,6 @@ def save(folder: Path, subject: Subject, fitted: Fitted) -> None:
     model_folder.save_model(
         folder, Classifier(backbone, head), backbone, classes=data.classes, temperature=temperature,
         targets={"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}},
-        metrics={"val/acc": fitted.val}, versions=report.versions(),
+        metrics={"val/acc": fitted.val}, versions=run_files.versions(),
         licences={"weights": backbone.licence, "photos": data.licence},
     )  # fmt: skip

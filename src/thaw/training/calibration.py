@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
-BINS = 15  # of confidence; the number that Guo et al. use
+from thaw.training.measures import BINS
+
 STEP = 1.05  # from one temperature to the next; the true best one is at most 2.5 % away
 LARGEST = 61  # steps away from 1, to both sides: temperatures from 0.051 to 19.6
 

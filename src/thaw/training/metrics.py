@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -78,6 +79,24 @@ class Scores(nn.Module):
         module.log_dict(values, sync_dist=True)  # torchmetrics has made them equal on all ranks
         self.metrics.reset()
         return values
+
+
+def best_class(scores: Tensor, temperature: float) -> Tensor:
+    """Class scores (N, K) -> (N, 3): the best class, its probability, and that before calibration.
+
+    All are numbers of one table, which goes from rank to rank: no label is too large for float32.
+    """
+    plain, predicted = scores.float().softmax(1).max(1)
+    calibrated = (scores.float() / temperature).softmax(1).amax(1)
+    return torch.stack([predicted.float(), calibrated, plain], 1)
+
+
+def in_order(trainer: Trainer, own: Tensor) -> Tensor:
+    """Joins the rows (n, C) of all ranks, of which rank r of W has r, r + W, r + 2 W, ..."""
+    total = trainer.strategy.reduce(torch.tensor(len(own), device=own.device), reduce_op="sum")
+    table = own.new_zeros(int(total), own.shape[1])
+    table[trainer.global_rank :: trainer.world_size] = own
+    return trainer.strategy.reduce(table, reduce_op="sum")
 
 
 def monitor_modes(

@@ -22,7 +22,7 @@ from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
-from thaw.training.metrics import Means, Scores
+from thaw.training.metrics import Means, Scores, best_class, in_order
 from thaw.transforms import Mix
 
 
@@ -38,7 +38,8 @@ class TransferModule(pl.LightningModule):
     Attributes:
         plan: The plan as it stands after the validations so far; `written_plan` is the given one.
         temperature: What class scores are divided by, see `Calibration`; of the last validation.
-        test_predictions: Labels (N,) that the test predicted for the photos of this rank.
+        test_predictions: Of the N photos of the test, in their order (N, 3): the predicted class,
+            its calibrated probability, and that before the temperature; the same on all ranks.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TransferModule(pl.LightningModule):
         self.means = Means()  # loss and accuracy of the training batches of this epoch
         self.val_scores = Scores(len(classes), "val")
         self.temperature = 1.0
+        self.test_predictions = torch.empty(0, 3)
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
     @property
@@ -140,17 +142,18 @@ class TransferModule(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Calibration is measured at the temperature that the validation photos gave."""
         self.test_scores = Scores(len(self.classes), "test", self.temperature).to(self.device)
-        self.test_predictions = torch.empty(0, dtype=torch.long)
+        self.test_rows: list[Tensor] = []  # of this rank, a batch each
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         # in float32 whatever trainer.precision is, since that is what `thaw predict` computes in
         with torch.autocast(self.device.type, enabled=False):
             scores = self(batch[0])
         self.test_scores.add(scores, batch[1])
-        self.test_predictions = torch.cat([self.test_predictions, scores.argmax(1).cpu()])
+        self.test_rows.append(best_class(scores, self.temperature))
 
     def on_test_epoch_end(self) -> None:
         self.test_scores.log(self)
+        self.test_predictions = in_order(self.trainer, torch.cat(self.test_rows)).cpu()
 
     def on_train_epoch_end(self) -> None:
         if self.monitor in self.trainer.callback_metrics:

@@ -19,7 +19,8 @@ from thaw.finetune.plan import Plan
 class Record(pl.Callback):
     """The metrics of every epoch and the cost of every phase, for results.json and the curves.
 
-    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated.
+    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated. Its
+    `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end.
     `phases` has epochs, seconds and images by the name of a phase; validation counts too.
     """
 
@@ -67,6 +68,8 @@ class Record(pl.Callback):
             "epoch": trainer.current_epoch + 1,
             "phase": phase.name,
             "lr": current_rates(trainer)[f"lr/{HEAD}"],
+            "rates": {group: self.plan.learning_rate(group, trainer.current_epoch, 0.5)
+                      for group in self.plan.groups},
             "seconds": round(seconds, 3),
             **metrics,
         })  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a run leaves: results.json, history.json, curves.png, and the last lines that it prints."""
+"""The files of a run, results.json most of all, and the last lines that it prints."""
 
 import platform
 import subprocess
@@ -10,11 +10,14 @@ import lightning
 import torch
 import torchvision
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
 
 import thaw
 from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.curves import draw_curves
+from thaw.data.photos import Photos
+from thaw.report.curves import draw_curves
+from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.training.record import Record
 
@@ -54,9 +57,21 @@ def make_results(
     }
 
 
-def write(folder: Path, results: Mapping[str, Any], record: Record) -> None:
-    """Writes results.json, history.json (the metrics of every epoch) and curves.png."""
+def write(
+    folder: Path, results: Mapping[str, Any], record: Record, photos: Photos | None = None,
+    test_predictions: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Writes results.json, history.json (the metrics of every epoch) and curves.png.
+
+    Where the test split was read, also predictions.csv: of its `photos`, what
+    `TransferModule.test_predictions` says of them (N, 3).
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("predictions.csv", "report.html"):  # of the run before, where one was resumed
+        (folder / name).unlink(missing_ok=True)
+    if photos and test_predictions is not None and len(test_predictions):
+        table = test_predictions.double().numpy()
+        Predictions.of(photos, results["classes"], table).write(folder / "predictions.csv")
     write_json(record.history, folder / "history.json")
     if record.history:
         figure = draw_curves(record.history, record.plan.unfreeze_epochs)
@@ -81,7 +96,9 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     seconds = f"{results['seconds']:.1f} s in all"
     lines += [
         f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}",
-        f"{'folder':<10}{folder}", f"{'next':<10}thaw predict {folder} photo.jpg",
+        f"{'folder':<10}{folder}",
+        *([f"{'page':<10}{page}"] if (page := folder / "report.html").is_file() else []),
+        f"{'next':<10}thaw predict {folder} photo.jpg",
     ]  # fmt: skip
     return "\n".join(lines)
 

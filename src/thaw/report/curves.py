@@ -1,0 +1,59 @@
+"""Loss, accuracy and rates by epoch as pictures, with the moments at which a run unfreezes."""
+
+from collections.abc import Mapping, Sequence
+from math import nan
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from thaw.training.measures import TITLES
+
+History = Sequence[Mapping[str, Any]]  # the rows of history.json: one for each epoch, from 1
+PANEL = (5, 3.8)  # inches
+
+
+def draw_curves(
+    history: History, unfreeze_epochs: Sequence[int] = (), metrics: Sequence[str] = ("loss", "acc")
+) -> Figure:
+    """Draws a panel for each metric by epoch, and a dotted line after the last epoch of a phase."""
+    figure = Figure(figsize=(PANEL[0] * len(metrics), PANEL[1]), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    panels: Sequence[Axes] = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for split, style, colour in (("train", "o--", "tab:blue"), ("val", "o-", "tab:orange")):
+            values = [row.get(f"{split}/{metric}", nan) for row in history]  # nan leaves a gap
+            if any(f"{split}/{metric}" in row for row in history):
+                axes.plot(epochs, values, style, color=colour, label=split, markersize=4)
+        finish_panel(axes, TITLES[metric], unfreeze_epochs)
+        axes.legend()
+    return figure
+
+
+def draw_rates(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
+    """Draws the rate of each layer group in the middle of each epoch: dark stem, light head."""
+    figure = Figure(figsize=PANEL, layout="constrained")
+    axes = figure.subplots()
+    groups = list(history[-1]["rates"])
+    for place, group in enumerate(groups):
+        rates = [row["rates"].get(group) or nan for row in history]  # a frozen group has none
+        colour = matplotlib.colormaps["viridis"](0.9 * place / max(1, len(groups) - 1))
+        label = group if place in (0, len(groups) - 1) else f"_{group}"  # not in the legend
+        axes.semilogy([row["epoch"] for row in history], rates, "o-", color=colour, label=label,
+                      markersize=4)  # fmt: skip
+    finish_panel(axes, "learning rate", unfreeze_epochs)
+    axes.legend()
+    return figure
+
+
+def finish_panel(axes: Axes, ylabel: str, unfreeze_epochs: Sequence[int]) -> None:
+    """Names the axes, and draws a dotted line after each of `unfreeze_epochs`, from 1."""
+    for number, epoch in enumerate(unfreeze_epochs):
+        label = "unfreeze" if number == 0 else "_unfreeze"  # one entry in the legend
+        axes.axvline(epoch + 0.5, color="0.4", linestyle=":", label=label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

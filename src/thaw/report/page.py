@@ -1,0 +1,169 @@
+"""report.html: what a run learned and where it errs, as one page that opens from disk.
+
+It is made from the files of a run folder alone, so it can be made again at any time. page.html is
+its template: all text, style and the order of the page stand there.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.io import encode_jpeg
+from torchvision.transforms.v2.functional import resize
+
+from thaw.data.decode import decode
+from thaw.errors import ConfigError, PhotoError
+from thaw.report.curves import draw_curves, draw_rates
+from thaw.report.predictions import Predictions, wilson
+
+TEMPLATE = Path(__file__).with_name("page.html")
+PHOTOS = 12  # in a row of examples
+PAIRS = 8  # of classes that are taken for each other
+IN_A_MATRIX = 20  # classes; more cannot be read as a matrix
+DOUBTED = 100  # photos to list
+SIDE = 192  # of a small photo, in pixels
+
+
+def write_page(folder: Path, **further: Any) -> Path:
+    """Writes `folder`/report.html from the files beside it, and returns its path.
+
+    Args:
+        folder: Holds results.json, and as far as there are any history.json, plan.txt and
+            predictions.csv.
+        further: What page_full.py adds: `heat_maps` and `movement`.
+
+    Raises:
+        ConfigError: There are no results, or predictions.csv is none.
+    """
+    results = _read(folder / "results.json")
+    if results is None:
+        raise ConfigError(f"{folder}: holds no results.json, so no finished run; give its folder")
+    file, plan = folder / "predictions.csv", folder / "plan.txt"
+    tested = Predictions.read(file, results["classes"]) if file.is_file() else None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters.update(percent=percent)
+    text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        name=folder.resolve().name,
+        results=results,
+        plan=plan.read_text("utf-8") if plan.is_file() else "",
+        curves=curves_of(_read(folder / "history.json") or [], results["phases"]),
+        tested=tested and test_sections(tested),
+        **{"heat_maps": [], "movement": [], **further},
+    )
+    page = folder / "report.html"
+    page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
+    return page
+
+
+def curves_of(
+    history: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Panels of loss, accuracy and rates; apart, so that a phone shows one below another."""
+    if not history:
+        return []
+    unfreezes = [phase["start_epoch"] - 1 for phase in phases[1:]]
+    panels = [draw_curves(history, unfreezes, [metric]) for metric in ("loss", "acc")]
+    return [svg(panel) for panel in (*panels, draw_rates(history, unfreezes))]
+
+
+def test_sections(tested: Predictions) -> dict[str, Any]:
+    """Everything on the page that follows from the predictions of the test split."""
+    wrong = np.flatnonzero(~tested.right)
+    surest = wrong[np.argsort(-tested.probability[wrong], kind="stable")]
+    doubted = tested.doubted()
+    diagrams = {"after": tested.reliability(tested.probability)}
+    if tested.uncalibrated is not None:
+        diagrams = {"before": tested.reliability(tested.uncalibrated), **diagrams}
+    number = len(tested.classes)
+    matrix = np.zeros((number, number), int) if number <= IN_A_MATRIX else None
+    if matrix is not None:
+        np.add.at(matrix, (tested.labels, tested.predicted), 1)
+    return {
+        "photos": len(tested),
+        "wrong": len(wrong),
+        "classes": tested.classes,
+        "metrics": tested.metrics(),
+        "interval": wilson(int(tested.right.sum()), len(tested)),
+        "by_class": [
+            {"name": name, **{key: values[place] for key, values in tested.by_class.items()}}
+            for place, name in enumerate(tested.classes)
+        ],
+        "matrix": matrix,
+        "pairs": _pairs(tested),
+        "mistakes": tiles(tested, surest[:PHOTOS]),
+        "unsure": tiles(tested, np.argsort(tested.probability, kind="stable")[:PHOTOS]),
+        "doubted": len(doubted),
+        "doubts": [facts(tested, place) for place in doubted[:DOUBTED]],
+        "diagrams": diagrams,
+    }
+
+
+def _pairs(tested: Predictions) -> list[dict[str, Any]]:
+    """The most confused pairs of classes, with two photos of each: confused ones where possible."""
+    found = []
+    for pair in tested.confusions()[:PAIRS]:
+        examples: list[int] = []
+        for label, other in ((pair.one, pair.two), (pair.two, pair.one)):
+            own = np.flatnonzero(tested.labels == label)
+            rank = 2 * (tested.predicted[own] == other) + tested.right[own]  # then right ones
+            examples += own[np.argsort(-rank, kind="stable")][:2].tolist()
+        one, two = (tested.classes[place] for place in (pair.one, pair.two))
+        counts = {"one_as_two": pair.one_as_two, "two_as_one": pair.two_as_one}
+        found.append({"one": one, "two": two, **counts, "tiles": tiles(tested, examples)})
+    return found
+
+
+def facts(tested: Predictions, place: int) -> dict[str, Any]:
+    """What is written below a photo."""
+    return {
+        "path": tested.paths[place],
+        "label": tested.classes[tested.labels[place]],
+        "predicted": tested.classes[tested.predicted[place]],
+        "probability": tested.probability[place],
+        "right": tested.right[place],
+    }
+
+
+def tiles(tested: Predictions, places: Iterable[int]) -> list[dict[str, Any]]:
+    """Small photos with what is written below them."""
+    found = [facts(tested, place) for place in places]
+    return [{**each, "picture": small_photo(Path(each["path"]))} for each in found]
+
+
+def small_photo(path: Path) -> str | None:
+    """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
+    try:
+        return jpeg(resize(decode(path), size=None, max_size=SIDE))
+    except PhotoError:
+        return None
+
+
+def jpeg(picture: Tensor) -> str:
+    """uint8 (3, H, W) -> a data URI."""
+    data = encode_jpeg(picture.contiguous(), quality=80)
+    assert isinstance(data, Tensor)  # it is a list only for a list of pictures
+    return f"data:image/jpeg;base64,{base64.b64encode(data.numpy().tobytes()).decode()}"
+
+
+def svg(figure: Figure) -> str:
+    """A figure -> a data URI."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="svg")
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()}"
+
+
+def percent(share: float) -> str:
+    """0.8584 -> 85.8 %; a dash where there is no number."""
+    return "-" if isnan(share) else f"{share:.1%}".replace("%", " %")
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None

@@ -1,0 +1,89 @@
+"""The page of a run with what costs another pass: heat maps, and how far each layer group moved.
+
+Apart from page.py, since it needs the model, which the usual page does not.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from thaw import config, image_classifier
+from thaw.data.decode import decode
+from thaw.errors import ConfigError, PhotoError
+from thaw.heat_map import heat_map, overlay
+from thaw.image_classifier import ImageClassifier
+from thaw.report.page import facts, jpeg, write_page
+from thaw.report.predictions import Predictions
+
+EACH = 6  # of the surest mistakes, and of right ones
+
+
+def write_full_page(folder: Path, model: Path | None = None) -> Path:
+    """Writes report.html as `write_page` does, with heat maps and the way of the layer groups.
+
+    Args:
+        folder: Of a run, or of other predictions.
+        model: The run or model folder that they are of; None: `folder` itself.
+    """
+    run, file = model or folder, folder / "predictions.csv"
+    network = image_classifier.load(run)
+    tested = Predictions.read(file, network.classes) if file.is_file() else None
+    return write_page(
+        folder, heat_maps=heat_maps(network, tested) if tested else [],
+        movement=movement(run, network),
+    )  # fmt: skip
+
+
+def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any]]:
+    """Views with heat maps of the predicted class: the surest mistakes, then right ones.
+
+    Empty for a body that sees no places, as `thaw.heat_map` says.
+    """
+    surest = np.argsort(-tested.probability, kind="stable")
+    wrong = surest[~tested.right[surest]][:EACH]
+    right = surest[tested.right[surest]]
+    right = right[np.linspace(0, len(right) - 1, min(EACH, len(right))).astype(int)]  # sure to not
+    found = []
+    for place in map(int, (*wrong, *right)):
+        try:
+            view = model.transform(decode(Path(tested.paths[place])))
+            heat = heat_map(model, view, int(tested.predicted[place]))
+        except PhotoError:  # a photo that is gone by now
+            continue
+        except ValueError:
+            return []
+        found.append({**facts(tested, place), "picture": jpeg(view),
+                      "heat": jpeg(overlay(view, heat))})  # fmt: skip
+    return found
+
+
+@torch.no_grad()
+def movement(run: Path, model: ImageClassifier) -> list[tuple[str, float]]:
+    """How far each layer group of the body moved from the weights that the run started with.
+
+    The backbone is built again as the run's settings say, random weights from the same seed.
+
+    Returns:
+        Name of the group, stem first, and the norm of the change as a share of the norm before;
+        empty for a model folder without a run around it.
+    """
+    file = run / ".hydra" / "config.yaml"
+    if not file.is_file():
+        return []
+    cfg: Any = OmegaConf.load(file)
+    torch.manual_seed(cfg.seed)
+    start = config.build(cfg.backbone, "backbone")
+    before, now = (dict(body.named_parameters()) for body in (start.body, model.body))
+    if {name: value.shape for name, value in before.items()} != {
+        name: value.shape for name, value in now.items()
+    }:
+        raise ConfigError(f"{run}: the settings in {file} are not those of its model")
+    found = []
+    for group in start.groups:
+        change = sum(float((now[n] - before[n]).square().sum()) for n in group.parameters)
+        length = sum(float(before[n].square().sum()) for n in group.parameters)
+        found.append((group.name, (change / length) ** 0.5))
+    return found
