@@ -1,0 +1,148 @@
+"""`thaw evaluate`: measures a trained model on labelled photos, and makes the page of them.
+
+    thaw evaluate logs/train/runs/2026-01-31_12-00-00 data=pets
+    thaw evaluate logs/train/runs/2026-01-31_12-00-00 --photos my/photos
+    thaw evaluate --csv predictions.csv
+
+With settings of train.py (`data=`, `data.*`, `paths.*`) it reads the test split of those photos,
+without any that of the run itself. A folder has one sub-folder a class. A table has the columns
+path, label, predicted and probability, and may be of any model.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from thaw.data.dataset import PhotoDataset
+from thaw.data.loading import make_loader
+from thaw.data.photos import Photos, picture_files, visible
+from thaw.data.workers import choose_workers
+from thaw.errors import ConfigError
+from thaw.image_classifier import ImageClassifier, load
+from thaw.report.page import write_page
+from thaw.report.page_full import write_full_page
+from thaw.report.predictions import Predictions, wilson
+from thaw.store import write_json
+from thaw.tools.predict import choose_device
+from thaw.tools.run_data import data_of
+from thaw.training.metrics import best_class
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints the metrics; writes predictions.csv, results.json and report.html into a folder.
+
+    Args:
+        words: The words of the command line after `thaw evaluate`.
+
+    Raises:
+        ConfigError: There is no model or no labelled photo; the photos have a class that the model
+            does not know; or the folder to write into is that of a run.
+    """
+    given, began = _parsed(words), time.perf_counter()
+    facts: dict[str, Any] = {"photos": str(given.csv or given.photos or "test split of the run")}
+    if given.csv:
+        tested = Predictions.read(given.csv)
+    else:
+        device = choose_device(given.device)
+        model = load(given.model).to(device)
+        photos, names = labelled_photos(given)
+        photos = with_labels_of(model.classes, photos, names)
+        tested = predictions_of(model, photos, given.batch_size)
+        facts = {"model": str(given.model), "device": str(device), **facts}
+        if given.words:
+            facts["photos"] = f"test split of {' '.join(given.words)}"
+    metrics = {f"test/{name}": value for name, value in tested.metrics().items()}
+    seconds = round(time.perf_counter() - began, 3)
+    given.out.mkdir(parents=True, exist_ok=True)
+    tested.write(given.out / "predictions.csv")
+    results = {**metrics, "phases": [], **facts, "seconds": seconds, "classes": tested.classes}
+    write_json(results, given.out / "results.json")
+    page = write_full_page(given.out, given.model) if given.full else write_page(given.out)
+    low, high = wilson(int(tested.right.sum()), len(tested))
+    print(
+        "   ".join(f"{name.removeprefix('test/')} {value:.4f}" for name, value in metrics.items())
+    )
+    print(f"{len(tested):,} photos; the 95 % interval of acc is {low:.4f} to {high:.4f}")
+    print(f"page      {page}")
+    return 0
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "thaw evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", nargs="?", type=Path, help="folder of a run, or a model folder")
+    parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="predictions that are there")
+    parser.add_argument("--out", type=Path, metavar="DIR", default="evaluation",
+                        help="folder to write into (evaluation)")  # fmt: skip
+    parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    given = parser.parse_intermixed_args(words)
+    if bool(given.model) == bool(given.csv):
+        raise ConfigError("thaw evaluate: give either a model, or predictions with --csv FILE")
+    if sum(map(bool, (given.photos, given.words, given.csv))) > 1:
+        raise ConfigError("thaw evaluate: give one of data=..., --photos DIR and --csv FILE")
+    if given.csv and given.full:
+        raise ConfigError("--full: needs a model, and --csv has none; leave it out")
+    if given.batch_size < 1:
+        raise ConfigError(f"--batch-size {given.batch_size}: allowed is 1 or more")
+    if (given.out / ".hydra").exists():
+        raise ConfigError(f"--out {given.out}: is the folder of a run; choose another one")
+    return given
+
+
+def labelled_photos(given: argparse.Namespace) -> tuple[Photos, Sequence[str]]:
+    """The photos to measure on, and the names of their classes in the order of the labels."""
+    if not given.photos:
+        data = data_of(given.model, given.words)
+        if data.test is None:
+            raise ConfigError(f"{' '.join(given.words) or given.model}: there are no test photos")
+        return data.test, data.classes
+    folders = [path for path in visible(given.photos) if path.is_dir()] if (
+        given.photos.is_dir()
+    ) else []  # fmt: skip
+    pairs = [(file, place) for place, each in enumerate(folders) for file in picture_files(each)]
+    if not pairs:
+        raise ConfigError(f"--photos {given.photos}: holds no sub-folders, one a class, of photos")
+    return Photos.of(pairs), [folder.name for folder in folders]
+
+
+def with_labels_of(classes: Sequence[str], photos: Photos, names: Sequence[str]) -> Photos:
+    """The same photos with the model's labels: classes are the same where their names are."""
+    used = [names[label] for label in sorted(set(photos.labels))]
+    if unknown := [name for name in used if name not in classes]:
+        raise ConfigError(
+            f"the photos are of classes that the model does not know: {', '.join(unknown)}. It "
+            f"knows: {', '.join(classes)}"
+        )
+    return Photos(photos.paths, tuple(classes.index(names[label]) for label in photos.labels))
+
+
+@torch.inference_mode()
+def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> Predictions:
+    """What a model says of photos, computed as in the test of a run."""
+    device = next(model.parameters()).device
+    loader = make_loader(
+        PhotoDataset(photos, model.transform, model.transform), labels=photos.labels,
+        batch_size=batch_size, train=False, seed=0,
+        num_workers=choose_workers(len(photos), 1, on_cpu=device.type == "cpu"),
+    )  # fmt: skip
+    rows = [
+        best_class(scores_of(model, images.to(device)), model.temperature).cpu()
+        for images, _ in tqdm(loader, "photos", leave=False, disable=None)
+    ]
+    return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())
+
+
+def scores_of(model: ImageClassifier, images: torch.Tensor) -> torch.Tensor:
+    """uint8 (N, 3, S, S) -> class scores (N, K)."""
+    images = images.contiguous(memory_format=model.memory_format)
+    return model.head(model.body(model.normalise(images)))
