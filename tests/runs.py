@@ -24,6 +24,7 @@ SMALL = (
     "trainer.log_every_n_steps=1",
     "callbacks=none",
     "logger=none",
+    "report=none",
     "trainer.max_epochs=4",
 )
 PLUGINS = {  # of Hydra, in thaw's extras, and the choices that need them
@@ -61,7 +62,7 @@ def configuration(output: Path, *overrides: str) -> DictConfig:
 def command(*arguments: str) -> list[str]:
     """The command line of a run in a process of its own; of two choices of a group the last."""
     last = {word.partition("=")[0]: place for place, word in enumerate(arguments)}
-    groups = ("trainer", "callbacks", "logger", "data", "backbone")
+    groups = ("trainer", "callbacks", "logger", "report", "data", "backbone")
     words = [
         word for place, word in enumerate(arguments)
         if word.partition("=")[0] not in groups or last[word.partition("=")[0]] == place

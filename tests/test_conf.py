@@ -41,6 +41,7 @@ COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec", "num_classes"},
     "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches"},
+    "thaw.report": {"folder"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 launch.register_backbones()  # recipes choose some
@@ -68,7 +69,7 @@ def files(*groups: str) -> list[str]:
 
 
 LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "logger", "mix",
-               "optim", "phase", "trainer")  # fmt: skip
+               "optim", "phase", "report", "trainer")  # fmt: skip
 RECIPES = files("experiment", "debug", "hparams_search", "launcher")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from thaw.curves import draw_curves
+from thaw.report.curves import draw_curves, draw_rates
 from thaw.tools.compare_page import draw_mean, values_by_epoch
 
 HISTORY = [
@@ -36,6 +36,26 @@ def test_curves_without_validation_or_unfreeze() -> None:
     row = {name: value for name, value in HISTORY[0].items() if not name.startswith("val/")}
     figure = draw_curves([row])
     assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["train"]] * 2
+
+
+def test_a_panel_of_its_own_for_a_metric() -> None:
+    (axes,) = draw_curves(HISTORY, (2,), ["acc"]).axes
+    assert axes.get_ylabel() == "accuracy"
+
+
+def test_rates_of_all_groups() -> None:
+    """A frozen group has none; the legend names the first and the last group."""
+    rates = [{"stem": 0.0, "deep": 0.0, "head": 0.1}, {"stem": 0.01, "deep": 0.02, "head": 0.04}]
+    rows = [{"epoch": epoch, "rates": each} for epoch, each in enumerate(rates, 1)]
+    (axes,) = draw_rates(rows, (1,)).axes
+    drawn: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in axes.lines}
+    assert list(drawn["head"]) == [0.1, 0.04]
+    assert (np.isnan(drawn["stem"][0]), drawn["stem"][1]) == (True, 0.01)
+    assert drawn["_deep"][1] == 0.02
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "stem", "head", "unfreeze",
+    ]  # fmt: skip
+    assert axes.get_yscale() == "log"
 
 
 def test_a_mean_with_a_band_of_one_standard_deviation() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_jpeg
 from torchvision.transforms.v2.functional import resize
 
 from thaw.data.decode import decode
@@ -32,31 +32,48 @@ DOUBTED = 100  # photos to list
 SIDE = 192  # of a small photo, in pixels
 
 
-def write_page(folder: Path, **further: Any) -> Path:
+def write_page(folder: Path) -> Path:
     """Writes `folder`/report.html from the files beside it, and returns its path.
 
     Args:
-        folder: Holds results.json, and as far as there are any history.json, plan.txt and
+        folder: Holds results.json and, as far as there are any, history.json, plan.txt and
             predictions.csv.
-        further: What page_full.py adds: `heat_maps` and `movement`.
 
     Raises:
-        ConfigError: There are no results, or predictions.csv is none.
+        ConfigError: There are no results, or what is there is not of this version of thaw.
     """
-    results = _read(folder / "results.json")
+    return render(folder, *read(folder))
+
+
+def read(folder: Path) -> tuple[dict[str, Any], Predictions | None]:
+    """The results in a folder, and the predictions where a test split was read."""
+    results, file = _json(folder / "results.json"), folder / "predictions.csv"
     if results is None:
         raise ConfigError(f"{folder}: holds no results.json, so no finished run; give its folder")
-    file, plan = folder / "predictions.csv", folder / "plan.txt"
-    tested = Predictions.read(file, results["classes"]) if file.is_file() else None
+    if "classes" not in results:
+        raise ConfigError(
+            f"{folder}: was written by an older thaw, which kept no predictions; measure the model "
+            f"again by: thaw evaluate {folder}"
+        )
+    return results, Predictions.read(file, results["classes"]) if file.is_file() else None
+
+
+def render(
+    folder: Path, results: Mapping[str, Any], tested: Predictions | None, *,
+    heat_maps: Sequence[Mapping[str, Any]] = (), movement: Sequence[tuple[str, float]] = (),
+) -> Path:  # fmt: skip
+    """Fills the template; `heat_maps` and `movement` are as in page_full.py."""
+    plan = folder / "plan.txt"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters.update(percent=percent)
     text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         name=folder.resolve().name,
         results=results,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
-        curves=curves_of(_read(folder / "history.json") or [], results["phases"]),
+        curves=curves_of(_json(folder / "history.json") or [], results["phases"]),
         tested=tested and test_sections(tested),
-        **{"heat_maps": [], "movement": [], **further},
+        heat_maps=heat_maps,
+        movement=movement,
     )
     page = folder / "report.html"
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
@@ -148,22 +165,26 @@ def small_photo(path: Path) -> str | None:
 
 def jpeg(picture: Tensor) -> str:
     """uint8 (3, H, W) -> a data URI."""
-    data = encode_jpeg(picture.contiguous(), quality=80)
-    assert isinstance(data, Tensor)  # it is a list only for a list of pictures
-    return f"data:image/jpeg;base64,{base64.b64encode(data.numpy().tobytes()).decode()}"
+    data = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(data, "JPEG", quality=80)
+    return _data_uri("jpeg", data)
 
 
 def svg(figure: Figure) -> str:
     """A figure -> a data URI."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="svg")
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.getvalue()).decode()}"
+    data = io.BytesIO()
+    figure.savefig(data, format="svg")
+    return _data_uri("svg+xml", data)
+
+
+def _data_uri(kind: str, data: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def percent(share: float) -> str:
     """0.8584 -> 85.8 %; a dash where there is no number."""
-    return "-" if isnan(share) else f"{share:.1%}".replace("%", " %")
+    return "-" if isnan(share) else f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def _read(file: Path) -> Any:
+def _json(file: Path) -> Any:
     return json.loads(file.read_text("utf-8")) if file.is_file() else None

@@ -10,31 +10,27 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from thaw import config, image_classifier
+from thaw import config
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.heat_map import heat_map, overlay
-from thaw.image_classifier import ImageClassifier
-from thaw.report.page import facts, jpeg, write_page
+from thaw.image_classifier import ImageClassifier, load
+from thaw.report.page import facts, jpeg, read, render
 from thaw.report.predictions import Predictions
 
 EACH = 6  # of the surest mistakes, and of right ones
 
 
-def write_full_page(folder: Path, model: Path | None = None) -> Path:
+def write_full_page(folder: Path) -> Path:
     """Writes report.html as `write_page` does, with heat maps and the way of the layer groups.
 
-    Args:
-        folder: Of a run, or of other predictions.
-        model: The run or model folder that they are of; None: `folder` itself.
+    The model is that of the run in `folder`, or the one that results.json names.
     """
-    run, file = model or folder, folder / "predictions.csv"
-    network = image_classifier.load(run)
-    tested = Predictions.read(file, network.classes) if file.is_file() else None
-    return write_page(
-        folder, heat_maps=heat_maps(network, tested) if tested else [],
-        movement=movement(run, network),
-    )  # fmt: skip
+    results, tested = read(folder)
+    run = Path(results.get("model", folder))
+    model = load(run)
+    maps = heat_maps(model, tested) if tested else []
+    return render(folder, results, tested, heat_maps=maps, movement=movement(run, model))
 
 
 def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any]]:

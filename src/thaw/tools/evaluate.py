@@ -13,7 +13,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -44,29 +43,21 @@ def main(words: Sequence[str]) -> int:
             does not know; or the folder to write into is that of a run.
     """
     given, began = _parsed(words), time.perf_counter()
-    facts: dict[str, Any] = {"photos": str(given.csv or given.photos or "test split of the run")}
-    if given.csv:
-        tested = Predictions.read(given.csv)
-    else:
-        device = choose_device(given.device)
-        model = load(given.model).to(device)
-        photos, names = labelled_photos(given)
-        photos = with_labels_of(model.classes, photos, names)
-        tested = predictions_of(model, photos, given.batch_size)
-        facts = {"model": str(given.model), "device": str(device), **facts}
-        if given.words:
-            facts["photos"] = f"test split of {' '.join(given.words)}"
-    metrics = {f"test/{name}": value for name, value in tested.metrics().items()}
-    seconds = round(time.perf_counter() - began, 3)
+    tested, facts = measured(given)
+    metrics = tested.metrics()
     given.out.mkdir(parents=True, exist_ok=True)
     tested.write(given.out / "predictions.csv")
-    results = {**metrics, "phases": [], **facts, "seconds": seconds, "classes": tested.classes}
+    results = {
+        **{f"test/{name}": value for name, value in metrics.items()},
+        "phases": [],
+        **facts,
+        "seconds": round(time.perf_counter() - began, 3),
+        "classes": tested.classes,
+    }
     write_json(results, given.out / "results.json")
-    page = write_full_page(given.out, given.model) if given.full else write_page(given.out)
+    page = (write_full_page if given.full else write_page)(given.out)
     low, high = wilson(int(tested.right.sum()), len(tested))
-    print(
-        "   ".join(f"{name.removeprefix('test/')} {value:.4f}" for name, value in metrics.items())
-    )
+    print("   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"{len(tested):,} photos; the 95 % interval of acc is {low:.4f} to {high:.4f}")
     print(f"page      {page}")
     return 0
@@ -99,6 +90,19 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
+def measured(given: argparse.Namespace) -> tuple[Predictions, dict[str, str]]:
+    """The predictions that the command line asks for, and what the page says of their origin."""
+    if given.csv:
+        return Predictions.read(given.csv), {"photos": str(given.csv)}
+    device = choose_device(given.device)
+    model = load(given.model).to(device)
+    photos, names = labelled_photos(given)
+    photos = with_labels_of(model.classes, photos, names)
+    source = given.photos or f"test split of {' '.join(given.words) or 'the run'}"
+    facts = {"model": str(given.model.absolute()), "photos": str(source), "device": str(device)}
+    return predictions_of(model, photos, given.batch_size), facts
+
+
 def labelled_photos(given: argparse.Namespace) -> tuple[Photos, Sequence[str]]:
     """The photos to measure on, and the names of their classes in the order of the labels."""
     if not given.photos:
@@ -106,9 +110,8 @@ def labelled_photos(given: argparse.Namespace) -> tuple[Photos, Sequence[str]]:
         if data.test is None:
             raise ConfigError(f"{' '.join(given.words) or given.model}: there are no test photos")
         return data.test, data.classes
-    folders = [path for path in visible(given.photos) if path.is_dir()] if (
-        given.photos.is_dir()
-    ) else []  # fmt: skip
+    inside = visible(given.photos) if given.photos.is_dir() else []
+    folders = [path for path in inside if path.is_dir()]
     pairs = [(file, place) for place, each in enumerate(folders) for file in picture_files(each)]
     if not pairs:
         raise ConfigError(f"--photos {given.photos}: holds no sub-folders, one a class, of photos")

@@ -29,5 +29,5 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
     parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
     given = parser.parse_args(words)
-    print(write_full_page(given.run) if given.full else write_page(given.run))
+    print((write_full_page if given.full else write_page)(given.run))
     return 0

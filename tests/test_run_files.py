@@ -9,8 +9,8 @@ import torch
 from matplotlib.colors import to_rgba
 from models import small_classifier
 
-from thaw import report
 from thaw.finetune.builder import build_plan
+from thaw.report import run_files
 from thaw.tools.pictures import draw_photos
 from thaw.training.record import Record
 
@@ -50,7 +50,9 @@ def record_of(mode: str) -> Record:
 @pytest.mark.parametrize("mode", ["feature_extraction", "freeze_unfreeze"])
 def test_results(mode: str) -> None:
     model = small_classifier()
-    results = report.make_results(model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, seed=4)
+    results = run_files.make_results(
+        model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, seed=4
+    )
     every = sum(parameter.numel() for parameter in model.parameters())
     head = 8 * 4 + 4
     assert results["parameters"] == every
@@ -65,7 +67,7 @@ def test_results(mode: str) -> None:
 
 
 def test_the_last_lines_printed() -> None:
-    assert report.summary(RESULTS, Path("logs/run")).splitlines() == [
+    assert run_files.summary(RESULTS, Path("logs/run")).splitlines() == [
         "",
         "val       acc 0.8125",
         "test      acc 0.7500   f1 0.5000   loss 1.0000",
@@ -93,7 +95,7 @@ def test_pictures_stand_under_their_titles() -> None:
 def test_written_files(tmp_path: Path) -> None:
     record = record_of("freeze_unfreeze")
     record.history = HISTORY
-    report.write(tmp_path / "run", RESULTS, record)
+    run_files.write(tmp_path / "run", RESULTS, record)
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == RESULTS
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == HISTORY
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
@@ -103,9 +105,9 @@ def test_written_files(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    report.write_json({"a": 1}, file)
+    run_files.write_json({"a": 1}, file)
     with pytest.raises(TypeError):
-        report.write_json({"a": object()}, file)
+        run_files.write_json({"a": object()}, file)
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
 
@@ -113,14 +115,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
 def test_the_commit_and_whether_it_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(run_files, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert report.git_revision() is None
+    assert run_files.git_revision() is None
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
     for words in (("init", "-q"), (*who, "commit", "-q", "--allow-empty", "-m", "first")):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
-    revision = report.git_revision()
+    revision = run_files.git_revision()
     assert revision is not None
     assert len(revision) == 40
     (tmp_path / "new").touch()
-    assert report.git_revision() == f"{revision}+changes"
+    assert run_files.git_revision() == f"{revision}+changes"

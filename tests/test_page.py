@@ -1,0 +1,269 @@
+"""The page of a run: what stands on it for every kind of result; and it needs nothing else."""
+
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from runs import configuration, draw_photos, run_small
+from test_model_folder import tiny
+
+from thaw import cli
+from thaw.backbones.tiny import tiny_backbone
+from thaw.errors import ConfigError
+from thaw.image_classifier import load
+from thaw.report import page_full
+from thaw.report.page import write_page
+from thaw.report.page_full import write_full_page
+from thaw.report.predictions import Predictions
+
+VOID = {"meta", "img", "path", "rect", "br"}  # without an end tag
+
+
+class Reader(HTMLParser):
+    """The text of a page; fails where its tags are not closed in order."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.sources: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(page.read_text("utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.attributes |= values.keys()
+        self.sources += [values["src"] or ""] if "src" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None: ...
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def evaluated(
+    folder: Path, classes: Sequence[str], labels: Sequence[int], predicted: Sequence[int],
+    probability: Sequence[float] | None = None, names: Sequence[str] | None = None,
+) -> Path:  # fmt: skip
+    """A folder with results of photos that are drawn."""
+    files = [folder / "photos" / (names[n] if names else f"{n}.jpg") for n in range(len(labels))]
+    (folder / "photos").mkdir(parents=True)
+    for number, file in enumerate(files):
+        Image.new("RGB", (30, 20), (5 * number % 256, 90, 90)).save(file)
+    chances = np.full(len(labels), 0.5) if probability is None else np.array(probability)
+    tested = Predictions(classes, list(map(str, files)), np.array(labels), np.array(predicted),
+                         chances, chances / 2)  # fmt: skip
+    tested.write(folder / "predictions.csv")
+    results = {"classes": classes, "phases": [], "seed": 3, "device": "cpu"}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two frozen and two unfrozen epochs, with the page that train.py makes by default."""
+    folder = tmp_path_factory.mktemp("run")
+    run_small(draw_photos(folder / "photos"), folder / "run", "report=fast", "seed=2")
+    return folder / "run"
+
+
+def test_a_run_ends_with_a_page_of_its_test(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    page = Reader(run / "report.html")
+    assert f"{results['test/acc']:.1%}".replace("%", " %") in page.text
+    assert f"{results['test/ece']:.3f} calibration error" in page.text
+    assert "3 classes, 12 test photos" in page.text
+    plan = (run / "plan.txt").read_text()
+    assert " ".join(plan.split()) in page.text
+    tested = Predictions.read(run / "predictions.csv", results["classes"])
+    for name, value in tested.metrics().items():
+        assert value == pytest.approx(results[f"test/{name}"], abs=1e-5), name
+    curves = [source for source in page.sources if source.startswith("data:image/svg")]
+    assert len(curves) == 3  # loss, accuracy, rates
+    history = json.loads((run / "history.json").read_text())
+    assert [row["rates"]["layer4"] > 0 for row in history] == [False, False, True, True]
+
+
+def test_nothing_is_read_from_elsewhere(run: Path) -> None:
+    """No network, no other file: all pictures are inside, and nothing refers to anything."""
+    page = Reader(run / "report.html")
+    assert page.sources
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert not page.attributes & {"href", "srcset", "onload", "action"}
+    assert not re.search(
+        r"https?:|@import|url\(|fetch\(|import ", (run / "report.html").read_text()
+    )
+
+
+def test_the_command_makes_it_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To the letter, but for the ids and dates in pictures that are drawn."""
+    drawn = re.compile(r"data:image/svg\+xml;base64,[\w+/=]+")
+    first = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert drawn.sub("", (run / "report.html").read_text()) == drawn.sub("", first)
+
+
+def test_names_with_every_character(tmp_path: Path) -> None:
+    classes = ['<b>&"x"</b>', "Ä 花 'q'", "</script><script>alert(1)</script>"]
+    names = ["a & b.jpg", "ü <i>.jpg", "caf\udce9.jpg"]
+    evaluated(tmp_path, classes, [0, 1, 2], [1, 1, 0], names=names)
+    page = Reader(write_page(tmp_path))
+    for name in (*classes, "a & b.jpg", "ü <i>.jpg", "caf?.jpg"):
+        assert name in page.text
+    assert "photo not found" not in page.text
+    assert "<script>alert" not in (tmp_path / "report.html").read_text()
+
+
+def test_two_classes(tmp_path: Path) -> None:
+    evaluated(tmp_path, ["cat", "dog"], [0, 0, 0, 1], [0, 0, 1, 1])
+    page = Reader(write_page(tmp_path))
+    assert (
+        "Rows: the true class. Columns: what the photos are taken for. cat dog cat 2 1 dog 1"
+        in (page.text)
+    )
+    assert "1 of cat taken for dog, 0 of dog for cat" in page.text
+    assert "75.0 % accuracy" in page.text
+
+
+def test_a_hundred_classes_have_a_table_and_no_matrix(tmp_path: Path) -> None:
+    labels = [number for number in range(100) for _ in range(3)]
+    predicted = [label if place % 3 else (label + 1) % 100 for place, label in enumerate(labels)]
+    classes = [f"class {number}" for number in range(100)]
+    evaluated(tmp_path, classes, labels, predicted)
+    page = Reader(write_page(tmp_path))
+    assert "Rows: the true class" not in page.text
+    for name in classes:
+        assert f"{name} 3 66.7 % 66.7 % 66.7 %" in page.text
+    assert page.text.count(" taken for class ") > 20  # pairs and photos
+    assert (tmp_path / "report.html").stat().st_size < 1e6
+
+
+def test_a_class_without_test_photos_has_no_recall(tmp_path: Path) -> None:
+    evaluated(tmp_path, ["a", "b", "c"], [0, 0, 2], [0, 0, 2])
+    page = Reader(write_page(tmp_path))
+    assert "a 2 100.0 % 100.0 % 100.0 % b 0 - - - c 1 100.0 %" in page.text
+    # nothing is wrong, so nothing is confused
+    assert "What is taken for what" not in page.text
+    assert "The surest mistakes" not in page.text
+
+
+def test_the_surest_mistakes_and_the_least_sure(tmp_path: Path) -> None:
+    """In this order, with what they were taken for."""
+    evaluated(tmp_path, ["a", "b"], [0, 0, 0, 1], [1, 1, 0, 1], [0.6, 0.9, 0.55, 0.7])
+    text = Reader(write_page(tmp_path)).text
+    wrong = text.partition("The surest mistakes")[2].partition("Labels to check: 1")
+    assert wrong[0].endswith("a , taken for b 90.0 % 1.jpg a , taken for b 60.0 % 0.jpg ")
+    doubts, _, unsure = wrong[2].partition("The least sure")
+    assert doubts.endswith(f"a b 90.0 % {tmp_path}/photos/1.jpg ")  # b is right with 0.7
+    assert unsure.startswith(" a 55.0 % 2.jpg a , taken for b 60.0 % 0.jpg b 70.0 % 3.jpg")
+
+
+def test_photos_that_are_gone_and_numbers_that_are_none(tmp_path: Path) -> None:
+    """A run that went to nan has a page too."""
+    evaluated(tmp_path, ["a", "b"], [0, 1], [0, 0], [float("nan"), float("nan")])
+    for file in (tmp_path / "photos").iterdir():
+        file.unlink()
+    assert "photo not found" in Reader(write_page(tmp_path)).text
+
+
+def test_without_a_test_split_it_says_so(run: Path, tmp_path: Path) -> None:
+    """And nothing of an earlier test is left."""
+    (tmp_path / "predictions.csv").write_text("of a run before")
+    run_small(run.parent / "photos", tmp_path, "report=fast", "test=false")
+    page = Reader(tmp_path / "report.html")
+    assert "No test photos were read" in page.text
+    assert "Classes" not in page.text
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_no_page_where_none_is_asked_for(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("of a run before")
+    run_small(run.parent / "photos", tmp_path, "report=none")
+    assert not (tmp_path / "report.html").exists()
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 13
+
+
+def test_the_full_page_has_heat_maps_and_movement(run: Path, tmp_path: Path) -> None:
+    """A head that trains alone moves nothing of the body, which is built again from the seed."""
+    photos = run.parent / "photos"
+    words = ["report=none", "seed=5", "finetune=feature_extraction"]
+    run_small(photos, tmp_path, *words)
+    (tmp_path / ".hydra").mkdir()
+    cfg = configuration(tmp_path, "backbone=tiny", "backbone.weights=null",
+                        "backbone.image_size=16", "seed=5")  # fmt: skip
+    OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
+    page = Reader(write_full_page(tmp_path))
+    assert "Where it looks" in page.text
+    moved = "layer group moved by conv1-layer1 0.00 % layer2 0.00 % layer3 0.00 % layer4 0.00 %"
+    assert moved in page.text
+
+
+def test_how_far_a_group_moved(run: Path, tmp_path: Path) -> None:
+    """Against a body of which one group is made a tenth larger."""
+    tiny(tmp_path / "model")
+    words = ["backbone=tiny", "backbone.weights=null", "backbone.image_size=32", "seed=4"]
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(configuration(tmp_path, *words), tmp_path / ".hydra" / "config.yaml")
+    model = load(tmp_path)
+    torch.manual_seed(4)
+    start = tiny_backbone(weights=None, image_size=32)
+    model.body.load_state_dict(start.body.state_dict())
+    with torch.no_grad():
+        for name, value in model.body.named_parameters():
+            if name in start.groups[1].parameters:
+                value.mul_(1.1)
+    found = page_full.movement(tmp_path, model)
+    assert [name for name, _ in found] == [group.name for group in start.groups]
+    assert [share for _, share in found] == pytest.approx([0, 0.1, 0, 0], abs=1e-6)
+
+
+def test_heat_maps_of_wrong_and_right_photos(tmp_path: Path) -> None:
+    """The surest mistakes first; photos that are gone are left out; none without places."""
+    tiny(tmp_path / "model")
+    labels, predicted = [0] * 10, [1] * 3 + [0] * 7
+    evaluated(tmp_path, ["cat", "ant", "bee"], labels, predicted, [0.3, 0.9, 0.6] + [0.5] * 7)
+    tested = Predictions.read(tmp_path / "predictions.csv", ["cat", "ant", "bee"])
+    (tmp_path / "photos" / "2.jpg").unlink()
+    model = load(tmp_path)
+    found = page_full.heat_maps(model, tested)
+    assert [Path(each["path"]).stem for each in found][:2] == ["1", "0"]
+    assert [each["right"] for each in found] == [False] * 2 + [True] * 6
+    assert all(each["heat"] != each["picture"] for each in found)
+    model.body = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+                                     torch.nn.Linear(3, model.head[-1].in_features))  # fmt: skip
+    assert page_full.heat_maps(model, tested) == []
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (None, r"holds no results\.json, so no finished run"),
+        ({"test/acc": 0.5, "phases": []}, r"written by an older thaw.*thaw evaluate"),
+    ],
+)
+def test_folders_that_have_no_page(tmp_path: Path, results: Any, message: str) -> None:
+    if results:
+        (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ConfigError, match=message):
+        write_page(tmp_path)
