@@ -1,0 +1,165 @@
+"""`thaw evaluate`: the figures of the run's own test, classes by name, and what is refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from runs import SMALL, draw_photos, run_small
+from test_model_folder import photo, tiny
+
+from thaw import cli
+from thaw.report.predictions import Predictions
+
+
+def evaluate(*words: object) -> int:
+    return cli.main(["evaluate", *map(str, words)])
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def table(folder: Path) -> Predictions:
+    return Predictions.read(folder / "predictions.csv", results_of(folder)["classes"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose test is far from all right, with the words that it was started with."""
+    folder = tmp_path_factory.mktemp("run")
+    photos = draw_photos(folder / "photos", other=12)
+    settings = ["data.train_per_class=1", "finetune=full", "trainer.max_epochs=2"]
+    run_small(photos, folder / "run", *settings)
+    (folder / "run" / ".hydra").mkdir()
+    words = [*SMALL, f"data.root={photos}", *settings]
+    words = [word for word in words if not word.startswith("trainer.max_epochs=4")]
+    saved = OmegaConf.create({"hydra": {"overrides": {"task": words}}})
+    OmegaConf.save(saved, folder / "run" / ".hydra" / "hydra.yaml")
+    return folder / "run"
+
+
+def test_the_runs_own_test_split_gives_its_own_figures(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Photo for photo, and so the metrics, from the folder of the run alone."""
+    assert evaluate(run, "--out", tmp_path, "--device", "cpu", "--batch-size", 5) == 0
+    own, found = table(run), table(tmp_path)
+    assert found.paths == own.paths
+    assert found.predicted.tolist() == own.predicted.tolist()
+    np.testing.assert_allclose(found.probability, own.probability, atol=2e-6)
+    assert own.uncalibrated is not None
+    assert found.uncalibrated is not None
+    np.testing.assert_allclose(found.uncalibrated, own.uncalibrated, atol=2e-6)
+    assert 0.2 < own.right.mean() < 0.95
+    results = results_of(tmp_path)
+    for name in ("acc", "acc_macro", "f1", "ece", "ece_uncalibrated"):
+        assert results[f"test/{name}"] == pytest.approx(results_of(run)[f"test/{name}"], abs=1e-4)
+    printed = capsys.readouterr().out
+    assert f"acc {results['test/acc']:.4f}   acc_macro" in printed
+    assert "36 photos; the 95 % interval of acc is 0." in printed
+    assert f"page      {tmp_path}/report.html" in printed
+    assert "calibration error" in (tmp_path / "report.html").read_text()
+
+
+def test_classes_are_the_same_where_their_names_are(run: Path, tmp_path: Path) -> None:
+    """Without photos of the class that comes first, all other labels stay what they are."""
+    source = run.parent / "photos"
+    own = Predictions.read(run / "predictions.csv", results_of(run)["classes"])
+    expected = {
+        path: own.classes[label] for path, label in zip(own.paths, own.predicted, strict=True)
+    }
+    shutil.copytree(source / "test", tmp_path / "test")
+    shutil.rmtree(tmp_path / "test" / own.classes[0])
+    evaluate(run, "--photos", tmp_path / "test", "--out", tmp_path / "a", "--device", "cpu")
+    found = Predictions.read(
+        tmp_path / "a" / "predictions.csv", results_of(tmp_path / "a")["classes"]
+    )
+    assert found.classes == own.classes
+    assert len(found) == 24
+    for path, label, predicted in zip(found.paths, found.labels, found.predicted, strict=True):
+        original = source / Path(path).relative_to(tmp_path)
+        assert found.classes[label] == original.parent.name
+        assert predicted == expected[str(original)]
+
+
+def test_a_data_source_whose_classes_are_in_another_order(tmp_path: Path) -> None:
+    """A folder's classes are sorted: ant, cat. The model's are cat, ant, bee."""
+    tiny(tmp_path / "model")
+    for name in ("train/ant", "train/cat", "test/ant", "test/cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        photo(tmp_path / "photos" / name / "1.png")
+    words = ["data=folder", f"data.root={tmp_path}/photos"]
+    evaluate(tmp_path / "model", *words, "--out", tmp_path / "a", "--device", "cpu")
+    found = table(tmp_path / "a")
+    assert [Path(path).parent.name for path in found.paths] == ["ant", "cat"]
+    assert found.labels.tolist() == [1, 0]
+    assert results_of(tmp_path / "a")["photos"] == f"test split of {' '.join(words)}"
+
+
+def test_predictions_that_are_there_need_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "other.csv"
+    rows = ["1.jpg,cat,cat,0.9", "2.jpg,cat,dog,0.6", "3.jpg,dog,dog,0.7", "4.jpg,dog,dog,0.8"]
+    file.write_text("\n".join(["path,label,predicted,probability", *rows]))
+    assert evaluate("--csv", file, "--out", tmp_path / "out") == 0
+    results = results_of(tmp_path / "out")
+    assert results["test/acc"] == 0.75
+    assert results["test/f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert "test/ece_uncalibrated" not in results
+    assert "before the temperature" not in (tmp_path / "out" / "report.html").read_text()
+    assert "acc 0.7500   acc_macro 0.7500" in capsys.readouterr().out
+
+
+def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
+    """With the model that results.json names; `thaw report` makes it again."""
+    tiny(tmp_path / "model")
+    for name in ("ant", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        photo(tmp_path / "photos" / name / "1.png")
+    out = tmp_path / "out"
+    evaluate(tmp_path / "model", "--photos", tmp_path / "photos", "--out", out, "--full")
+    assert "Where it looks" in (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    assert cli.main(["report", str(out), "--full"]) == 0
+    assert "Where it looks" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"give either a model, or predictions with --csv FILE"),
+        (["{}/model", "--csv", "x"], r"give either a model, or predictions"),
+        (["{}/model", "data=demo", "--photos", "x"], r"give one of data=\.\.\., --photos DIR"),
+        (["--csv", "x", "--full"], r"--full: needs a model"),
+        (["{}/model", "--batch-size", "0"], r"--batch-size 0: allowed is 1 or more"),
+        (["{}/model", "--photos", "{}/none"], r"none: holds no sub-folders, one a class"),
+        (["{}/model", "--photos", "{}/model"], r"model: holds no sub-folders, one a class"),
+        (["{}/model"], r"is no run's folder"),
+        (["{}/model", "--photos", "{}/p", "--out", "{}/run"], r"run: is the folder of a run"),
+        (["{}/model", "--photos", "{}/p"],
+         r"classes that the model does not know: hen\. It knows: cat, ant, bee"),
+        (["{}/model", "data=folder", "data.root={}/p2", "data.val_fraction=0.5"],
+         r"data=folder data\.root=.*: there are no test photos"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    tiny(tmp_path / "model")
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    for name in ("p/hen", "p/cat", "p2/cat", "p2/ant"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        evaluate(*(word.format(tmp_path) for word in words), *out)
+    assert stop.value.code == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
