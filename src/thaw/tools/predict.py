@@ -126,6 +126,7 @@ def _check_photos(photos: Sequence[Path]) -> None:
 
 
 def choose_device(name: str) -> torch.device:
+    """The device of that name; auto: the accelerator, else the CPU. ConfigError if it has none."""
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
