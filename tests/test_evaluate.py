@@ -69,10 +69,8 @@ def test_the_runs_own_test_split_gives_its_own_figures(
 def test_classes_are_the_same_where_their_names_are(run: Path, tmp_path: Path) -> None:
     """Without photos of the class that comes first, all other labels stay what they are."""
     source = run.parent / "photos"
-    own = Predictions.read(run / "predictions.csv", results_of(run)["classes"])
-    expected = {
-        path: own.classes[label] for path, label in zip(own.paths, own.predicted, strict=True)
-    }
+    own = table(run)
+    expected = dict(zip(own.paths, own.predicted.tolist(), strict=True))
     shutil.copytree(source / "test", tmp_path / "test")
     shutil.rmtree(tmp_path / "test" / own.classes[0])
     evaluate(run, "--photos", tmp_path / "test", "--out", tmp_path / "a", "--device", "cpu")

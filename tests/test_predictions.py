@@ -13,7 +13,7 @@ from test_metrics import draw
 
 from thaw.data.photos import Photos
 from thaw.errors import ConfigError
-from thaw.report.predictions import Predictions, wilson
+from thaw.report.predictions import Predictions
 from thaw.training.metrics import Scores, best_class
 
 HEADER = "path,label,predicted,probability\n"
@@ -77,8 +77,8 @@ def test_the_interval_of_an_accuracy() -> None:
     for hits, number in ((0, 10), (8, 10), (10, 10), (5282, 6149)):
         share, z2 = hits / number, 1.96**2
         roots = np.roots([1 + z2 / number, -2 * share - z2 / number, share**2])
-        assert wilson(hits, number) == pytest.approx(sorted(roots), abs=1e-9)
-    assert wilson(10, 10)[1] == pytest.approx(1)
+        found = predictions([0] * number, [0] * hits + [1] * (number - hits)).interval()
+        assert found == pytest.approx(sorted(roots), abs=1e-9)
 
 
 def test_a_table_that_is_written_is_read_again(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_table_that_is_written_is_read_again(tmp_path: Path) -> None:
     )  # fmt: skip
     one.write(tmp_path / "one.csv")
     two = Predictions.read(tmp_path / "one.csv", one.classes)
-    assert two.paths == paths
+    assert list(two.paths) == paths
     for name in ("labels", "predicted", "probability", "uncalibrated"):
         assert getattr(one, name).tolist() == getattr(two, name).tolist()
     with (tmp_path / "one.csv").open(encoding="utf-8", errors="replace", newline="") as file:
@@ -101,7 +101,7 @@ def test_a_table_that_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_table_of_another_program(tmp_path: Path) -> None:
     """Columns in any order, more of them, classes in natural order; no uncalibrated number."""
     file = tmp_path / "other.csv"
-    file.write_text("probability,predicted,note,label,path\n0.5,10,x,9,1.jpg\n1,9,y,9,2.jpg\n")
+    file.write_text("probability,predicted,note,label,path\n0.5,10,x,9,1.jpg\n1,9,y,9,2.jpg\n\n")
     found = Predictions.read(file)
     assert found.classes == ["9", "10"]
     assert (found.labels.tolist(), found.predicted.tolist()) == ([0, 0], [1, 0])
@@ -114,12 +114,10 @@ def test_a_table_of_another_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "path,label,probability\n",
-            r"has no column predicted\. Needed are path, label \(the true",
-        ),
-        (HEADER, "is empty"),
-        ("", "has no column label, path, predicted, probability"),
+        ("path,label,probability\n1.jpg,a,0.5\n", "Its columns must be path, label"),
+        (HEADER + "1.jpg,a,b,0.5\n2.jpg,a,b\n", "rows of another length than the first line"),
+        (HEADER, "is no table of predictions with rows"),
+        ("", "is no table of predictions with rows"),
         (HEADER + "1.jpg,a,b,high\n", "a probability is no number"),
         (HEADER + "1.jpg,a,z,0.5\n", "has unknown classes: z"),
     ],

@@ -7,7 +7,8 @@ its template: all text, style and the order of the page stand there.
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,9 @@ from torchvision.transforms.v2.functional import resize
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.report.curves import draw_curves, draw_rates
-from thaw.report.predictions import Predictions, wilson
+from thaw.report.predictions import Predictions
 
 TEMPLATE = Path(__file__).with_name("page.html")
-PHOTOS = 12  # in a row of examples
-PAIRS = 8  # of classes that are taken for each other
-IN_A_MATRIX = 20  # classes; more cannot be read as a matrix
-DOUBTED = 100  # photos to list
 SIDE = 192  # of a small photo, in pixels
 
 
@@ -48,7 +45,7 @@ def write_page(folder: Path) -> Path:
 def read(folder: Path) -> tuple[dict[str, Any], Predictions | None]:
     """The results in a folder, and the predictions where a test split was read."""
     results, file = _json(folder / "results.json"), folder / "predictions.csv"
-    if results is None:
+    if not results:
         raise ConfigError(f"{folder}: holds no results.json, so no finished run; give its folder")
     if "classes" not in results:
         raise ConfigError(
@@ -63,19 +60,16 @@ def render(
     heat_maps: Sequence[Mapping[str, Any]] = (), movement: Sequence[tuple[str, float]] = (),
 ) -> Path:  # fmt: skip
     """Fills the template; `heat_maps` and `movement` are as in page_full.py."""
-    plan = folder / "plan.txt"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(percent=percent)
+    environment.filters["percent"] = percent
+    plan, page = folder / "plan.txt", folder / "report.html"
     text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        name=folder.resolve().name,
-        results=results,
+        name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
-        curves=curves_of(_json(folder / "history.json") or [], results["phases"]),
-        tested=tested and test_sections(tested),
-        heat_maps=heat_maps,
-        movement=movement,
-    )
-    page = folder / "report.html"
+        curves=curves_of(_json(folder / "history.json"), results["phases"]),
+        photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
+        heat_maps=heat_maps, movement=movement,
+    )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
 
@@ -91,71 +85,29 @@ def curves_of(
     return [svg(panel) for panel in (*panels, draw_rates(history, unfreezes))]
 
 
-def test_sections(tested: Predictions) -> dict[str, Any]:
-    """Everything on the page that follows from the predictions of the test split."""
-    wrong = np.flatnonzero(~tested.right)
-    surest = wrong[np.argsort(-tested.probability[wrong], kind="stable")]
-    doubted = tested.doubted()
-    diagrams = {"after": tested.reliability(tested.probability)}
-    if tested.uncalibrated is not None:
-        diagrams = {"before": tested.reliability(tested.uncalibrated), **diagrams}
-    number = len(tested.classes)
-    matrix = np.zeros((number, number), int) if number <= IN_A_MATRIX else None
-    if matrix is not None:
-        np.add.at(matrix, (tested.labels, tested.predicted), 1)
-    return {
-        "photos": len(tested),
-        "wrong": len(wrong),
-        "classes": tested.classes,
-        "metrics": tested.metrics(),
-        "interval": wilson(int(tested.right.sum()), len(tested)),
-        "by_class": [
-            {"name": name, **{key: values[place] for key, values in tested.by_class.items()}}
-            for place, name in enumerate(tested.classes)
-        ],
-        "matrix": matrix,
-        "pairs": _pairs(tested),
-        "mistakes": tiles(tested, surest[:PHOTOS]),
-        "unsure": tiles(tested, np.argsort(tested.probability, kind="stable")[:PHOTOS]),
-        "doubted": len(doubted),
-        "doubts": [facts(tested, place) for place in doubted[:DOUBTED]],
-        "diagrams": diagrams,
-    }
+def examples(tested: Predictions, one: int, two: int) -> list[int]:
+    """Two photos of each of two classes: those that are taken for the other, then right ones."""
+    places: list[int] = []
+    for label, other in ((one, two), (two, one)):
+        own = np.flatnonzero(tested.labels == label)
+        rank = 2 * (tested.predicted[own] == other) + tested.right[own]
+        places += own[np.argsort(-rank, kind="stable")][:2].tolist()
+    return places
 
 
-def _pairs(tested: Predictions) -> list[dict[str, Any]]:
-    """The most confused pairs of classes, with two photos of each: confused ones where possible."""
-    found = []
-    for pair in tested.confusions()[:PAIRS]:
-        examples: list[int] = []
-        for label, other in ((pair.one, pair.two), (pair.two, pair.one)):
-            own = np.flatnonzero(tested.labels == label)
-            rank = 2 * (tested.predicted[own] == other) + tested.right[own]  # then right ones
-            examples += own[np.argsort(-rank, kind="stable")][:2].tolist()
-        one, two = (tested.classes[place] for place in (pair.one, pair.two))
-        counts = {"one_as_two": pair.one_as_two, "two_as_one": pair.two_as_one}
-        found.append({"one": one, "two": two, **counts, "tiles": tiles(tested, examples)})
-    return found
-
-
-def facts(tested: Predictions, place: int) -> dict[str, Any]:
-    """What is written below a photo."""
+def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, Any]:
+    """What is shown of a photo; `picture` is a data URI, or None where the photo is gone."""
     return {
         "path": tested.paths[place],
         "label": tested.classes[tested.labels[place]],
         "predicted": tested.classes[tested.predicted[place]],
         "probability": tested.probability[place],
         "right": tested.right[place],
+        "picture": small(Path(tested.paths[place])) if picture else None,
     }
 
 
-def tiles(tested: Predictions, places: Iterable[int]) -> list[dict[str, Any]]:
-    """Small photos with what is written below them."""
-    found = [facts(tested, place) for place in places]
-    return [{**each, "picture": small_photo(Path(each["path"]))} for each in found]
-
-
-def small_photo(path: Path) -> str | None:
+def small(path: Path) -> str | None:
     """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
     try:
         return jpeg(resize(decode(path), size=None, max_size=SIDE))
@@ -177,13 +129,13 @@ def svg(figure: Figure) -> str:
     return _data_uri("svg+xml", data)
 
 
-def _data_uri(kind: str, data: io.BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
 def percent(share: float) -> str:
     """0.8584 -> 85.8 %; a dash where there is no number."""
     return "-" if isnan(share) else f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def _data_uri(kind: str, data: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _json(file: Path) -> Any:

@@ -15,7 +15,7 @@ from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier, load
-from thaw.report.page import facts, jpeg, read, render
+from thaw.report.page import jpeg, photo, read, render
 from thaw.report.predictions import Predictions
 
 EACH = 6  # of the surest mistakes, and of right ones
@@ -38,9 +38,7 @@ def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any
 
     Empty for a body that sees no places, as `thaw.heat_map` says.
     """
-    surest = np.argsort(-tested.probability, kind="stable")
-    wrong = surest[~tested.right[surest]][:EACH]
-    right = surest[tested.right[surest]]
+    wrong, right = tested.by_probability(~tested.right)[:EACH], tested.by_probability(tested.right)
     right = right[np.linspace(0, len(right) - 1, min(EACH, len(right))).astype(int)]  # sure to not
     found = []
     for place in map(int, (*wrong, *right)):
@@ -51,7 +49,7 @@ def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any
             continue
         except ValueError:
             return []
-        found.append({**facts(tested, place), "picture": jpeg(view),
+        found.append({**photo(tested, place, picture=False), "picture": jpeg(view),
                       "heat": jpeg(overlay(view, heat))})  # fmt: skip
     return found
 

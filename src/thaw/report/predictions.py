@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,7 @@ from thaw.errors import ConfigError
 from thaw.training.measures import BINS
 
 COLUMNS = ("path", "label", "predicted", "probability", "uncalibrated")
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
-
-
-class Confusion(NamedTuple):
-    """Two classes, places in `Predictions.classes`, that are taken for each other."""
-
-    one: int
-    two: int
-    one_as_two: int  # photos of `one` that are taken for `two`, not fewer than the other way round
-    two_as_one: int
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,55 +36,50 @@ class Predictions:
 
     classes: Sequence[str]
     paths: Sequence[str]
-    labels: Ints
-    predicted: Ints
-    probability: Floats
-    uncalibrated: Floats | None = None
+    labels: Array
+    predicted: Array
+    probability: Array
+    uncalibrated: Array | None = None
 
     @classmethod
-    def of(cls, photos: Photos, classes: Sequence[str], table: Floats) -> "Predictions":
-        """Joins photos with a table (N, 3): predicted class, its probability, and uncalibrated.
-
-        A table that is shorter than `photos` is of the first ones.
-        """
+    def of(cls, photos: Photos, classes: Sequence[str], table: Array) -> "Predictions":
+        """Joins the first N photos with a table (N, 3), see `TransferModule.test_predictions`."""
         files = [str(path.absolute()) for path in photos.paths[: len(table)]]
         labels = np.array(photos.labels[: len(table)])
         return cls(classes, files, labels, table[:, 0].astype(int), table[:, 1], table[:, 2])
 
     @classmethod
     def read(cls, file: Path, classes: Sequence[str] | None = None) -> "Predictions":
-        """Reads a table with the columns COLUMNS; the last one may be missing.
+        """Reads a table with the columns COLUMNS, of which the last may be missing.
 
         Args:
-            file: CSV, in UTF-8.
+            file: CSV in UTF-8, except for file names.
             classes: Names of the classes; None: those that the file names, in natural order.
 
         Raises:
-            ConfigError: A column, a number or every row is missing, or a class is unknown.
+            ConfigError: A column or all rows are missing, a class is unknown, or a number is none.
         """
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            rows = csv.DictReader(opened)
-            if missing := set(COLUMNS[:-1]) - set(rows.fieldnames or ()):
-                raise ConfigError(
-                    f"{file}: has no column {', '.join(sorted(missing))}. Needed are path, label "
-                    "(the true class), predicted (the class that a model says) and probability"
-                )
-            table = list(rows)
-        names = {row[column] for row in table for column in ("label", "predicted")}
+            head, *rows = [row for row in csv.reader(opened) if row] or [[]]
+        if any(len(row) != len(head) for row in rows):
+            raise ConfigError(f"{file}: has rows of another length than the first line")
+        columns = dict(zip(head, zip(*rows, strict=True), strict=False))
+        if not {*COLUMNS[:-1]} <= columns.keys():
+            raise ConfigError(
+                f"{file}: is no table of predictions with rows. Its columns must be path, label "
+                "(the true class), predicted (the class that a model says) and probability"
+            )
+        names = {*columns["label"], *columns["predicted"]}
         known = sorted(names, key=natural) if classes is None else classes
+        if unknown := names.difference(known):
+            raise ConfigError(f"{file}: has unknown classes: {', '.join(unknown)}")
         place = {name: number for number, name in enumerate(known)}
-        if not table or names - set(place):
-            what = f"has unknown classes: {', '.join(names - set(place))}" if table else "is empty"
-            raise ConfigError(f"{file}: {what}")
-        columns = {name: [row[name] for row in table] for name in rows.fieldnames or ()}
-        labels, predicted = (
-            np.array([place[name] for name in columns[column]]) for column in COLUMNS[1:3]
-        )
+        places = [np.array([place[name] for name in columns[key]]) for key in COLUMNS[1:3]]
         try:
-            numbers = [np.array(columns[name], float) for name in COLUMNS[3:] if name in columns]
+            shares = [np.array(columns[key], float) for key in COLUMNS[3:] if key in columns]
         except ValueError as error:
             raise ConfigError(f"{file}: a probability is no number ({error})") from error
-        return cls(known, columns["path"], labels, predicted, *numbers)
+        return cls(known, columns["path"], *places, *shares)
 
     def write(self, file: Path) -> None:
         """Writes the table that `read` reads."""
@@ -110,86 +95,77 @@ class Predictions:
         return len(self.labels)
 
     @cached_property
-    def right(self) -> NDArray[np.bool_]:  # (N,)
+    def right(self) -> Array:  # (N,) of bool
         return self.labels == self.predicted
 
     @cached_property
-    def by_class(self) -> dict[str, Floats]:
+    def by_class(self) -> dict[str, Array]:
         """Of each class (K,): `count`, `precision`, `recall`, `f1`; nan where it is undefined."""
-        number = len(self.classes)
-        count = np.bincount(self.labels, minlength=number)
-        said = np.bincount(self.predicted, minlength=number)
-        hits = np.bincount(self.labels[self.right], minlength=number)
+        every = (self.labels, self.predicted, self.labels[self.right])
+        count, said, hits = (np.bincount(each, minlength=len(self.classes)) for each in every)
         with np.errstate(invalid="ignore"):  # 0 / 0 is nan
-            precision, recall, f1 = hits / said, hits / count, 2 * hits / (said + count)
-        return {"count": count.astype(float), "precision": precision, "recall": recall, "f1": f1}
+            return {"count": count, "precision": hits / said, "recall": hits / count,
+                    "f1": 2 * hits / (said + count)}  # fmt: skip
 
     def metrics(self) -> dict[str, float]:
         """The metrics that `thaw.training.metrics.Scores` computes, without loss and acc_top5."""
-        found = {
-            "acc": float(self.right.mean()),
-            "acc_macro": float(np.nanmean(self.by_class["recall"])),
-            "f1": float(np.nanmean(self.by_class["f1"])),
-            "ece": calibration_error(self.reliability(self.probability)),
-        }
-        if self.uncalibrated is not None:
-            found["ece_uncalibrated"] = calibration_error(self.reliability(self.uncalibrated))
-        return found
+        found = {"acc": self.right.mean(), "acc_macro": np.nanmean(self.by_class["recall"]),
+                 "f1": np.nanmean(self.by_class["f1"])}  # fmt: skip
+        for name, values in (("ece", self.probability), ("ece_uncalibrated", self.uncalibrated)):
+            if values is not None:
+                share, confidence, accuracy = self.reliability(values).T
+                found[name] = np.nansum(share * np.abs(confidence - accuracy))
+        return {name: float(value) for name, value in found.items()}
 
-    def reliability(self, confidence: Floats) -> Floats:
-        """Photos in bins of equal width by their confidence (N,), 0-1.
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy, 0-1: E. B. Wilson's (1927), right near 0 and 1 too."""
+        z, number, share = 1.96, len(self), self.right.mean()
+        middle = share + z * z / (2 * number)
+        half = z * (share * (1 - share) / number + z * z / (4 * number * number)) ** 0.5
+        scale = 1 + z * z / number
+        return (middle - half) / scale, (middle + half) / scale
+
+    def reliability(self, confidence: Array) -> Array:
+        """Photos in BINS bins of equal width by their confidence (N,), 0-1.
 
         Returns:
-            (BINS, 3): share of all photos, mean confidence and accuracy of each bin; nan for the
-            last two where a bin is empty.
+            (BINS, 3): share of all photos, mean confidence and accuracy; nan where there are none.
         """
         number = np.clip(np.ceil(np.nan_to_num(confidence) * BINS), 1, BINS).astype(int) - 1
-        sums = [
-            np.bincount(number, weights=values, minlength=BINS)
-            for values in (np.ones(len(self)), confidence, self.right.astype(float))
-        ]
+        photos, total, hits = (
+            np.bincount(number, values, minlength=BINS)
+            for values in (np.ones(len(self)), confidence, self.right)
+        )
         with np.errstate(invalid="ignore"):
-            return np.stack([sums[0] / len(self), sums[1] / sums[0], sums[2] / sums[0]], axis=1)
+            return np.stack([photos / len(self), total / photos, hits / photos], axis=1)
 
-    def confusions(self) -> list[Confusion]:
-        """All pairs of classes that are taken for each other, the most frequent first."""
+    def confusions(self) -> list[tuple[int, int, int, int]]:
+        """Pairs of classes that are taken for each other, the most frequent first.
+
+        Each is two places in `classes`, the number of photos of the first that are taken for the
+        second, and that of the other way round, which is not larger.
+        """
         wrong = ~self.right
         labels, predicted = self.labels[wrong].tolist(), self.predicted[wrong].tolist()
         counts = Counter(zip(labels, predicted, strict=True))
-        found = [
-            Confusion(one, two, count, counts[two, one])
-            for (one, two), count in counts.items()
-            if (count, two) > (counts[two, one], one)  # each pair once
-        ]
-        return sorted(found, key=lambda each: -each.one_as_two - each.two_as_one)
+        pairs = [(one, two, count, counts[two, one]) for (one, two), count in counts.items()]
+        once = [pair for pair in pairs if (pair[2], pair[1]) > (pair[3], pair[0])]
+        return sorted(once, key=lambda pair: -pair[2] - pair[3])
 
-    def doubted(self) -> Ints:
+    def by_probability(self, chosen: Array) -> Array:
+        """Places of the photos where `chosen` (N,) is true, the surest first."""
+        places = np.flatnonzero(chosen)
+        return places[np.argsort(-self.probability[places], kind="stable")]
+
+    def doubted(self) -> Array:
         """Places of the photos whose label may be wrong, the most doubtful first.
 
         The model says another class there, and is at least as sure of it as it is on average of
         photos of that class that it gets right: the rule of confident learning
         (arXiv:1911.00068), with one number for each photo.
         """
-        number = len(self.classes)
-        hits = np.bincount(self.labels[self.right], minlength=number)
-        total = np.bincount(
-            self.labels[self.right], weights=self.probability[self.right], minlength=number
-        )
+        number, labels = len(self.classes), self.labels[self.right]
+        hits = np.bincount(labels, minlength=number)
+        total = np.bincount(labels, self.probability[self.right], minlength=number)
         usual = np.divide(total, hits, out=np.ones(number), where=hits > 0)
-        places = np.flatnonzero(~self.right & (self.probability >= usual[self.predicted]))
-        return places[np.argsort(-self.probability[places], kind="stable")]
-
-
-def calibration_error(reliability: Floats) -> float:
-    """The mean over photos of the gap between the confidence and the accuracy of their bin."""
-    share, confidence, accuracy = reliability.T
-    return float(np.nansum(share * np.abs(confidence - accuracy)))
-
-
-def wilson(hits: int, number: int) -> tuple[float, float]:
-    """The 95 % interval of a share, 0-1 (E. B. Wilson, 1927): right for shares near 0 and 1 too."""
-    z = 1.96
-    share, scale = hits / number, 1 + z * z / number
-    middle = (share + z * z / (2 * number)) / scale
-    half = z / scale * (share * (1 - share) / number + z * z / (4 * number * number)) ** 0.5
-    return middle - half, middle + half
+        return self.by_probability(~self.right & (self.probability >= usual[self.predicted]))

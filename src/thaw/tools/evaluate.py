@@ -25,7 +25,7 @@ from thaw.errors import ConfigError
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
 from thaw.report.page_full import write_full_page
-from thaw.report.predictions import Predictions, wilson
+from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.tools.predict import choose_device
 from thaw.tools.run_data import data_of
@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
     }
     write_json(results, given.out / "results.json")
     page = (write_full_page if given.full else write_page)(given.out)
-    low, high = wilson(int(tested.right.sum()), len(tested))
+    low, high = tested.interval()
     print("   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"{len(tested):,} photos; the 95 % interval of acc is {low:.4f} to {high:.4f}")
     print(f"page      {page}")
