@@ -44,11 +44,15 @@ def test_a_panel_of_its_own_for_a_metric() -> None:
 
 
 def test_rates_of_all_groups() -> None:
-    """A frozen group has none; the legend names the first and the last group."""
-    rates = [{"stem": 0.0, "deep": 0.0, "head": 0.1}, {"stem": 0.01, "deep": 0.02, "head": 0.04}]
+    """None while a group is frozen; the legend names the first and the last that trains."""
+    rates = [
+        {"never": 0.0, "stem": 0.0, "deep": 0.0, "head": 0.1},
+        {"never": 0.0, "stem": 0.01, "deep": 0.02, "head": 0.04},
+    ]
     rows = [{"epoch": epoch, "rates": each} for epoch, each in enumerate(rates, 1)]
     (axes,) = draw_rates(rows, (1,)).axes
     drawn: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in axes.lines}
+    assert set(drawn) == {"stem", "_deep", "head", "unfreeze"}
     assert list(drawn["head"]) == [0.1, 0.04]
     assert (np.isnan(drawn["stem"][0]), drawn["stem"][1]) == (True, 0.01)
     assert drawn["_deep"][1] == 0.02

@@ -33,13 +33,13 @@ def draw_curves(
 
 
 def draw_rates(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
-    """Draws the rate of each layer group in the middle of each epoch: dark stem, light head."""
+    """Draws the rate of each layer group in the middle of each epoch: purple stem, orange head."""
     figure = Figure(figsize=PANEL, layout="constrained")
     axes = figure.subplots()
-    groups = list(history[-1]["rates"])
+    groups = [name for name in history[-1]["rates"] if any(row["rates"][name] for row in history)]
     for place, group in enumerate(groups):
-        rates = [row["rates"].get(group) or nan for row in history]  # a frozen group has none
-        colour = matplotlib.colormaps["viridis"](0.9 * place / max(1, len(groups) - 1))
+        rates = [row["rates"][group] or nan for row in history]  # none while it is frozen
+        colour = matplotlib.colormaps["plasma"](0.2 + 0.5 * place / max(1, len(groups) - 1))
         label = group if place in (0, len(groups) - 1) else f"_{group}"  # not in the legend
         axes.semilogy([row["epoch"] for row in history], rates, "o-", color=colour, label=label,
                       markersize=4)  # fmt: skip

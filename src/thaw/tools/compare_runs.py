@@ -15,7 +15,7 @@ from thaw.errors import ConfigError, reason
 # Settings in which the runs of one group may differ: what is repeated, and what changes no number.
 NOT_COMPARED = (
     "seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local",
-    "logger", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
+    "logger", "report", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
     "callbacks.checkpoint.dirpath", "callbacks.last", "callbacks.progress", "callbacks.rates",
     "callbacks.first_batch",
 )  # fmt: skip
