@@ -44,13 +44,11 @@ def write_page(folder: Path) -> Path:
 
 def read(folder: Path) -> tuple[dict[str, Any], Predictions | None]:
     """The results in a folder, and the predictions where a test split was read."""
-    results, file = _json(folder / "results.json"), folder / "predictions.csv"
-    if not results:
-        raise ConfigError(f"{folder}: holds no results.json, so no finished run; give its folder")
+    results, file = _json(folder / "results.json") or {}, folder / "predictions.csv"
     if "classes" not in results:
         raise ConfigError(
-            f"{folder}: was written by an older thaw, which kept no predictions; measure the model "
-            f"again by: thaw evaluate {folder}"
+            f"{folder}: holds no results.json of this version of thaw; give the folder of a "
+            f"finished run, or measure the model of an older one by: thaw evaluate {folder}"
         )
     return results, Predictions.read(file, results["classes"]) if file.is_file() else None
 
