@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fits import (
@@ -28,6 +29,7 @@ from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos
 from torch import nn
 
 from thaw.finetune.plan import Plan
+from thaw.report.predictions import Predictions
 from thaw.training.averaging import EMA
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.module import TransferModule
@@ -176,10 +178,15 @@ def test_train_py_on_two_ranks(tmp_path: Path) -> None:
     two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
            "finetune.cache_features=true")  # fmt: skip
     one = ("data.batch_size=4", "finetune.cache_features=false")
-    pair = start(photos, tmp_path / "two", "finetune.frozen.augment=false", *two)
+    pair = start(photos, tmp_path / "two", "finetune.frozen.augment=false", "report=fast", *two)
     assert len(hashes(tmp_path / "two")) == 4
     single = start(photos, tmp_path / "one", "finetune.frozen.augment=false", *one)
     first, second = (torch.load(path, weights_only=True) for path in (single, pair))
     close(first, second)
-    for name in ("results.json", "history.json", "curves.png", "plan.txt"):
+    for name in ("results.json", "history.json", "curves.png", "plan.txt", "report.html"):
         assert (tmp_path / "two" / name).stat().st_size > 100, name
+    tables = [Predictions.read(tmp_path / name / "predictions.csv") for name in ("one", "two")]
+    assert len(tables[0]) == 12
+    assert tables[0].paths == tables[1].paths
+    assert tables[0].predicted.tolist() == tables[1].predicted.tolist()
+    assert np.allclose(tables[0].probability, tables[1].probability, atol=1e-3)

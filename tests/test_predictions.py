@@ -56,10 +56,10 @@ def test_each_class() -> None:
 
 def test_pairs_of_classes_that_are_confused() -> None:
     """Both ways together, the more frequent way first; right ones are no confusion."""
-    labels = [0, 0, 0, 1, 2, 2, 3, 1]
-    predicted = [1, 1, 2, 0, 0, 2, 3, 3]
+    labels = [0, 0, 0, 1, 2, 2, 3, 3]
+    predicted = [1, 1, 2, 0, 0, 2, 3, 1]
     found = predictions(labels, predicted).confusions()
-    assert found == [(0, 1, 2, 1), (0, 2, 1, 1), (1, 3, 1, 0)]
+    assert found == [(0, 1, 2, 1), (0, 2, 1, 1), (3, 1, 1, 0)]
 
 
 def test_labels_that_the_model_doubts() -> None:

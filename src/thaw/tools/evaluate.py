@@ -4,9 +4,9 @@
     thaw evaluate logs/train/runs/2026-01-31_12-00-00 --photos my/photos
     thaw evaluate --csv predictions.csv
 
-With settings of train.py (`data=`, `data.*`, `paths.*`) it reads the test split of those photos,
-without any that of the run itself. A folder has one sub-folder a class. A table has the columns
-path, label, predicted and probability, and may be of any model.
+With settings of train.py (`data=`, `data.*`, `paths.*`) it measures on the test split of those
+photos, without any on that of the run. --photos is a folder with one sub-folder a class. --csv is a
+table with the columns path, label, predicted and probability, of any model.
 """
 
 import argparse
@@ -83,6 +83,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         raise ConfigError("thaw evaluate: give one of data=..., --photos DIR and --csv FILE")
     if given.csv and given.full:
         raise ConfigError("--full: needs a model, and --csv has none; leave it out")
+    if given.csv and not given.csv.is_file():
+        raise ConfigError(f"--csv {given.csv}: no such file")
     if given.batch_size < 1:
         raise ConfigError(f"--batch-size {given.batch_size}: allowed is 1 or more")
     if (given.out / ".hydra").exists():
