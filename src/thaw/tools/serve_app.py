@@ -1,0 +1,123 @@
+"""What `thaw serve` answers: the page, photos -> predictions, a photo -> its heat map.
+
+Other web pages in the same browser can send requests to this machine too, and can give it their own
+name (DNS rebinding). So the name in `Host` has to be this machine's, and `Origin`, which a browser
+adds to each POST, has to be the page that is served here.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse
+from PIL import Image
+from torch import Tensor
+
+from thaw.data.decode import decode_bytes
+from thaw.errors import PhotoError
+from thaw.heat_map import overlay
+from thaw.tools.serve_worker import Worker
+
+MAX_BYTES = 32 << 20  # of a photo
+MAX_REQUEST = 256 << 20  # bytes of a request
+MAX_PHOTOS = 64  # in a request
+TOP = 5  # classes in an answer
+PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
+
+# A photo may unpack to half a gigabyte, so only so many are decoded at a time.
+decoding = BoundedSemaphore(min(4, os.cpu_count() or 1))
+
+
+def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
+    """The service; plain functions in it run in threads of their own, where they may wait.
+
+    Args:
+        worker: runs the model.
+        hosts: names in `Host` that are answered; None: all.
+    """
+    # Its pages of documentation load scripts from elsewhere; /openapi.json describes the service.
+    app = FastAPI(title="thaw serve", docs_url=None, redoc_url=None)
+    model = worker.model
+
+    @app.middleware("http")
+    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        refused = refusal(request, hosts)
+        return (
+            JSONResponse({"detail": refused[1]}, refused[0]) if refused else await answer(request)
+        )
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        return PAGE
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        name = model.facts["backbone"]["name"]
+        return {"status": "ok", "backbone": name, "classes": list(model.classes)}
+
+    @app.post("/predict")
+    def predict(photos: list[UploadFile]) -> list[dict[str, Any]]:
+        if len(photos) > MAX_PHOTOS:
+            raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
+        views = [_view_or_error(worker, photo) for photo in photos]
+        found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
+        answers = []
+        for photo, view in zip(photos, views, strict=True):
+            answer: dict[str, Any] = {"path": photo.filename}
+            if isinstance(view, str):
+                answers.append(answer | {"error": view})
+                continue
+            ranked = list(next(found).probabilities.items())[:TOP]
+            top = [{"label": label, "probability": value} for label, value in ranked]
+            answers.append(answer | top[0] | {"top": top})
+        return answers
+
+    @app.post("/heatmap", response_class=Response)
+    def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
+        if label not in model.classes:
+            raise HTTPException(422, f"label {label}: no such class; /healthz lists them")
+        view = _view_or_error(worker, photo)
+        if isinstance(view, str):
+            raise HTTPException(422, view)
+        try:
+            heat = worker.heat_map(view, model.classes.index(label))
+        except ValueError as error:  # a body without places
+            raise HTTPException(422, str(error)) from error
+        file = BytesIO()
+        Image.fromarray(overlay(view, heat).permute(1, 2, 0).numpy()).save(file, "png")
+        return Response(file.getvalue(), media_type="image/png")
+
+    return app
+
+
+def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | None:
+    """Status and reason, if a request must not be answered or even read."""
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if hosts is not None and re.sub(r":\d+$", "", host) not in hosts:
+        return 403, f"Host {host}: served are {', '.join(hosts)}"
+    if origin is not None and origin.partition("://")[2] != host:
+        return 403, f"Origin {origin}: other web pages are not answered"
+    if request.method == "POST":
+        length = request.headers.get("content-length")
+        if length is None:
+            return 411, "Content-Length is missing"
+        if int(length) > MAX_REQUEST:
+            return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
+    return None
+
+
+def _view_or_error(worker: Worker, photo: UploadFile) -> Tensor | str:
+    """The model's view of a photo, uint8 (3, S, S), or what is wrong with it."""
+    name = photo.filename or "photo"
+    if (photo.size or 0) > MAX_BYTES:
+        return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
+    try:
+        with decoding:
+            return worker.model.transform(decode_bytes(photo.file.read(), name))
+    except PhotoError as error:
+        return str(error)
