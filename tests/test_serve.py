@@ -11,6 +11,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ import thaw
 from thaw import cli
 from thaw.data.decode import decode, decode_bytes
 from thaw.heat_map import heat_map, overlay
+from thaw.image_classifier import ImageClassifier
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 from thaw.tools import serve, serve_app  # noqa: E402
 from thaw.tools.serve_worker import Worker  # noqa: E402
 
+CHROMIUM = Path("/usr/bin/chromium")
 THAW = [sys.executable, "-c", "from thaw.cli import main; raise SystemExit(main())"]
 
 
@@ -41,20 +44,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """Of a server in a thread of this process, on a free port."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        Worker(thaw.load(folder), 4) as worker,
-    ):
+@contextmanager
+def serving(model: ImageClassifier) -> Iterator[str]:
+    """The address of a server in a thread of this process, on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Worker(model, 4) as worker:
         app = serve_app.make_app(worker, serve.LOOPBACK)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serving(thaw.load(folder)) as address:
+        yield address
 
 
 def post(address: str, *photos: tuple[str, bytes], **options: Any) -> requests.Response:
@@ -294,3 +302,52 @@ def test_a_stop_lets_the_running_request_end(folder: Path, stop: signal.Signals)
         assert server.wait(20) == 0
         assert server.stderr
         assert server.stderr.read() == ""
+
+
+DROP = """([name, bytes]) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([Uint8Array.from(bytes)], name));
+  document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}));
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
+def test_a_person_drops_a_photo(folder: Path) -> None:
+    """Reads the answer and asks by keyboard for a heat map; names are shown as they are."""
+    reason = "playwright is not installed"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    model = thaw.load(folder)
+    model.classes = ("<b>cat</b>", "ant & bee", "bee")
+    (expected,) = model.predict(folder / "3.png")
+    said: list[str] = []
+    asked: list[str] = []
+    with serving(model) as address, playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        page.get_by_text("tiny, 3 classes").wait_for()
+        page.evaluate(DROP, ["<i>3</i>.png", list((folder / "3.png").read_bytes())])
+        page.locator("li").nth(2).wait_for()
+        assert page.locator("h2").inner_text() == "<i>3</i>.png"
+        assert page.locator("li span").all_inner_texts() == list(expected.probabilities)
+        shown = [float(text.removesuffix(" %")) for text in page.locator("li b").all_inner_texts()]
+        percents = [100 * value for value in expected.probabilities.values()]
+        assert shown == pytest.approx(percents, abs=0.051)
+        page.keyboard.press("Tab")  # to the choice of a file
+        page.keyboard.press("Tab")  # to the most probable class
+        width = "image => image.decode().then(() => image.naturalWidth)"
+        assert page.locator("img").evaluate(width) == 60  # the photo
+        page.keyboard.press("Enter")
+        while page.locator("img").evaluate(width) != 32:  # the model's view
+            page.wait_for_timeout(50)
+        page.keyboard.press("Enter")
+        assert page.locator("img").evaluate(width) == 60
+        page.evaluate(DROP, ["notes.txt", [110, 111]])
+        page.get_by_text("Cannot read the picture notes.txt").wait_for()
+        browser.close()
+    assert said == []
+    assert all(url.startswith((address, "blob:", "data:")) for url in asked)
