@@ -106,15 +106,15 @@ def test_a_name_is_only_a_name(address: str, folder: Path) -> None:
     )
 
 
-def bomb(side: int) -> bytes:
-    """A black PNG of one bit a pixel, side x side."""
+def bomb(width: int, height: int) -> bytes:
+    """A black PNG of one bit a pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + check
 
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes((side // 8 + 1) * side))
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((width // 8 + 1) * height))
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
@@ -123,24 +123,27 @@ def bomb(side: int) -> bytes:
 def test_a_bad_photo_leaves_the_others_alone(
     address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No picture, an empty one, half of one, a decompression bomb, one with too many bytes."""
+    """No picture, an empty one, half of one, decompression bombs, one with too many bytes.
+
+    One pixel by a million is no bomb until its short side is resized to that of the input.
+    """
     good = (folder / "0.png").read_bytes()
-    huge = bomb(30_000)
-    assert len(huge) < 200_000
+    bad = {
+        "a.jpg": (b"no picture", "in none of the formats"),
+        "b.png": (b"", "it is empty"),
+        "c.png": (good[: len(good) // 2], "truncated"),
+        "d.png": (bomb(30_000, 30_000), "decompression bomb"),
+        "e.png": (bomb(9000, 9000), "9000 x 9000 pixels; allowed are 64,000,000"),
+        "f.png": (bomb(1, 1_000_000), "1 x 1000000 pixels are no photo"),
+        "g.bmp": (bytes(200_001), "200001 bytes; allowed are 200000"),
+    }
     monkeypatch.setattr(serve_app, "MAX_BYTES", 200_000)
-    bad = {"a.jpg": b"no picture", "b.png": b"", "c.png": good[: len(good) // 2], "d.png": huge,
-           "e.bmp": bytes(200_001)}  # fmt: skip
-    found = predictions(address, ("0.png", good), *bad.items(), ("1.png", good))
+    sent = [(name, data) for name, (data, _) in bad.items()]
+    found = predictions(address, ("0.png", good), *sent, ("1.png", good))
     assert [each["path"] for each in found] == ["0.png", *bad, "1.png"]
     assert found[0] == found[-1] | {"path": "0.png"}
-    errors = [each["error"] for each in found[1:-1]]
-    for error, words in zip(
-        errors,
-        ["in none of the formats", "it is empty", "truncated", "decompression bomb",
-         "200001 bytes; allowed are 200000"],
-        strict=True,
-    ):  # fmt: skip
-        assert words in error
+    for answer, (_, words) in zip(found[1:-1], bad.values(), strict=True):
+        assert words in answer["error"]
 
 
 def test_too_much_at_once_is_refused(

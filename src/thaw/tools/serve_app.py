@@ -24,12 +24,13 @@ from thaw.heat_map import overlay
 from thaw.tools.serve_worker import Worker
 
 MAX_BYTES = 32 << 20  # of a photo
+MAX_PIXELS = 64_000_000  # of a photo; with transparency they take 1 GB while they are decoded
 MAX_REQUEST = 256 << 20  # bytes of a request
 MAX_PHOTOS = 64  # in a request
 TOP = 5  # classes in an answer
 PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
 
-# A photo may unpack to half a gigabyte, so only so many are decoded at a time.
+# Of the threads that answer requests only so many decode at a time, for the sake of memory.
 decoding = BoundedSemaphore(min(4, os.cpu_count() or 1))
 
 
@@ -118,6 +119,6 @@ def _view_or_error(worker: Worker, photo: UploadFile) -> Tensor | str:
         return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
     try:
         with decoding:
-            return worker.model.transform(decode_bytes(photo.file.read(), name))
+            return worker.model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
     except PhotoError as error:
         return str(error)
