@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -245,7 +246,7 @@ def test_requests_that_wait_are_computed_together() -> None:
         assert model.started.wait(60)
         later = [pool.submit(ask, *numbers) for numbers in ((2, 3), (4, 5, 6), (7,))]
         while len(worker.waiting) < 6:
-            pass
+            time.sleep(0.01)
         model.go.set()
         assert first.result() == [1]
         assert [each.result() for each in later] == [[2, 3], [4, 5, 6], [7]]

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
-from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
 from thaw.data.decode import decode_bytes
 from thaw.errors import PhotoError
@@ -47,10 +47,9 @@ def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        refused = refusal(request, hosts)
-        return (
-            JSONResponse({"detail": refused[1]}, refused[0]) if refused else await answer(request)
-        )
+        if refused := refusal(request, hosts):
+            return JSONResponse({"detail": refused[1]}, refused[0])
+        return await answer(request)
 
     @app.get("/", response_class=HTMLResponse)
     def page() -> str:
@@ -65,18 +64,7 @@ def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
     def predict(photos: list[UploadFile]) -> list[dict[str, Any]]:
         if len(photos) > MAX_PHOTOS:
             raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
-        views = [_view_or_error(worker, photo) for photo in photos]
-        found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
-        answers = []
-        for photo, view in zip(photos, views, strict=True):
-            answer: dict[str, Any] = {"path": photo.filename}
-            if isinstance(view, str):
-                answers.append(answer | {"error": view})
-                continue
-            ranked = list(next(found).probabilities.items())[:TOP]
-            top = [{"label": label, "probability": value} for label, value in ranked]
-            answers.append(answer | top[0] | {"top": top})
-        return answers
+        return _answers(worker, photos)
 
     @app.post("/heatmap", response_class=Response)
     def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
@@ -90,7 +78,7 @@ def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
         except ValueError as error:  # a body without places
             raise HTTPException(422, str(error)) from error
         file = BytesIO()
-        Image.fromarray(overlay(view, heat).permute(1, 2, 0).numpy()).save(file, "png")
+        to_pil_image(overlay(view, heat)).save(file, "png")
         return Response(file.getvalue(), media_type="image/png")
 
     return app
@@ -110,6 +98,21 @@ def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | 
         if int(length) > MAX_REQUEST:
             return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
     return None
+
+
+def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any]]:
+    """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
+    views = [_view_or_error(worker, photo) for photo in photos]
+    found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
+    answers: list[dict[str, Any]] = []
+    for photo, view in zip(photos, views, strict=True):
+        if isinstance(view, str):
+            answers.append({"path": photo.filename, "error": view})
+            continue
+        ranked = list(next(found).probabilities.items())[:TOP]
+        top = [{"label": label, "probability": value} for label, value in ranked]
+        answers.append({"path": photo.filename, **top[0], "top": top})
+    return answers
 
 
 def _view_or_error(worker: Worker, photo: UploadFile) -> Tensor | str:
