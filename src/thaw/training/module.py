@@ -22,7 +22,7 @@ from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
-from thaw.training.metrics import Means, Scores
+from thaw.training.metrics import Scores
 from thaw.transforms import Mix
 
 
@@ -58,7 +58,6 @@ class TransferModule(pl.LightningModule):
         # plain values only: a checkpoint must load with weights_only=True
         self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)
         self.saved_batches: int | None = None  # batches of an epoch in the checkpoint resumed from
-        self.means = Means()  # loss and accuracy of the training batches of this epoch
         self.val_scores = Scores(len(classes), "val")
         self.temperature = 1.0
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -111,7 +110,7 @@ class TransferModule(pl.LightningModule):
         means = {"train/loss": loss.detach()}
         if not self.mixes:  # a mixed picture has no label to be right about
             means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
-        self.means.add(means, len(labels))
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/loss_step", loss.detach())
         # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
         # batches are left, and makes it too small (2.6.6).
@@ -119,11 +118,6 @@ class TransferModule(pl.LightningModule):
         batches = int(self.trainer.num_training_batches)
         left = batches % steps
         return loss * steps / left if left and batch_idx >= batches - left else loss
-
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if self.trainer.is_last_batch:
-            means, weight = self.means.pop()
-            self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None,
