@@ -162,7 +162,7 @@ class TransferModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         restore.check_model(checkpoint, self.classes, self.state_dict())
-        restore.check_groups(checkpoint, self.configure_optimizers().param_groups)
+        restore.use_settings(checkpoint, self.configure_optimizers().param_groups)
         self.temperature = checkpoint["temperature"]
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
