@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
@@ -165,17 +164,6 @@ def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "frozen: epoch 1 " in text
     assert "unfrozen: epochs 2-3" in text
     assert trainer.global_step == 3 * STEPS
-
-
-def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
-    callback = ApplyPlan()
-    trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
-    with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
-        callback.setup(trainer, pl.LightningModule(), "fit")
-    trainer.strategy = DDPStrategy(start_method="fork")
-    with pytest.raises(ConfigError, match=r"trainer\.strategy=DDPStrategy: .*trainer=ddp"):
-        callback.setup(trainer, pl.LightningModule(), "fit")
-    callback.setup(trainer, pl.LightningModule(), "test")  # nothing is frozen there
 
 
 def test_the_last_epoch_is_kept_also_when_it_is_no_better(tmp_path: Path) -> None:

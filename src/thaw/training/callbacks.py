@@ -8,7 +8,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.data.loading import PhotoSampler
@@ -25,15 +25,6 @@ class ApplyPlan(pl.Callback):
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
         self.printed_epochs: tuple[int, ...] = ()  # unfreeze epochs in the plan printed last
-
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuses, before training, strategies in which an unfreeze is not proven right."""
-        strategy = trainer.strategy
-        starts = getattr(strategy, "_start_method", "popen")  # or "fork", "spawn"
-        proven = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and starts == "popen"
-        if stage == "fit" and not proven:
-            name = type(strategy).__name__
-            raise ConfigError(f"trainer.strategy={name}: use trainer=default or trainer=ddp")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""

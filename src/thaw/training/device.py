@@ -27,7 +27,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             "use trainer=cpu, or trainer=default, which uses what there is"
         )
     strategy = trainer.get("strategy", "auto")
-    if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
+    if strategy not in ("auto", "ddp"):  # in others an unfreeze is not proven right
         raise ConfigError(f"trainer.strategy={strategy}: use trainer=default or trainer=ddp")
 
 
