@@ -16,6 +16,7 @@ from thaw.errors import ConfigError
 from thaw.finetune.plan import Plan
 from thaw.finetune.plan_table import plan_table
 from thaw.training.module import TransferModule
+from thaw.training.record import current_rates
 
 
 class ApplyPlan(pl.Callback):
@@ -44,12 +45,15 @@ class ApplyPlan(pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes the learning rate of every group, which nothing else does."""
+        """Writes the learning rate of every group, which nothing else does, and logs them."""
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:
             name = group["layer_groups"][0]  # those that share a group have the same rate
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
+        if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(current_rates(trainer), step=trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

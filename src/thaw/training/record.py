@@ -92,19 +92,6 @@ class Record(pl.Callback):
             self.phases = {name: dict(phase) for name, phase in saved["phases"].items()}
 
 
-class LogRates(pl.Callback):
-    """Logs the learning rate of every layer group as lr/<group>."""
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Logs at the loggers' own interval, and after the first step of each epoch."""
-        if batch_idx and trainer.global_step % trainer.log_every_n_steps:
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics(current_rates(trainer), step=trainer.global_step)
-
-
 class LogFirstBatch(pl.Callback):
     """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard."""
 
