@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,13 @@ T = TypeVar("T")
 Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
+class FeatureBatch(NamedTuple):
+    """What a loader gives in place of photos while the body is frozen."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor  # (N,)
+
+
 @dataclass(frozen=True)
 class Features:
     """What a frozen body gives for each view of each photo."""
@@ -33,11 +40,11 @@ class Features:
     table: Tensor  # (P, V, D) for P photos in V views; view 0 is the evaluation view
     labels: Tensor  # (P,)
 
-    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of N keys, as the loader's sampler gives them."""
+    def batch(self, keys: Sequence[Key]) -> FeatureBatch:
+        """The batch of N keys, as the loader's sampler gives them."""
         photos = torch.tensor([index for index, _ in keys])
         views = torch.tensor([self.view(key) for key in keys])
-        return self.table[photos, views], self.labels[photos]
+        return FeatureBatch(self.table[photos, views], self.labels[photos])
 
     def view(self, key: Key) -> int:
         """The number of the view that a key asks for: its view seed, modulo V."""

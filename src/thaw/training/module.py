@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
+from thaw.features.table import FeatureBatch
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.phases import Phase
 from thaw.finetune.plan import Plan
@@ -24,6 +25,8 @@ from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
 from thaw.training.metrics import Scores
 from thaw.transforms import Mix
+
+Batch = tuple[Tensor, Tensor] | FeatureBatch  # images (N, 3, H, W) and labels (N,), or features
 
 
 class TransferModule(pl.LightningModule):
@@ -73,9 +76,14 @@ class TransferModule(pl.LightningModule):
         return self.mix is not None and self.phase.mix
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
-        is_cached = images.ndim == 2
-        return self.classifier.head(images) if is_cached else self.classifier(self.prepare(images))
+        """Images (N, 3, H, W), see `prepare` -> class scores (N, K)."""
+        return self.classifier(self.prepare(images))
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The class scores (N, K) of a batch."""
+        if isinstance(batch, FeatureBatch):
+            return self.classifier.head(batch.features)
+        return self(batch[0])
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
@@ -105,7 +113,9 @@ class TransferModule(pl.LightningModule):
         targets = labels
         if self.mix is not None and self.mixes:
             images, targets = self.mix(self.prepare(images), labels)  # (N, K)
-        scores = self(images)
+            scores = self(images)
+        else:
+            scores, targets = self.scores(batch), labels
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
         means = {"train/loss": loss.detach()}
         if not self.mixes:  # a mixed picture has no label to be right about
@@ -125,8 +135,8 @@ class TransferModule(pl.LightningModule):
     ) -> None:  # fmt: skip
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.val_scores.add(self(batch[0]), batch[1])
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_scores.add(self.scores(batch), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         self.temperature = float(self.val_scores.log(self)["val/temperature"])

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
-from thaw.features.table import view_key
+from thaw.features.table import FeatureBatch, view_key
 from thaw.finetune.plan import Plan
 
 
@@ -104,7 +104,7 @@ class LogFirstBatch(pl.Callback):
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
         images, loader = batch[0][: self.images], trainer.train_dataloader
-        if images.ndim == 2:  # cached features: show the photos that they were computed from
+        if isinstance(batch, FeatureBatch):  # show the photos that they were computed from
             keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
             photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]
             images = torch.stack(photos)
