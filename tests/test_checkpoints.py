@@ -82,7 +82,7 @@ def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
 
 def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
     """Their momenta would go to other weights."""
-    there = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
+    there: list[Any] = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
     here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
     checkpoint = {"optimizer_states": [{"param_groups": there}]}
     use_settings(checkpoint, there)

@@ -29,7 +29,6 @@ from torch import nn
 
 from thaw.finetune.plan import Plan
 from thaw.training.averaging import EMA
-from thaw.training.callbacks import ApplyPlan
 from thaw.training.module import TransferModule
 
 # train.py refuses forks, since the trained weights stay in the children.

@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from thaw.seeds import Key, derive
 from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
-Progress = Callable[[int, int], None]  # (images done, images in all), of this rank
 T = TypeVar("T")
 Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
@@ -61,9 +61,11 @@ def view_key(index: int, view: int) -> Key:
 
 def load_or_compute(
     folder: Path, make_key: Callable[[], dict[str, Any]], loader: DataLoader, run: Run, *,
-    views: int, on_progress: Progress = lambda done, total: None,
+    views: int, title: str = "features",
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
+
+    On a terminal a bar with this title shows how far the pass of rank 0 is.
 
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
@@ -86,7 +88,9 @@ def load_or_compute(
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             part = store.part(f"{token}-{rank}")
-            wrote = together(lambda: fill(part, loader, run, rows, on_progress))
+            hidden = None if rank == 0 else True  # None: only where there is no terminal
+            with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
+                wrote = together(lambda: fill(part, loader, run, rows, bar.update))
             together(lambda: _join(store, token, wrote, total) if rank == 0 else None)
             together(lambda: _check_shared(store, token))
     finally:
@@ -101,15 +105,17 @@ def load_or_compute(
 
 
 def fill(
-    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_progress: Progress
+    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_done: Callable[[int], object]
 ) -> Written:
-    """Writes the features of some views to a file, and returns what it wrote."""
+    """Writes the features of some views to a file, and returns what it wrote.
+
+    After each batch it calls `on_done` with the number of its views.
+    """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip
     done, width, dtype = 0, 0, ""
-    on_progress(done, len(keys))
     with file.open("wb") as output:
         for images, _ in reader:
             features = run(images).cpu().contiguous()  # (N, D)
@@ -117,7 +123,7 @@ def fill(
             width = features[0].nbytes
             output.write(features.view(torch.uint8).numpy().data)
             done += len(features)
-            on_progress(done, len(keys))
+            on_done(len(features))
     return done, width, dtype
 
 

@@ -107,10 +107,9 @@ class TransferModule(pl.LightningModule):
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(derive(self.seed, step, self.global_rank))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The cross-entropy of a batch."""
         images, labels = batch
-        targets = labels
         if self.mix is not None and self.mixes:
             images, targets = self.mix(self.prepare(images), labels)  # (N, K)
             scores = self(images)
