@@ -1,23 +1,20 @@
 """Downloads of files and archives: complete or not at all, and once for parallel jobs.
 
-Everything is made beside its final place and moved there in one step, after its checksum was
-compared. So what has its final name is complete, and if it is there, nothing is written, not even a
-lock (a data folder may be read-only).
+Everything is moved to its final place in one step, after its checksum was compared.
 """
 
 import gzip
 import hashlib
-import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from filelock import FileLock
 from tqdm import tqdm
 
 from thaw.errors import DownloadError
+from thaw.store import make_once
 
 # Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
 TIMEOUT = (5, 30)
@@ -83,28 +80,12 @@ def fetch_archive(
 
 
 def _make(path: Path, make: Callable[[Path], Path], what: str, remedy: str) -> Path:
-    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time."""
-    if path.exists():
-        return path
-    part = path.with_name(f".{path.name}.part")
+    """`make_once`, which returns the path; its errors become a DownloadError on `what`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{part}.lock"):
-            if not path.exists():  # another process may have made it while this one waited
-                try:
-                    _remove(part)  # of a process that was killed
-                    make(part).replace(path)
-                finally:
-                    _remove(part)
+        make_once(path, make)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:  # requests' are OSErrors
         raise DownloadError(f"Could not get {what}: {error}. What to do: {remedy}.") from error
     return path
-
-
-def _remove(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part)
-    part.unlink(missing_ok=True)
 
 
 def _compare(path: Path, checksum: str | None) -> None:
