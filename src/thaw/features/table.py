@@ -1,11 +1,8 @@
-"""Features of photos as a table on disk, and the pass of a frozen body that fills it.
+"""Features of photos as a table, the pass of a frozen body that fills it, and its file on disk.
 
-Several ranks share the pass: each writes a part of its own, and rank 0 joins them, if every part
-has the size that its rank wrote.
+Several ranks share the pass: each computes a part of the rows, and all get the whole table.
 """
 
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +20,6 @@ from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
 T = TypeVar("T")
-Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
 class FeatureBatch(NamedTuple):
@@ -65,11 +61,11 @@ def load_or_compute(
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
-    On a terminal a bar with this title shows how far the pass of rank 0 is.
+    Rank 0 writes the file. On a terminal a bar with this title shows how far its pass is.
 
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
-            differ in their folder, their photos or their precision.
+            differ in their photos or their precision.
     """
     keys = together(make_key)  # that of rank 0 counts
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
@@ -82,49 +78,40 @@ def load_or_compute(
     labels = torch.tensor(photos.labels)
     total = len(labels) * views
     try:
-        token, exists = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
-        together(lambda: _check_shared(store, token))
-        if not exists:
+        together(lambda: store.begin() if rank == 0 else None)
+        exists = all(together(store.is_whole))  # nodes may have a folder each
+        if exists:
+            table = _read(store)
+        else:
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
-            part = store.part(f"{token}-{rank}")
             hidden = None if rank == 0 else True  # None: only where there is no terminal
             with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
-                wrote = together(lambda: fill(part, loader, run, rows, bar.update))
-            together(lambda: _join(store, token, wrote, total) if rank == 0 else None)
-            together(lambda: _check_shared(store, token))
+                parts = together(lambda: compute(loader, run, rows, bar.update))
+            table = _join(parts)
+            together(lambda: _write(store, table) if rank == 0 else None)
     finally:
-        if store.lock.is_locked:
-            store.clear_parts()
-            store.lock.release()
-    dtype = getattr(torch, store.facts()["dtype"])
-    size = store.path.stat().st_size // dtype.itemsize
-    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
-    table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
+        store.lock.release()
     return Features(table.view(len(labels), views, -1), labels), exists
 
 
-def fill(
-    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_done: Callable[[int], object]
-) -> Written:
-    """Writes the features of some views to a file, and returns what it wrote.
-
-    After each batch it calls `on_done` with the number of its views.
-    """
+def compute(
+    loader: DataLoader, run: Run, keys: Sequence[Key], on_done: Callable[[int], object]
+) -> Tensor:
+    """Features (R, D) of the views of R keys; tells `on_done` the number of rows of each batch."""
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip
-    done, width, dtype = 0, 0, ""
-    with file.open("wb") as output:
-        for images, _ in reader:
-            features = run(images).cpu().contiguous()  # (N, D)
-            dtype = str(features.dtype).removeprefix("torch.")
-            width = features[0].nbytes
-            output.write(features.view(torch.uint8).numpy().data)
-            done += len(features)
-            on_done(len(features))
-    return done, width, dtype
+    table, done = torch.empty(0), 0
+    for images, _ in reader:
+        features = run(images).cpu()  # N D
+        if done == 0:  # made once, since joining batches at the end would need the memory twice
+            table = features.new_empty(len(keys), features.shape[1])
+        table[done : done + len(features)] = features
+        done += len(features)
+        on_done(len(features))
+    return table
 
 
 def together(work: Callable[[], T]) -> list[T]:
@@ -143,37 +130,22 @@ def together(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in every]
 
 
-def _begin(store: Store) -> tuple[str, bool]:
-    """Locks the file, after any other run that makes it; returns its token and if it exists."""
-    store.path.parent.mkdir(parents=True, exist_ok=True)
-    store.lock.acquire()
-    if store.is_whole():
-        return store.facts()["token"], True
-    store.clear_parts()
-    token = secrets.token_hex(8)
-    store.part(f"{token}-0").touch()
-    return token, False
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of all ranks, (P * V, D)."""
+    filled = [part for part in parts if len(part)]  # with few photos a rank may have no rows
+    if len({part.dtype for part in filled}) > 1:
+        raise OSError("the ranks' features differ in type (give all one trainer.precision)")
+    return filled[0] if len(filled) == 1 else torch.cat(filled)
 
 
-def _check_shared(store: Store, token: str) -> None:
-    """Raises OSError unless this rank sees what rank 0 has written: the file, or a part of it."""
-    whole = store.note.is_file() and store.facts()["token"] == token
-    if not whole and not store.part(f"{token}-0").is_file():
-        raise OSError(f"{store.path.parent} is not one folder for all ranks")
+def _write(store: Store, table: Tensor) -> None:
+    kind = str(table.dtype).removeprefix("torch.")
+    store.write(table.view(torch.uint8).numpy().data, dtype=kind)
 
 
-def _join(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
-    """Appends the parts of all ranks, `total` rows together, to that of rank 0."""
-    kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
-    if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
-        shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
-        raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
-    whole = store.part(f"{token}-0")
-    for rank, (rows, width, _) in enumerate(wrote):
-        part = store.part(f"{token}-{rank}")
-        if not part.is_file() or part.stat().st_size != rows * width:
-            raise OSError(f"{part} of rank {rank} is missing or not whole")
-        if rank > 0:
-            with whole.open("ab") as output, part.open("rb") as source:
-                shutil.copyfileobj(source, output)
-    store.finish(whole, token=token, dtype=wrote[0][2])
+def _read(store: Store) -> Tensor:
+    """The numbers of the file, flat, as memory that is read from the disk when it is used."""
+    dtype = getattr(torch, store.facts()["dtype"])
+    size = store.path.stat().st_size // dtype.itemsize
+    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
+    return torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
