@@ -56,10 +56,11 @@ class EpochTable(pl.Callback):
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_test_end(self, *_: Any) -> None:
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.bar.close()
 
-    on_exception = on_test_end
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.bar.close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.bar.close()
