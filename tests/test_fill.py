@@ -18,6 +18,7 @@ from thaw import transforms
 from thaw.data.dataset import PhotoDataset
 from thaw.data.folder import find_in
 from thaw.data.loading import collate
+from thaw.features import table as filling
 from thaw.features.table import Features, load_or_compute, view_key
 from thaw.store import Store
 
@@ -176,24 +177,28 @@ def test_two_ranks_share_the_work_and_the_file(photos: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("there", ["nothing", "of rank 0", "of both"])
-def test_ranks_with_a_folder_each_get_the_same_features(
-    photos: Path, tmp_path: Path, there: str
-) -> None:
-    """As two nodes without a shared disk; a file that only one of them has is made again."""
+def test_ranks_that_do_not_see_one_folder(photos: Path, tmp_path: Path, there: str) -> None:
+    """As two nodes without a shared disk: all ranks hear it, and no half a table is left.
+
+    Also where both have a file of this key, each its own.
+    """
     folders = [tmp_path / "node0", tmp_path / "node1"]
-    for folder in folders[: ["nothing", "of rank 0", "of both"].index(there)]:
-        load(photos, folder, Body())
+    if there != "nothing":
+        load(photos, folders[0], Body())
+    if there == "of both":
+        load(photos, folders[1], Body())
 
     def work(rank: int) -> Any:
-        body = Body()
-        return summary(load(photos, folders[rank], body), body)
+        return summary(load(photos, folders[rank], Body()), Body())
 
-    for table, was_there, images in on_two_ranks(work, tmp_path):
-        assert was_there == (there == "of both")
-        assert images == (0 if was_there else 24)
-        assert torch.allclose(torch.tensor(table), expected(photos), atol=1e-6)
+    for result in on_two_ranks(work, tmp_path):
+        assert isinstance(result, str)
+        assert "is not one folder for all ranks" in result
+    for folder in folders:
+        assert not list(folder.glob("*part"))
+    assert len(list(folders[0].glob("*.bin"))) == (there != "nothing")
     features, was_there = load(photos, folders[0], Body())  # what is left there is whole
-    assert was_there
+    assert was_there == (there != "nothing")
     assert torch.allclose(features.table, expected(photos), atol=1e-6)
 
 
@@ -249,9 +254,38 @@ def test_ranks_that_differ_are_told_so_on_all_ranks(
     assert not cache.exists() or files(cache) == []
 
 
-def test_a_part_of_a_killed_run_is_not_taken_for_one_of_this(photos: Path, tmp_path: Path) -> None:
-    Store(tmp_path, {"key": "key"}).path.with_suffix(".part").write_bytes(b"\0" * 1536)
-    features, was_there = load(photos, tmp_path, Body())
-    assert not was_there
+@pytest.mark.parametrize("harm", ["missing", "short"])
+def test_a_part_that_is_not_whole_is_never_used(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """Whatever went wrong on the other rank, as writes that another node never sees."""
+    plain = filling.fill
+
+    def broken(file: Path, *arguments: Any, **named: Any) -> Any:
+        wrote = plain(file, *arguments, **named)
+        if dist.get_rank() == 1 and harm == "missing":
+            file.unlink()
+        elif dist.get_rank() == 1:
+            file.write_bytes(file.read_bytes()[:-4])
+        return wrote
+
+    monkeypatch.setattr(filling, "fill", broken)
+
+    def work(rank: int) -> Any:
+        return summary(load(photos, tmp_path / "cache", Body()), Body())
+
+    for result in on_two_ranks(work, tmp_path):
+        assert isinstance(result, str)
+        assert ("No such file" if harm == "missing" else "is not whole") in result
+    assert files(tmp_path / "cache") == []
+
+
+def test_a_stale_part_of_a_killed_run_is_not_taken_for_one_of_this(
+    photos: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, {"key": "key"})
+    for name in ("0", "old-0", "old-1"):
+        store.part(name).write_bytes(b"\0" * 768)
+    features, _ = load(photos, tmp_path, Body())
     assert torch.allclose(features.table, expected(photos), atol=1e-6)
     assert files(tmp_path) == [".bin", ".json"]

@@ -14,8 +14,10 @@ CONTENT = bytes(range(96))
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "features", {"number": 3, "views": 2})
     made.path.parent.mkdir()
+    part = made.part("abc")
+    part.write_bytes(CONTENT)
     assert not made.is_whole()
-    made.write(memoryview(CONTENT), shape=[3, 2, 4])
+    made.finish(part, shape=[3, 2, 4])
     return made
 
 
@@ -27,17 +29,12 @@ def test_what_is_written_is_read(store: Store) -> None:
     assert names == {".bin", ".json"}
 
 
-def test_a_disk_that_is_full_keeps_no_part_and_leaves_the_file(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, content: memoryview) -> None:
-        path.touch()
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        store.write(memoryview(b"other"))
-    assert not list(store.path.parent.glob("*part"))
+def test_parts_of_killed_runs_go_and_those_of_other_files_stay(store: Store) -> None:
+    other = Store(store.path.parent, {"number": 4})
+    for part in (store.part("killed"), other.part("at-work")):
+        part.touch()
+    store.clear_parts()
+    assert [path.name for path in store.path.parent.glob("*part")] == [other.part("at-work").name]
     assert store.is_whole()
 
 

@@ -40,20 +40,20 @@ class Store:
         """The note's content; OSError or ValueError where there is none."""
         return json.loads(self.note.read_text(encoding="utf-8"))
 
-    def begin(self) -> None:
-        """Makes the folder and takes the lock, after any other process that makes the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock.acquire()
+    def part(self, name: str) -> Path:
+        """A file beside it to write to, which `finish` puts in its place when it is whole."""
+        return self.path.with_suffix(f".{name}.part")
 
-    def write(self, content: memoryview, **facts: Any) -> None:
-        """Writes the file, then the note, with plain facts to read it by."""
-        part = self.path.with_suffix(".part")
-        try:
-            part.write_bytes(content)
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
-        write_json({"what": self.what, "sha256": sha256(self.path), **facts}, self.note)
+    def clear_parts(self) -> None:
+        """Deletes what was begun and not finished; call it while holding the lock."""
+        for path in self.path.parent.glob(f"{self.path.stem}.*part"):
+            path.unlink(missing_ok=True)
+
+    def finish(self, part: Path, **facts: Any) -> None:
+        """Puts a part in the file's place and writes the note, with plain facts to read it by."""
+        content = {"what": self.what, "sha256": sha256(part), **facts}
+        part.replace(self.path)
+        write_json(content, self.note)
 
 
 def make_once(path: Path, make: Callable[[Path], Path]) -> None:

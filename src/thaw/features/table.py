@@ -1,8 +1,10 @@
-"""Features of photos as a table, the pass of a frozen body that fills it, and its file on disk.
+"""Features of photos as a table on disk, and the pass of a frozen body that fills it.
 
-Several ranks share the pass: each computes a part of the rows, and all get the whole table.
+Several ranks share the pass: each writes its own rows into the one file, which counts when all have
+been written. It is read as memory that the disk fills when needed, so it may be larger than that.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +22,7 @@ from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
 T = TypeVar("T")
+Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
 class FeatureBatch(NamedTuple):
@@ -61,11 +64,11 @@ def load_or_compute(
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
-    Rank 0 writes the file. On a terminal a bar with this title shows how far its pass is.
+    On a terminal a bar with this title shows how far the pass of rank 0 is.
 
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
-            differ in their photos or their precision.
+            differ in their folder, their photos or their precision.
     """
     keys = together(make_key)  # that of rank 0 counts
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
@@ -78,40 +81,50 @@ def load_or_compute(
     labels = torch.tensor(photos.labels)
     total = len(labels) * views
     try:
-        together(lambda: store.begin() if rank == 0 else None)
-        exists = all(together(store.is_whole))  # nodes may have a folder each
-        if exists:
-            table = _read(store)
-        else:
+        token, exists = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
+        together(lambda: _check_shared(store, token))
+        if not exists:
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             hidden = None if rank == 0 else True  # None: only where there is no terminal
             with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
-                parts = together(lambda: compute(loader, run, rows, bar.update))
-            table = _join(parts)
-            together(lambda: _write(store, table) if rank == 0 else None)
+                part = store.part(token)
+                wrote = together(lambda: fill(part, first, loader, run, rows, bar.update))
+            together(lambda: _finish(store, token, wrote, total) if rank == 0 else None)
     finally:
-        store.lock.release()
+        if store.lock.is_locked:
+            store.clear_parts()
+            store.lock.release()
+    dtype = getattr(torch, store.facts()["dtype"])
+    size = store.path.stat().st_size // dtype.itemsize
+    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
+    table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
     return Features(table.view(len(labels), views, -1), labels), exists
 
 
-def compute(
-    loader: DataLoader, run: Run, keys: Sequence[Key], on_done: Callable[[int], object]
-) -> Tensor:
-    """Features (R, D) of the views of R keys; tells `on_done` the number of rows of each batch."""
+def fill(
+    file: Path, first: int, loader: DataLoader, run: Run, keys: Sequence[Key],
+    on_done: Callable[[int], object],
+) -> Written:  # fmt: skip
+    """Writes the features of some views into a file that is there, from row `first` on.
+
+    Returns what it wrote. After each batch it calls `on_done` with the number of its views.
+    """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip
-    table, done = torch.empty(0), 0
-    for images, _ in reader:
-        features = run(images).cpu()  # N D
-        if done == 0:  # made once, since joining batches at the end would need the memory twice
-            table = features.new_empty(len(keys), features.shape[1])
-        table[done : done + len(features)] = features
-        done += len(features)
-        on_done(len(features))
-    return table
+    done, width, dtype = 0, 0, ""
+    with file.open("r+b") as output:
+        for images, _ in reader:
+            features = run(images).cpu().contiguous()  # (N, D)
+            dtype = str(features.dtype).removeprefix("torch.")
+            width = features[0].nbytes
+            output.seek((first + done) * width)
+            output.write(features.view(torch.uint8).numpy().data)
+            done += len(features)
+            on_done(len(features))
+    return done, width, dtype
 
 
 def together(work: Callable[[], T]) -> list[T]:
@@ -130,22 +143,32 @@ def together(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in every]
 
 
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    """The rows of all ranks, (P * V, D)."""
-    filled = [part for part in parts if len(part)]  # with few photos a rank may have no rows
-    if len({part.dtype for part in filled}) > 1:
-        raise OSError("the ranks' features differ in type (give all one trainer.precision)")
-    return filled[0] if len(filled) == 1 else torch.cat(filled)
+def _begin(store: Store) -> tuple[str, bool]:
+    """Locks the file, after any other run that makes it; returns its token and if it exists."""
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.acquire()
+    if store.is_whole():
+        return store.facts()["token"], True
+    store.clear_parts()
+    token = secrets.token_hex(8)
+    store.part(token).touch()
+    return token, False
 
 
-def _write(store: Store, table: Tensor) -> None:
-    kind = str(table.dtype).removeprefix("torch.")
-    store.write(table.view(torch.uint8).numpy().data, dtype=kind)
+def _check_shared(store: Store, token: str) -> None:
+    """Raises OSError unless this rank sees what rank 0 has made: the file, or its part."""
+    whole = store.note.is_file() and store.facts()["token"] == token
+    if not whole and not store.part(token).is_file():
+        raise OSError(f"{store.path.parent} is not one folder for all ranks")
 
 
-def _read(store: Store) -> Tensor:
-    """The numbers of the file, flat, as memory that is read from the disk when it is used."""
-    dtype = getattr(torch, store.facts()["dtype"])
-    size = store.path.stat().st_size // dtype.itemsize
-    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
-    return torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
+def _finish(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
+    """Puts the file in its place, if the ranks have written `total` equal rows together."""
+    kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
+    if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
+        shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
+        raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
+    part = store.part(token)
+    if part.stat().st_size != sum(rows * width for rows, width, _ in wrote):
+        raise OSError(f"{part} is not whole")
+    store.finish(part, token=token, dtype=wrote[0][2])

@@ -81,7 +81,7 @@ class CacheFeatures(pl.Callback):
         except OSError as error:
             features, message = None, (
                 f": going on without a cache, since {error}. Set paths.cache_dir to a folder "
-                "with room, or finetune.cache_features=false"
+                "with room that all ranks see, or finetune.cache_features=false"
             )  # fmt: skip
         if trainer.is_global_zero:
             title = f"features  {split}: {len(dataset):,} photos x {views} view"
