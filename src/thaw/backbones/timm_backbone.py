@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced
 from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
+from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
@@ -53,7 +54,7 @@ def timm_backbone(
         )
     spec = input_spec(record).at(image_size)
     make = partial(create, name, record)
-    with tracing.without_values():  # a wrong size is told before anything is fetched
+    with without_values():  # a wrong size is told before anything is fetched
         _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
     if source is None:
         model = _download(full_name, make, record, spec.size)
