@@ -45,7 +45,10 @@ class ApplyPlan(pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes the learning rate of every group, which nothing else does, and logs them."""
+        """Writes the learning rate of every group, which nothing else does, and logs them.
+
+        They are logged at the loggers' own interval and at the first step of each epoch.
+        """
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:
