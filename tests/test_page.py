@@ -20,7 +20,7 @@ from thaw.backbones.tiny import tiny_backbone
 from thaw.errors import ConfigError
 from thaw.image_classifier import load
 from thaw.report import page_full
-from thaw.report.page import write_page
+from thaw.report.page import examples, write_page
 from thaw.report.page_full import write_full_page
 from thaw.report.predictions import Predictions
 
@@ -177,6 +177,13 @@ def test_the_surest_mistakes_and_the_least_sure(tmp_path: Path) -> None:
     doubts, _, unsure = wrong[2].partition("The least sure")
     assert doubts.endswith(f"a b 90.0 % {tmp_path}/photos/1.jpg ")  # b is right with 0.7
     assert unsure.startswith(" a 55.0 % 2.jpg a , taken for b 60.0 % 0.jpg b 70.0 % 3.jpg")
+
+
+def test_examples_of_two_classes_show_what_is_confused(tmp_path: Path) -> None:
+    """Of each class two photos: what is taken for the other, then right ones, then others."""
+    evaluated(tmp_path, ["a", "b", "c"], [0, 0, 0, 0, 1, 1, 1], [2, 0, 1, 0, 2, 2, 1])
+    tested = Predictions.read(tmp_path / "predictions.csv", ["a", "b", "c"])
+    assert examples(tested, 0, 1) == [2, 1, 6, 4]
 
 
 def test_photos_that_are_gone_and_numbers_that_are_none(tmp_path: Path) -> None:
