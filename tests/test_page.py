@@ -18,6 +18,7 @@ from test_model_folder import tiny
 from thaw import cli
 from thaw.backbones.tiny import tiny_backbone
 from thaw.errors import ConfigError
+from thaw.heat_map import heat_map
 from thaw.image_classifier import load
 from thaw.report import page_full
 from thaw.report.page import examples, write_page
@@ -245,8 +246,17 @@ def test_how_far_a_group_moved(run: Path, tmp_path: Path) -> None:
     assert [share for _, share in found] == pytest.approx([0, 0.1, 0, 0], abs=1e-6)
 
 
-def test_heat_maps_of_wrong_and_right_photos(tmp_path: Path) -> None:
+def test_heat_maps_of_wrong_and_right_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The surest mistakes first; photos that are gone are left out; none without places."""
+    shown: list[int] = []
+
+    def noting(model: Any, view: torch.Tensor, label: int) -> torch.Tensor:
+        shown.append(label)
+        return heat_map(model, view, label)
+
+    monkeypatch.setattr(page_full, "heat_map", noting)
     tiny(tmp_path / "model")
     labels, predicted = [0] * 10, [1] * 3 + [0] * 7
     evaluated(tmp_path, ["cat", "ant", "bee"], labels, predicted, [0.3, 0.9, 0.6] + [0.5] * 7)
@@ -256,6 +266,7 @@ def test_heat_maps_of_wrong_and_right_photos(tmp_path: Path) -> None:
     found = page_full.heat_maps(model, tested)
     assert [Path(each["path"]).stem for each in found][:2] == ["1", "0"]
     assert [each["right"] for each in found] == [False] * 2 + [True] * 6
+    assert shown == [1] * 2 + [0] * 6  # of what is said, not of the label
     assert all(each["heat"] != each["picture"] for each in found)
     model.body = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
                                      torch.nn.Linear(3, model.head[-1].in_features))  # fmt: skip
