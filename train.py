@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data
-    backbone = config.build(cfg.backbone, "backbone")
+    backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
 
     # 3. Data

@@ -106,7 +106,7 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
     """Builds a backbone and its data as train.py would, and computes the features."""
     config.check_keys(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    backbone = config.build(cfg.backbone, "backbone")
+    backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
