@@ -5,7 +5,7 @@ faster to resize and to copy than float. `normalise` makes float32 of a whole ba
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ class Shrink(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.resize: nn.Module = eval_transform(spec).transforms[0]
+        self.resize = cast(nn.Module, eval_transform(spec).transforms[0])
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H', W')."""

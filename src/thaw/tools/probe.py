@@ -171,9 +171,9 @@ def save(folder: Path, subject: Subject, fitted: Fitted) -> None:
     """Writes the model folder of a linear classifier on a backbone's last layer."""
     backbone, data = subject.backbone, subject.data
     head, temperature = linear_head(fitted.model, *subject.tables[1:])
+    targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
     model_folder.save_model(
-        folder, Classifier(backbone, head), backbone, classes=data.classes, temperature=temperature,
-        targets={"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}},
-        metrics={"val/acc": fitted.val}, versions=report.versions(),
-        licences={"weights": backbone.licence, "photos": data.licence},
+        folder, Classifier(backbone, head),
+        model_folder.describe(backbone, targets, data.classes, data.licence),
+        temperature=temperature, metrics={"val/acc": fitted.val}, versions=report.versions(),
     )  # fmt: skip
