@@ -279,6 +279,11 @@ def test_what_is_resumed_must_be_of_the_same_kind(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=rf"--resume: .*was not written with --{form}"):
                 predict.main([*map(str, (*words, f"--{form}", file, "--resume", *other))])
         wrong = "jsonl" if form == "csv" else "csv"
+        notes = tmp_path / "notes.txt"
+        notes.write_text("mine\nand no end of the line")
+        with pytest.raises(ConfigError, match=r"--resume: .*notes\.txt was not written with"):
+            predict.main([*map(str, (*words, f"--{form}", notes, "--resume"))])
+        assert notes.read_text() == "mine\nand no end of the line"  # left as it was
         with pytest.raises(ConfigError, match=rf"--resume: .*was not written with --{wrong}"):
             predict.main([*map(str, (*words, f"--{wrong}", file, "--resume"))])
         content = (tmp_path / "rows.npy").read_bytes()

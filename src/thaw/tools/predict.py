@@ -1,8 +1,10 @@
 """`thaw predict`: what a trained model says of photos.
 
-thaw predict logs/train/runs/2026-01-31_12-00-00 my/photos --csv labels.csv
-thaw predict RUN my/photos --csv labels.csv --resume             # go on after Ctrl-C
-thaw predict RUN my/photos --copy-into sorted --unsure 0.6       # a folder for each class
+    thaw predict logs/train/runs/2026-01-31_12-00-00 my/photos --csv labels.csv
+    thaw predict RUN my/photos --csv labels.csv --resume             # go on after Ctrl-C
+    thaw predict RUN my/photos --copy-into sorted --unsure 0.6       # a folder for each class
+
+Photos that cannot be read are named and passed over; the exit status 1 says that there were some.
 """
 
 import argparse
@@ -50,10 +52,9 @@ def main(words: Sequence[str]) -> int:
     broken = 0
     with ExitStack() as stack, torch.inference_mode():
         rows, embeddings = _outputs(given, model, stack)
-        bar = stack.enter_context(
-            tqdm(total=total, initial=rows.number, unit=" photos", smoothing=0,
-                 disable=None if given.file else True)  # on a terminal that shows nothing else
-        )  # fmt: skip
+        hidden = None if given.file else True  # None: where stderr is no terminal
+        bar = tqdm(total=total, initial=rows.number, unit=" photos", disable=hidden)
+        stack.enter_context(bar)
         files = (path for path in _files(given.photos) if _readable(path) not in rows.done)
         for paths, views, errors in _batches(files, model, given.batch_size, workers):
             for error in errors:
@@ -63,10 +64,9 @@ def main(words: Sequence[str]) -> int:
                 features, probabilities = _answers(model, views.to(device), mirrored=given.tta)
                 pairs = zip(paths, model.named(probabilities), strict=True)
                 records = [_record(path, prediction, given) for path, prediction in pairs]
-                if given.copy_into:
-                    for path, record in zip(paths, records, strict=True):
-                        label = "unsure" if record.get("unsure") else record["label"]
-                        copy_into(given.copy_into, label, path)
+                for path, record in zip(paths, records, strict=True) if given.copy_into else ():
+                    label = "unsure" if record.get("unsure") else record["label"]
+                    copy_into(given.copy_into, label, path)
                 if embeddings:
                     embeddings.add(features)
                 rows.add(records)

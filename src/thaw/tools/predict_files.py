@@ -85,28 +85,33 @@ class Rows:
         Raises:
             ConfigError: It is another kind of file, or was written with other options.
         """
-        whole = 0
-        with file.open("rb+") as lines:
-            for line in lines:
-                whole += len(line) if line.endswith(b"\n") else 0
-            lines.truncate(whole)
-        try:
-            with file.open(encoding="utf-8", newline="") as lines:
-                for path in self._paths(lines):
+        end = 0  # of the last whole line, in bytes
+
+        def whole_lines() -> Iterator[str]:
+            nonlocal end
+            for line in content:
+                if line.endswith(b"\n"):
+                    end += len(line)
+                    yield line.decode()
+
+        with file.open("rb+") as content:
+            try:
+                for path in self._paths(whole_lines()):
                     self.done.add(path)
                     self.number += 1
-        except (csv.Error, ValueError, LookupError, TypeError) as error:
-            raise ConfigError(
-                f"--resume: {file} was not written with --{self.form} --top {self.top} and "
-                f"{'an' if self.marks else 'no'} --unsure; give the options of the run that was "
-                "stopped, or start anew without --resume"
-            ) from error
-        return whole > 0
+            except (csv.Error, ValueError, LookupError, TypeError) as error:
+                raise ConfigError(
+                    f"--resume: {file} was not written with --{self.form} --top {self.top} and "
+                    f"{'an' if self.marks else 'no'} --unsure; give the options of the run that "
+                    "was stopped, or start anew without --resume"
+                ) from error
+            content.truncate(end)
+        return end > 0
 
-    def _paths(self, lines: TextIO) -> Iterator[str]:
+    def _paths(self, lines: Iterator[str]) -> Iterator[str]:
         """The paths in a file of this form; ValueError if its rows have other parts than ours."""
         if self.form == "csv":
-            table = csv.reader(lines)
+            table = csv.reader(lines, strict=True)
             if next(table, self._columns()) != self._columns():
                 raise ValueError("other columns")
             yield from (row[0] for row in table)
