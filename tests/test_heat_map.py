@@ -65,11 +65,19 @@ def test_each_class_is_hot_in_its_own_corner() -> None:
 
 def test_nothing_that_speaks_for_a_class_is_an_empty_map() -> None:
     head = nn.Linear(2, 2, bias=False)
-    head.weight.data = -torch.eye(2)
-    model = classifier(Colours(), head)
-    assert heat_map(model, noise(32), 0).count_nonzero() == 0
     head.weight.data.zero_()
-    assert heat_map(model, noise(32), 0).count_nonzero() == 0
+    assert heat_map(classifier(Colours(), head), noise(32), 0).count_nonzero() == 0
+
+
+def test_what_all_scores_share_changes_nothing() -> None:
+    """The softmax does not see it; the bare scores here are all negative."""
+    head, view = nn.Linear(2, 2), noise(32)
+    head.weight.data = torch.eye(2)
+    model = classifier(Colours(), head)
+    expected = heat_map(model, view, 1)
+    head.weight.data -= 5
+    torch.testing.assert_close(heat_map(model, view, 1), expected, rtol=0, atol=1e-4)
+    assert expected.max() == 1
 
 
 def test_it_is_cam_where_the_features_are_means() -> None:
@@ -85,7 +93,8 @@ def test_it_is_cam_where_the_features_are_means() -> None:
     with torch.no_grad():
         model(view[None])
     for label in range(2):
-        cam = torch.einsum("c,nchw->nhw", head.weight[label], kept[0]).relu()[None]
+        weight = head.weight[label] - head.weight.mean(0)
+        cam = torch.einsum("c,nchw->nhw", weight, kept[0]).relu()[None]
         cam = functional.interpolate(cam, (96, 96), mode="bilinear")[0, 0].detach()
         assert cam.max() > 0
         expected = cam / cam.max()

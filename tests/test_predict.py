@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from test_model_folder import photo, tiny
 import thaw
 import train
 from thaw import cli, config, launch
+from thaw.backbones.backbone import Crop
 from thaw.data.decode import decode
 from thaw.errors import ConfigError
 from thaw.tools import predict
@@ -63,14 +64,19 @@ def same_labels(
     return rows
 
 
+@pytest.mark.parametrize("crop", get_args(Crop))
 def test_the_test_split_gets_the_labels_of_the_runs_own_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: Crop
 ) -> None:
-    """Invariant 11, with BatchNorm, dropout, a centre crop, and a temperature far from 1."""
+    """Invariant 11, with BatchNorm, dropout, long photos and a temperature far from 1."""
     photos = draw_photos(tmp_path / "photos", other=12)
+    for path in photos.rglob("*.png"):
+        Image.open(path).resize((60, 24)).save(path)
     settings = (*SMALL, f"data.root={photos}", "callbacks=default", "callbacks.progress=null",
-                "head=mlp", "finetune=full", "data.train_per_class=2")  # fmt: skip
+                "head=mlp", "finetune=full", "data.train_per_class=2", "trainer.max_epochs=2",
+                f"data.crop={crop}")  # fmt: skip
     results, labels = train_and_test(monkeypatch, tmp_path / "run", *settings)
+    assert thaw.load(tmp_path / "run").input_spec.crop == crop
     assert len(labels) == 36
     rows = same_labels(tmp_path / "run", labels, [photos / "test"], tmp_path / "labels.csv")
     assert [Path(row["path"]) for row in rows] == list(labels)

@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
         ConfigError: There is no model or no photo, or a number, a device or a file cannot be used.
     """
     given = _parsed(words)
-    device = _device(given.device)
+    device = choose_device(given.device)
     _check_photos(given.photos, given.copy_into)
     model = load(given.model).to(device)
     given.top = min(given.top, len(model.classes))
@@ -187,7 +187,8 @@ def _check_photos(photos: Sequence[Path], target: Path | None) -> None:
             )
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto: the accelerator, else the CPU. ConfigError if it has none."""
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
