@@ -25,6 +25,7 @@ from thaw.data.photos import SUFFIXES, picture_files
 from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier, Prediction, load
+from thaw.memory import keep_freed_memory
 from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
@@ -45,6 +46,7 @@ def main(words: Sequence[str]) -> int:
     given = _parsed(words)
     device = choose_device(given.device)
     _check_photos(given.photos, given.copy_into)
+    keep_freed_memory()
     model = load(given.model).to(device)
     given.top = min(given.top, len(model.classes))
     total = sum(1 for _ in _files(given.photos))
