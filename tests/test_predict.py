@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import train
 from thaw import cli, config, launch
 from thaw.backbones.backbone import Crop
 from thaw.data.decode import decode
+from thaw.data.photos import natural
 from thaw.errors import ConfigError
 from thaw.tools import predict
 from thaw.tools.predict_files import copy_into
@@ -126,6 +128,22 @@ def test_one_line_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert all(re.fullmatch(r"\S+  (ant|bee|cat) [01]\.\d\d  (ant|bee|cat) 0\.\d\d", line)
                for line in lines)  # fmt: skip
     assert printed.err == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_names_are_in_natural_order(seed: int) -> None:
+    """Numbers by their value and before letters; capitals like small letters, then by the name."""
+    assert sorted(["a10", "B", "a9", "b1", "A09", "10", "9"], key=natural) == [
+        "9", "10", "A09", "a9", "a10", "B", "b1",
+    ]  # fmt: skip
+    draw = random.Random(seed)
+    names = ["".join(draw.choices("aAbB0129_- .", k=draw.randint(1, 6))) for _ in range(2000)]
+    assert sorted(names, key=natural) == sorted(names, key=by_parts)
+
+
+def by_parts(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name
 
 
 def test_tables_and_lists_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
