@@ -17,6 +17,7 @@ from thaw import launch
 
 COMMANDS = {
     "predict": "say what is on photos, with a trained model",
+    "serve": "answer in the browser and over HTTP, with a trained model",
     "probe": "find the backbone and layer whose features suit your photos, before training",
     "compare": "compare runs: means over seeds, differences, cost, pictures",
     "models": "list the backbones: size, compute, accuracy, licence",
