@@ -158,7 +158,7 @@ def test_only_five_packages_are_needed_to_use_a_model(tmp_path: Path) -> None:
     """torch, torchvision, safetensors, numpy and Pillow; any other is missing here.
 
     So a model can be used where thaw was never installed to train. What torch itself imports comes
-    first, so it is let in.
+    first, so it is let in; filelock is one of the packages that torch requires.
     """
     tiny(tmp_path / "tiny" / "model")
     save(tmp_path / "resnet", torchvision_backbone("resnet18", weights=None, image_size=32))
@@ -169,7 +169,8 @@ import numpy, PIL.Image, safetensors.torch, torch, torchvision.transforms.v2
 
 class Refuses:
     def find_spec(self, name, path=None, target=None):
-        known = {{"thaw", "PIL", "numpy", "safetensors", "torch", "torchvision"}}
+        known = {{"thaw", "PIL", "filelock", "numpy", "safetensors", "torch",
+                 "torchvision"}}
         if "." not in name and name not in known | sys.stdlib_module_names:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
