@@ -238,7 +238,7 @@ def test_names_that_are_not_utf8_do_not_end_the_run(
         (["{}/a.png", "--resume", "--csv", "-"], r"--resume: needs --csv FILE or --jsonl FILE"),
         (["{}/a.png", "--resume", "--json", "{}/b.json"], r"--json that was stopped has no end"),
         (["{}", "--copy-into", "{}/sorted"], r"--copy-into .*sorted: lies in .*give a folder outs"),
-        (["{}/a.png", "--embeddings", "{}/e.txt"], r"e\.txt: allowed are names that end \.npy"),
+        (["{}/a.png", "--embeddings", "{}/e.txt"], r"e\.txt: allowed ends are \.npy"),
         (["{}/a.png", "--device", "tpux"], r"--device tpux: cannot be used .*try auto or cpu"),
     ],
 )

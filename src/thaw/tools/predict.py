@@ -105,6 +105,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
             raise ConfigError(f"{name} {value}: allowed is 1 or more")
     if not 0 <= given.unsure <= 1:
         raise ConfigError(f"--unsure {given.unsure}: allowed is a probability, 0 to 1")
+    if given.embeddings and given.embeddings.suffix not in (".npy", ".safetensors"):
+        raise ConfigError(f"--embeddings {given.embeddings}: allowed ends are .npy, .safetensors")
     given.form = next((form for form in ("csv", "json", "jsonl") if getattr(given, form)), "text")
     file = getattr(given, given.form, "-")
     given.file = None if file == "-" else Path(file)
@@ -138,9 +140,10 @@ class Decoded(Dataset[Batch]):
 def _batches(
     files: Iterator[Path], model: ImageClassifier, size: int, workers: int
 ) -> Iterable[Batch]:
-    """Decodes in worker processes, in the order of the files, whose names are never all in memory.
+    """Decodes in worker processes, in the order of the files.
 
-    The sampler gives the files of a batch when a worker has room for it.
+    The sampler names the files of a batch when a worker has room for it, so that of a million files
+    no more than the names in one folder are in memory.
     """
     names = iter(lambda: list(islice(files, size)), [])
     return DataLoader(Decoded(model.transform), sampler=names, batch_size=None, num_workers=workers)

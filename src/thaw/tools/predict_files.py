@@ -159,10 +159,8 @@ class Embeddings:
         """Opens the file behind its first `rows` rows; makes it new where there are none.
 
         Raises:
-            ConfigError: The name ends otherwise, or the file has fewer rows, or of another width.
+            ConfigError: The file has fewer rows, or rows of another width.
         """
-        if path.suffix not in (".npy", ".safetensors"):
-            raise ConfigError(f"--embeddings {path}: allowed are names that end .npy, .safetensors")
         self.is_numpy, self.width, self.rows = path.suffix == ".npy", width, rows
         path.parent.mkdir(parents=True, exist_ok=True)
         end, head = self.HEADER + 4 * width * rows, b""
