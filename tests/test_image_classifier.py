@@ -116,7 +116,7 @@ def test_a_checkpoint_is_a_model(tmp_path: Path) -> None:
     """With its own weights and temperature; the best one is what the run's model folder has."""
     photos = draw_photos(tmp_path / "photos")
     settings = (*SMALL, f"data.root={photos}", "callbacks=ema", "callbacks.progress=null",
-                "head=mlp", "finetune=full", "data.crop=pad", "trainer.max_epochs=3")  # fmt: skip
+                "head=mlp", "finetune=full", "data.crop=pad", "trainer.max_epochs=1")  # fmt: skip
     train.run(configuration(tmp_path / "run", *settings))
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     folder = thaw.load(tmp_path / "run")
@@ -154,6 +154,7 @@ def test_checkpoints_that_do_not_say_what_they_are(tmp_path: Path) -> None:
         thaw.load(file)
 
 
+@pytest.mark.slow
 def test_only_five_packages_are_needed_to_use_a_model(tmp_path: Path) -> None:
     """torch, torchvision, safetensors, numpy and Pillow; any other is missing here.
 
