@@ -34,7 +34,7 @@ from thaw.tools import serve
 serve.BATCH = int(sys.argv.pop(1))
 sys.exit(serve.main(sys.argv[1:]))
 """
-WARM_UP = 200  # requests
+WARM_UP = 1000  # requests, until all threads and sizes of a batch have had their turn
 
 
 @contextmanager
