@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=31, help="n-th photo of the test split")
     given = parser.parse_args()
     model = thaw.load(given.run)
-    paths = list(data_of(given.run).test.paths)[:: given.every]
+    test = data_of(given.run).test
+    assert test is not None, "the run has no test split"
+    paths = list(test.paths)[:: given.every]
     kinds = {"above the mean": heat_map, "bare": bare_map}
     rows: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     for path in paths:
