@@ -22,7 +22,7 @@ from thaw.backbones.rebuild import BUILDERS, rebuild
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError
 from thaw.head import linear, mlp
-from thaw.model_folder import not_described, read_model
+from thaw.model_reader import not_described, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}
