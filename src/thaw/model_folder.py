@@ -1,7 +1,6 @@
 """Writes a trained model as a folder: model.safetensors (weights) and model.json (all the rest).
 
-`thaw.image_classifier` reads it. Nothing in the folder is run as code: model.json names the
-backbone and the head, and thaw builds those that it knows.
+A run's checkpoints hold the same description. `thaw.model_reader` reads both.
 """
 
 import dataclasses
@@ -11,39 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
 from thaw.store import sha256, write_json
 
-FORMAT = 1  # to be raised when an older thaw could no longer read what is written
+FORMAT = 2  # to be raised when an older thaw could no longer read what is written; 2: input.crop
 
 
-def save_model(
-    folder: Path, classifier: Classifier, backbone: Backbone, *, targets: Mapping[str, Any],
-    classes: Sequence[str], temperature: float, **facts: Any,
-) -> None:  # fmt: skip
-    """Writes the model folder, whole or not at all, in place of one that is there.
+def describe(
+    backbone: Backbone, targets: Mapping[str, Any], classes: Sequence[str], photos_licence: str
+) -> dict[str, Any]:
+    """What a model is, apart from its weights and its temperature, in plain values.
 
     Args:
         targets: The nodes `backbone` and `head` of the run's configuration. A user's own class is
             only named by its `_target_`.
         classes: Names of the K classes, in label order.
-        facts: Further plain values for model.json: metrics, licences, versions, git.
+        photos_licence: One line on the licence of the photos that it was trained on.
     """
-    spec = backbone.input_spec
-    arguments = dict(targets["head"])
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    state = {
-        name: (value.float() if value.is_floating_point() else value).cpu().contiguous().clone()
-        for name, value in classifier.state_dict().items()
-    }
-    save_file(state, part / "model.safetensors")
-    record = {
+    spec, arguments = backbone.input_spec, dict(targets["head"])
+    return {
         "format": FORMAT,
-        "sha256": sha256(part / "model.safetensors"),
         "backbone": {
             "builder": backbone.builder or targets["backbone"]["_target_"],
             "name": backbone.name,
@@ -54,9 +43,36 @@ def save_model(
         "head": {"builder": arguments.pop("_target_"), "arguments": arguments},
         "classes": list(classes),
         "input": {**dataclasses.asdict(spec), "interpolation": spec.interpolation.value},
-        "temperature": temperature,
-        **facts,
+        "licences": {"weights": backbone.licence, "photos": photos_licence},
     }
-    write_json(record, part / "model.json")
+
+
+def save_model(
+    folder: Path, classifier: Classifier, model: Mapping[str, Any], *, temperature: float,
+    **facts: Any,
+) -> None:  # fmt: skip
+    """Writes the model folder, whole or not at all, in place of one that is there.
+
+    Args:
+        model: What `describe` gave.
+        facts: Further plain values for model.json: metrics, versions, git.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    state = {
+        name: value.cpu().contiguous().clone()
+        for name, value in single_precision(classifier.state_dict()).items()
+    }
+    save_file(state, part / "model.safetensors")
+    checksum = sha256(part / "model.safetensors")
+    write_json({**model, "sha256": checksum, "temperature": temperature, **facts},
+               part / "model.json")  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
+
+
+def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict, those of numbers with a point as float32."""
+    return {name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()}  # fmt: skip

@@ -141,13 +141,7 @@ def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> P
         num_workers=choose_workers(len(photos), 1, on_cpu=device.type == "cpu"),
     )  # fmt: skip
     rows = [
-        best_class(scores_of(model, images.to(device)), model.temperature).cpu()
+        best_class(model.head(model.features(images.to(device))), model.temperature).cpu()
         for images, _ in tqdm(loader, "photos", leave=False, disable=None)
     ]
     return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())
-
-
-def scores_of(model: ImageClassifier, images: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 3, S, S) -> class scores (N, K)."""
-    images = images.contiguous(memory_format=model.memory_format)
-    return model.head(model.body(model.normalise(images)))
