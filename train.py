@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from thaw import config, launch, sweeps
 from thaw.errors import ConfigError
@@ -110,7 +110,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
         callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), graceful_stop],
     )  # fmt: skip
-    run_files.log_config(loggers, OmegaConf.to_yaml(cfg, resolve=True))
 
     # 7. Fit, then go back to the best epoch by the validation metric
     if cfg.train:
@@ -135,9 +134,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             output / "model", classifier, model, temperature=module.temperature, metrics=scores,
             versions=results["versions"], git=revision,
         )  # fmt: skip
-        run_files.write(output, results, record, data.test, module.test_predictions)
+        run_files.write(output, results, record)
         if cfg.report:
-            config.build(cfg.report, "report", folder=output)
+            tested = {"photos": data.test, "test_predictions": module.test_predictions}
+            config.build(cfg.report, "report", folder=output, **tested)
         run_files.log_final(loggers, settings, scores)
         print(run_files.summary(results, output))
     return results

@@ -20,8 +20,9 @@ from torch import Tensor
 from thaw.errors import ConfigError, Interrupted
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
-from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
+from thaw.training.callbacks import ApplyPlan, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
+from thaw.training.early_stopping import StopEarly
 from thaw.training.module import TransferModule
 from thaw.training.record import Record, current_rates
 

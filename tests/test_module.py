@@ -16,8 +16,8 @@ from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
 from thaw.head import mlp
+from thaw.mixing import mixing
 from thaw.training.record import Record
-from thaw.transforms import mixing
 
 
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:

@@ -22,7 +22,6 @@ from thaw.heat_map import heat_map
 from thaw.image_classifier import load
 from thaw.report import page_full
 from thaw.report.page import examples, write_page
-from thaw.report.page_full import write_full_page
 from thaw.report.predictions import Predictions
 
 VOID = {"meta", "img", "path", "rect", "br"}  # without an end tag
@@ -221,7 +220,7 @@ def test_the_full_page_has_heat_maps_and_movement(run: Path, tmp_path: Path) -> 
     cfg = configuration(tmp_path, "backbone=tiny", "backbone.weights=null",
                         "backbone.image_size=16", "seed=5")  # fmt: skip
     OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
-    page = Reader(write_full_page(tmp_path))
+    page = Reader(write_page(tmp_path, full=True))
     assert "Where it looks" in page.text
     moved = "layer group moved by conv1-layer1 0.00 % layer2 0.00 % layer3 0.00 % layer4 0.00 %"
     assert moved in page.text

@@ -28,8 +28,8 @@ from torch.optim import lr_scheduler
 
 from thaw.errors import ConfigError
 from thaw.finetune.plan import Plan
+from thaw.mixing import mixing
 from thaw.training.averaging import EMA
-from thaw.transforms import mixing
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": settings(schedule="constant"),

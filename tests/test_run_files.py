@@ -99,7 +99,7 @@ def test_written_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == RESULTS
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == HISTORY
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "results.json", "history.json", "curves.png",
+        "results.json", "history.json",
     }  # fmt: skip
 
 

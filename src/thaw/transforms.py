@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import Crop, InputSpec
-from thaw.errors import ConfigError, check
+from thaw.errors import check
 
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Policy = Literal["none", "trivial", "rand"]
 
 
@@ -149,24 +148,3 @@ def train_transform(
     if erasing:
         steps.append(v2.RandomErasing(erasing, value=grey))  # pyright: ignore[reportArgumentType]
     return v2.Compose(steps)
-
-
-def mixing(
-    num_classes: int, *, mixup_alpha: float | None = None, cutmix_alpha: float | None = None
-) -> Mix:
-    """A function of (images (N, 3, H, W), labels (N,)) -> mixed images, soft labels (N, K).
-
-    Each alpha is of a Beta distribution: that of a picture's weight in mixup (arXiv:1710.09412 uses
-    0.1-0.4 on ImageNet), and that of a pasted box's area in CutMix (arXiv:1905.04899 uses 1). With
-    both, each batch gets one of them.
-    """
-    chosen: list[v2.Transform] = []
-    for key, alpha, kind in (
-        ("mixup_alpha", mixup_alpha, v2.MixUp), ("cutmix_alpha", cutmix_alpha, v2.CutMix)
-    ):  # fmt: skip
-        check(alpha is None or alpha > 0, f"mix.{key}", alpha, "above 0, like 0.2, or null")
-        if alpha is not None:
-            chosen.append(kind(alpha=alpha, num_classes=num_classes))
-    if not chosen:
-        raise ConfigError("mix.mixup_alpha=null and mix.cutmix_alpha=null: give one, or mix=none")
-    return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)

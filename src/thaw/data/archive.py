@@ -1,10 +1,12 @@
-"""Downloads of archives of photos, of which one folder is unpacked."""
+"""Archives of photos: downloaded, unpacked, and compared with the lists that came with them."""
 
 import gzip
 import tarfile
 from pathlib import Path
 
+from thaw.data.photos import Splits
 from thaw.download import MIB, compare, fetch, make_download
+from thaw.errors import ConfigError
 
 
 def fetch_archive(
@@ -36,3 +38,15 @@ def fetch_archive(
         return part / inside
 
     return make_download(folder, unpack, f"{inside}/ of {url}", remedy)
+
+
+def check_files(splits: Splits) -> Splits:
+    """Returns the splits; raises a ConfigError if a photo that a source's lists name is missing."""
+    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
+    missing = [path for part in parts for path in part.paths if not path.is_file()]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of the listed photos are missing, as {missing[0]}. Copy them "
+            f"there, or delete {missing[0].parent} to have it downloaded again."
+        )
+    return splits

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
-from thaw.data.archive import fetch_archive
+from thaw.data.archive import check_files, fetch_archive
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch
@@ -70,6 +70,4 @@ class Flowers102(PhotoDataModule):
             train, val = photos("trnid", "valid"), Photos((), ())
         elif self.split == "swapped":
             train, val, test = test, photos("trnid", "valid"), None
-        splits = Splits(CLASSES, train, val, test)
-        splits.check_files()
-        return splits
+        return check_files(Splits(CLASSES, train, val, test))

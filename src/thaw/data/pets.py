@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from thaw.data.archive import fetch_archive
+from thaw.data.archive import check_files, fetch_archive
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 
@@ -56,9 +56,7 @@ class Pets(PhotoDataModule):
                 for stem, label, species in entries
             )
 
-        splits = Splits(classes, photos(trainval), None, photos(test))
-        splits.check_files()
-        return splits
+        return check_files(Splits(classes, photos(trainval), None, photos(test)))
 
     def _read(self, split: str) -> list[tuple[str, int, int]]:
         """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""

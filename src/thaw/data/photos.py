@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.errors import ConfigError
-
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 SUFFIXES += (".ppm", ".pgm", ".avif", ".jp2")
 
@@ -62,16 +60,6 @@ class Splits:
     train: Photos
     val: Photos | None
     test: Photos | None
-
-    def check_files(self) -> None:
-        """Raises a ConfigError if a photo that a source's lists name is missing."""
-        parts = [part for part in (self.train, self.val, self.test) if part is not None]
-        missing = [path for part in parts for path in part.paths if not path.is_file()]
-        if missing:
-            raise ConfigError(
-                f"{len(missing)} of the listed photos are missing, as {missing[0]}. Copy them "
-                f"there, or delete {missing[0].parent} to have it downloaded again."
-            )
 
 
 def picture_files(folder: Path) -> Iterator[Path]:

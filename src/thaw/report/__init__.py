@@ -1,8 +1,8 @@
 """What a run leaves to be read.
 
-run_files.py    results.json, history.json, curves.png, and the last lines that are printed
+run_files.py    results.json, history.json, and the last lines that are printed
 curves.py       loss, accuracy and rates by epoch as pictures
 predictions.py  predictions.csv, and every figure that follows from it
-page.py         report.html, from page.html: all of it as one page
+page.py         report.html, from page.html: all of it as one page; conf/report/ names it
 page_full.py    the same page with what costs another pass: heat maps, how far the layers moved
 """

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from thaw.data.decode import decode
+from thaw.data.photos import Photos
 from thaw.errors import ConfigError, PhotoError
 from thaw.report.curves import draw_curves, draw_rates
 from thaw.report.predictions import Predictions
@@ -29,17 +30,35 @@ TEMPLATE = Path(__file__).with_name("page.html")
 SIDE = 192  # of a small photo, in pixels
 
 
-def write_page(folder: Path) -> Path:
+def write_page(
+    folder: Path, photos: Photos | None = None, test_predictions: Tensor | None = None, *,
+    full: bool = False,
+) -> Path:  # fmt: skip
     """Writes `folder`/report.html from the files beside it, and returns its path.
 
     Args:
         folder: Holds results.json and, as far as there are any, history.json, plan.txt and
             predictions.csv.
+        photos, test_predictions: The test split of a run that has just ended and what
+            `TransferModule.test_predictions` says of it (N, 3); predictions.csv is written first.
+        full: Adds heat maps and the way of the layer groups, which cost another pass.
 
     Raises:
         ConfigError: There are no results, or what is there is not of this version of thaw.
     """
-    return render(folder, *read(folder))
+    if photos and test_predictions is not None and len(test_predictions):
+        table, classes = (
+            test_predictions.double().numpy(),
+            _json(folder / "results.json")["classes"],
+        )
+        Predictions.of(photos, classes, table).write(folder / "predictions.csv")
+    results, tested = read(folder)
+    more: dict[str, Any] = {}
+    if full:
+        from thaw.report.page_full import more_of  # it imports the model, and this module
+
+        more = more_of(folder, results, tested)
+    return render(folder, results, tested, **more)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], Predictions | None]:
@@ -64,7 +83,7 @@ def render(
     text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
         name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
-        curves=curves_of(_json(folder / "history.json"), results["phases"]),
+        curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
         heat_maps=heat_maps, movement=movement,
     )  # fmt: skip
@@ -72,13 +91,13 @@ def render(
     return page
 
 
-def curves_of(
-    history: Sequence[Mapping[str, Any]], phases: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """Panels of loss, accuracy and rates; apart, so that a phone shows one below another."""
+def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Draws history.json as curves.png, and as panels that a phone shows one below another."""
+    history = _json(folder / "history.json")
     if not history:
         return []
     unfreezes = [phase["start_epoch"] - 1 for phase in phases[1:]]
+    draw_curves(history, unfreezes).savefig(folder / "curves.png", dpi=120)
     panels = [draw_curves(history, unfreezes, [metric]) for metric in ("loss", "acc")]
     return [svg(panel) for panel in (*panels, draw_rates(history, unfreezes))]
 

@@ -1,8 +1,9 @@
-"""The page of a run with what costs another pass: heat maps, and how far each layer group moved.
+"""What costs another pass for the page of a run: heat maps, and how far each layer group moved.
 
 Apart from page.py, since it needs the model, which the usual page does not.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,21 @@ from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier, load
-from thaw.report.page import jpeg, photo, read, render
+from thaw.report.page import jpeg, photo
 from thaw.report.predictions import Predictions
 
 EACH = 6  # of the surest mistakes, and of right ones
 
 
-def write_full_page(folder: Path) -> Path:
-    """Writes report.html as `write_page` does, with heat maps and the way of the layer groups.
+def more_of(folder: Path, results: Mapping[str, Any], tested: Predictions | None) -> dict[str, Any]:
+    """What `render` of page.py takes besides: heat maps, and the way of the layer groups.
 
     The model is that of the run in `folder`, or the one that results.json names.
     """
-    results, tested = read(folder)
     run = Path(results.get("model", folder))
     model = load(run)
     maps = heat_maps(model, tested) if tested else []
-    return render(folder, results, tested, heat_maps=maps, movement=movement(run, model))
+    return {"heat_maps": maps, "movement": movement(run, model)}
 
 
 def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The files of a run, results.json most of all, and the last lines that it prints."""
+"""results.json and history.json of a run, and the last lines that it prints."""
 
 import platform
 import subprocess
@@ -10,14 +10,10 @@ import lightning
 import torch
 import torchvision
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch import Tensor
 
 import thaw
 from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.data.photos import Photos
-from thaw.report.curves import draw_curves
-from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.training.record import Record
 
@@ -57,25 +53,12 @@ def make_results(
     }
 
 
-def write(
-    folder: Path, results: Mapping[str, Any], record: Record, photos: Photos | None = None,
-    test_predictions: Tensor | None = None,
-) -> None:  # fmt: skip
-    """Writes results.json, history.json (the metrics of every epoch) and curves.png.
-
-    Where the test split was read, also predictions.csv: of its `photos`, what
-    `TransferModule.test_predictions` says of them (N, 3).
-    """
+def write(folder: Path, results: Mapping[str, Any], record: Record) -> None:
+    """Writes history.json (the metrics of every epoch) and results.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("predictions.csv", "report.html"):  # of the run before, where one was resumed
         (folder / name).unlink(missing_ok=True)
-    if photos and test_predictions is not None and len(test_predictions):
-        table = test_predictions.double().numpy()
-        Predictions.of(photos, results["classes"], table).write(folder / "predictions.csv")
     write_json(record.history, folder / "history.json")
-    if record.history:
-        figure = draw_curves(record.history, record.plan.unfreeze_epochs)
-        figure.savefig(folder / "curves.png", dpi=120)
     write_json(results, folder / "results.json")  # last: its presence says that the run is finished
 
 
@@ -101,14 +84,6 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         f"{'next':<10}thaw predict {folder} photo.jpg",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def log_config(loggers: Sequence[Logger], text: str) -> None:
-    """Adds the configuration, as YAML, to TensorBoard's texts."""
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            indented = text.replace("\n", "\n    ")  # Markdown shows indented lines as they are
-            logger.experiment.add_text("config", f"    {indented}")
 
 
 def log_final(

@@ -24,7 +24,6 @@ from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
-from thaw.report.page_full import write_full_page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.tools.predict import choose_device
@@ -55,7 +54,7 @@ def main(words: Sequence[str]) -> int:
         "classes": tested.classes,
     }
     write_json(results, given.out / "results.json")
-    page = (write_full_page if given.full else write_page)(given.out)
+    page = write_page(given.out, full=given.full)
     low, high = tested.interval()
     print("   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"{len(tested):,} photos; the 95 % interval of acc is {low:.4f} to {high:.4f}")

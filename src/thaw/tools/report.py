@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thaw.report.page import write_page
-from thaw.report.page_full import write_full_page
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,5 +28,5 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
     parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
     given = parser.parse_args(words)
-    print((write_full_page if given.full else write_page)(given.run))
+    print(write_page(given.run, full=given.full))
     return 0

@@ -1,7 +1,8 @@
 """The LightningModule and what stands around it in a run.
 
 module.py       training, validation and test steps, and the optimiser
-callbacks.py    apply the plan, and stop early
+callbacks.py    apply the plan
+early_stopping.py  stop when the last phase gets no better
 caching.py      give the head features instead of photos in the frozen phase
 checkpoints.py  save the best and the last epoch, and stop when asked to
 restore.py      read a checkpoint, and say what is wrong with it

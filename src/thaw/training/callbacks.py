@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -98,15 +98,6 @@ class ApplyPlan(pl.Callback):
             # the compiled graph was made with the body frozen (pytorch 139476)
             torch._dynamo.reset()
         self.wrapped = learns
-
-
-class StopEarly(EarlyStopping):
-    """Lightning's EarlyStopping from the last phase on: a frozen body is at its best too soon."""
-
-    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
-        module = cast(TransferModule, trainer.lightning_module)
-        if trainer.current_epoch >= module.plan.phases[-1].start:
-            super()._run_early_stopping_check(trainer)
 
 
 def check_callbacks(callbacks: Mapping[str, pl.Callback]) -> None:

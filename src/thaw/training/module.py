@@ -23,8 +23,8 @@ from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.measures import MODES
 from thaw.training.metrics import Scores, best_class, in_order
-from thaw.transforms import Mix
 
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Batch = tuple[Tensor, Tensor] | FeatureBatch  # images (N, 3, H, W) and labels (N,), or features
 
 
