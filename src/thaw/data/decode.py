@@ -36,6 +36,14 @@ def decode(path: Path) -> Tensor:
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise _photo_error(path, str(error)) from error
+    return decode_bytes(data, path)
+
+
+def decode_bytes(data: bytes, name: str | Path) -> Tensor:
+    """As `decode`, for the content of a file; `name` is only for the error."""
+    try:
         with warnings.catch_warnings():  # what cannot be decoded raises; odd EXIF may only warn
             warnings.simplefilter("ignore")
             return _decode(data)
@@ -43,9 +51,13 @@ def decode(path: Path) -> Tensor:
         cause = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             cause = f"it is empty, or in none of the formats {', '.join(FORMATS)}"
-        raise PhotoError(
-            f"Cannot read the picture {path}: {cause}. Delete it, or replace it by a whole copy."
-        ) from error
+        raise _photo_error(name, cause) from error
+
+
+def _photo_error(name: str | Path, cause: str) -> PhotoError:
+    return PhotoError(
+        f"Cannot read the picture {name}: {cause}. Delete it, or replace it by a whole copy."
+    )
 
 
 def _decode(data: bytes) -> Tensor:

@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         ConfigError: There is no model or no photo, or a number or a device cannot be used.
     """
     given = _parsed(words)
-    device = _device(given.device)
+    device = choose_device(given.device)
     _check_photos(given.photos)
     model = load(given.model).to(device)
     top = min(given.top, len(model.classes))
@@ -125,7 +125,8 @@ def _check_photos(photos: Sequence[Path]) -> None:
             raise ConfigError(f"{path}: holds no photos ({' '.join(SUFFIXES)})")
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto: the accelerator, else the CPU. ConfigError if it has none."""
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator or torch.device("cpu")
