@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data
-    backbone = config.build(cfg.backbone, "backbone")
+    backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
 
     # 3. Data
@@ -74,6 +74,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     classifier = Classifier(backbone, config.build(cfg.head, "head", **sizes))
     if cfg.compile:
         classifier.compile()  # in place: the names in checkpoints stay as they are
+    model = model_folder.describe(backbone, settings, data.classes, data.licence)
 
     # 5. Plan: what trains when, at which rate
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
@@ -92,7 +93,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     module = TransferModule(
         classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
         normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,
-        channels_last=backbone.is_convolutional, seed=cfg.seed, config=settings,
+        channels_last=backbone.is_convolutional, seed=cfg.seed, config=settings, model=model,
     )  # fmt: skip
 
     # 6. Trainer
@@ -129,9 +130,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(
-            output / "model", classifier, backbone, targets=settings, classes=data.classes,
-            temperature=module.temperature, metrics=scores, versions=results["versions"],
-            licences={"weights": backbone.licence, "photos": data.licence}, git=revision,
+            output / "model", classifier, model, temperature=module.temperature, metrics=scores,
+            versions=results["versions"], git=revision,
         )  # fmt: skip
         report.write(output, results, record)
         report.log_final(loggers, settings, scores)

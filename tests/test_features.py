@@ -5,22 +5,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
-from models import small_classifier
+from models import SPEC, small_classifier
 from PIL import Image
 from runs import ROOT
 from torch import nn
 
+from thaw.backbones.backbone import Crop
 from thaw.data.dataset import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.features.key import Description, feature_key
 from thaw.features.table import Features, view_key
+from thaw.transforms import eval_transform
 
 
 def dataset(folder: Path, **changes: Any) -> PhotoDataset:
@@ -107,6 +110,12 @@ def test_a_photo_replaced_at_equal_size_and_modification_time(tmp_path: Path) ->
     os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert photo.stat().st_mtime_ns == times.st_mtime_ns
     assert Photos((photo,), (0,)).fingerprint() != before
+
+
+def test_the_way_that_photos_are_made_square_is_in_the_key(tmp_path: Path) -> None:
+    views = [eval_transform(replace(SPEC, crop=crop)) for crop in get_args(Crop)]
+    keys = [key_of(tmp_path, views=1, photos=dataset(tmp_path, plain=view)) for view in views]
+    assert len({key["objects"] for key in keys}) == 3
 
 
 def test_drawn_views_do_not_matter_to_a_single_view(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,10 @@ from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.backbones.tiny import tiny_backbone
 from thaw.classifier import Classifier
-from thaw.data.decode import decode
-from thaw.errors import ConfigError, PhotoError
+from thaw.errors import ConfigError
 from thaw.head import linear, mlp
 from thaw.image_classifier import ImageClassifier
-from thaw.model_folder import save_model, sha256
+from thaw.model_folder import describe, save_model, sha256
 
 CLASSES = ("cat", "ant", "bee")  # in no order that sorting would give
 LINEAR = {"_target_": "thaw.head.linear", "dropout": 0.1, "init": "normal"}
@@ -59,10 +56,8 @@ def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
 def save(folder: Path, backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
     classifier = network(backbone, head)
     targets = {"backbone": {"_target_": "my.own.backbone"}, "head": head}
-    save_model(
-        folder, classifier, backbone, targets=targets, classes=CLASSES, temperature=0.5,
-        metrics={"test/acc": 0.9}, licences={"weights": "none"},
-    )  # fmt: skip
+    described = describe(backbone, targets, CLASSES, "photos: none")
+    save_model(folder, classifier, described, temperature=0.5, metrics={"test/acc": 0.9})
     return classifier
 
 
@@ -106,6 +101,7 @@ def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(
     model = thaw.load(tmp_path)  # the folder of a run
     assert model.classes == CLASSES
     assert model.input_spec == backbone.input_spec
+    assert repr(model.transform) == repr(transforms.eval_transform(backbone.input_spec))
     assert not any(module.training for module in model.modules())
     size = backbone.input_spec.size
     images = torch.randint(0, 256, (5, 3, size, size), dtype=torch.uint8)
@@ -119,52 +115,11 @@ def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(
     assert torch.equal(shades, before)  # the caller's images stay as they are
 
 
-def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
-    paths = [photo(tmp_path / f"{number}.png", number, (40, 40 + number)) for number in range(5)]
-    by_path = model.predict(paths, batch_size=2)
-    assert model.predict([str(path) for path in paths], batch_size=2) == by_path
-    assert model.predict([Image.open(path) for path in paths], batch_size=2) == by_path
-    assert model.predict([decode(path) for path in paths], batch_size=2) == by_path
-    (alone,) = model.predict(paths[3])
-    assert alone.label == by_path[3].label
-    for prediction in by_path:
-        values = [*prediction.probabilities.values()]
-        assert values == sorted(values, reverse=True)
-        assert sum(values) == pytest.approx(1)
-        assert (prediction.label, prediction.probability) == (
-            next(iter(prediction.probabilities)), values[0],
-        )  # fmt: skip
-    views = torch.stack([model.transform(decode(path)) for path in paths])
-    best = model(views).argmax(1).tolist()
-    assert [prediction.label for prediction in by_path] == [CLASSES[label] for label in best]
-    assert model.predict([]) == []
-
-
-@pytest.mark.parametrize(
-    "what", [np.zeros((9, 9, 3), np.uint8), torch.zeros(3, 9, 9), torch.zeros(1, 3, 9, 9).byte()]
-)
-def test_predict_refuses_what_is_no_photo(tmp_path: Path, what: Any) -> None:
-    """Of an array nobody knows whether it is RGB or BGR, of a float tensor not what 1 means."""
-    model = thaw.load(tiny(tmp_path / "model"))
-    with pytest.raises(TypeError, match=r"no photo.*uint8 \(3, H, W\) in RGB"):
-        model.predict(what)
-
-
-def test_predict_names_a_broken_photo(tmp_path: Path) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
-    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(PhotoError, match=r"cut\.jpg"):
-        model.predict(tmp_path / "cut.jpg")
-
-
 def test_the_weights_are_float32_on_the_cpu_and_json_tells_the_rest(tmp_path: Path) -> None:
     backbone = tiny_backbone(weights=None, image_size=32)
     classifier = network(backbone).half()
-    save_model(
-        tmp_path / "model", classifier, backbone, targets={"head": LINEAR}, classes=CLASSES,
-        temperature=2.0, git="abc",
-    )  # fmt: skip
+    described = describe(backbone, {"head": LINEAR}, CLASSES, "photos: CC0")
+    save_model(tmp_path / "model", classifier, described, temperature=2.0, git="abc")
     state = load_file(tmp_path / "model" / "model.safetensors")
     assert {name.partition(".")[0] for name in state} == {"body", "head"}
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
@@ -174,7 +129,8 @@ def test_the_weights_are_float32_on_the_cpu_and_json_tells_the_rest(tmp_path: Pa
         "builder": "thaw.head.linear", "arguments": {"dropout": 0.1, "init": "normal"}
     }  # fmt: skip
     assert (facts["classes"], facts["temperature"], facts["git"]) == ([*CLASSES], 2.0, "abc")
-    assert facts["input"]["interpolation"] == "bilinear"
+    assert (facts["input"]["interpolation"], facts["input"]["crop"]) == ("bilinear", "center")
+    assert facts["licences"] == {"weights": backbone.licence, "photos": "photos: CC0"}
 
 
 def test_a_model_is_written_whole_or_not_at_all(
@@ -202,7 +158,11 @@ def change(folder: Path, **changes: Any) -> None:
 
 
 def test_folders_that_hold_no_model_of_this_thaw(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no model.*model/model\.json.*finished run"):
+    with pytest.raises(ConfigError, match=r"holds no model.*model/model\.json.*its model folder$"):
+        thaw.load(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()  # of a run that was stopped
+    with pytest.raises(ConfigError, match=r"or a checkpoint, like .*checkpoints/last\.ckpt"):
         thaw.load(tmp_path)
     folder = tiny(tmp_path / "model")
     change(folder, format=99)
@@ -267,8 +227,8 @@ def test_parts_of_the_users_own_are_given_and_never_imported(tmp_path: Path) -> 
     head = nn.Linear(8, 3)
     classifier = Classifier(backbone, head).eval()
     targets = {"backbone": {"_target_": "my.backbone"}, "head": own}
-    save_model(tmp_path / "model", classifier, backbone, targets=targets, classes=CLASSES,
-               temperature=1.0)  # fmt: skip
+    described = describe(backbone, targets, CLASSES, "photos: none")
+    save_model(tmp_path / "model", classifier, described, temperature=1.0)
     with pytest.raises(ConfigError, match=r"body was built by my\.backbone.*body=MODULE"):
         thaw.load(tmp_path)
     body = small_backbone(seed=5).body
@@ -279,24 +239,6 @@ def test_parts_of_the_users_own_are_given_and_never_imported(tmp_path: Path) -> 
     expected = classifier(transforms.normalise(backbone.input_spec)(images)).softmax(1)
     assert isinstance(model, ImageClassifier)
     assert torch.allclose(model(images), expected, atol=1e-6)
-
-
-def test_nothing_but_torch_is_imported_to_use_a_model(tmp_path: Path) -> None:
-    """So that it can be used where thaw was never installed to train."""
-    tiny(tmp_path / "model")
-    photo(tmp_path / "photo.png")
-    program = f"""
-import sys, thaw
-assert "torch" not in sys.modules
-thaw.load({str(tmp_path)!r}).predict({str(tmp_path / "photo.png")!r})
-unwanted = ("lightning", "pytorch_lightning", "torchmetrics", "hydra", "omegaconf", "matplotlib",
-            "timm", "requests", "urllib3", "scipy", "psutil", "tensorboard")
-print([name for name in unwanted if name in sys.modules])
-"""
-    printed = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    ).stdout
-    assert printed.strip() == "[]"
 
 
 def test_a_file_that_is_no_safetensors_runs_nothing(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Pipelines: what the weights were evaluated with, and views that depend on the seed alone."""
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import InterpolationMode, v2
 
-from thaw.backbones.backbone import InputSpec
+from thaw.backbones.backbone import Crop, InputSpec
 from thaw.errors import ConfigError
 from thaw.transforms import Shrink, eval_transform, normalise, train_transform
 
@@ -29,6 +32,75 @@ def test_evaluation_is_torchvisions_preset() -> None:
     ours, theirs = normalise(spec)(eval_transform(spec)(image)[None])[0], preset(image)
     assert ours.shape == (3, 224, 224)
     assert (ours - theirs).abs().max() < 0.02  # rounding of uint8: one of 255 steps is 0.017
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """Red grows from left to right over all of 0-255, green from top to bottom; blue is 200."""
+    red = torch.linspace(0, 255, width).expand(height, width)
+    green = torch.linspace(0, 255, height)[:, None].expand(height, width)
+    return torch.stack([red, green, torch.full_like(red, 200)]).round().byte()
+
+
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+@pytest.mark.parametrize(("height", "width"), [(60, 240), (240, 60), (96, 96), (20, 10)])
+def test_squash_and_pad_show_the_whole_picture_and_center_does_not(
+    height: int, width: int, interpolation: InterpolationMode
+) -> None:
+    spec, image = replace(SPEC, interpolation=interpolation), ramp(height, width)
+    views = {crop: eval_transform(replace(spec, crop=crop))(image) for crop in get_args(Crop)}
+    assert {view.shape for view in views.values()} == {(3, 32, 32)}
+    assert {view.dtype for view in views.values()} == {torch.uint8}
+    edge = 255 / 10 / 2  # half a pixel of the result, of the smallest picture
+    for channel in (0, 1):
+        squashed = views["squash"][channel]
+        assert squashed.min() < edge
+        assert squashed.max() > 255 - edge
+    long = 0 if width > height else 1
+    if max(height, width) >= 4 * min(height, width):  # the centre is at most a quarter of it
+        assert views["center"][long].min() > 90
+        assert views["center"][long].max() < 165
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 240), (240, 60), (31, 96), (98, 96), (1, 90)])
+def test_pad_keeps_the_proportions_and_fills_evenly_with_the_mean_colour(
+    height: int, width: int
+) -> None:
+    """Against a resized picture that is pasted into the middle of a grey one."""
+    spec = replace(SPEC, crop="pad")
+    view, image = eval_transform(spec)(picture(height, width)), picture(height, width)
+    tall, wide = (max(1, round(32 * side / max(height, width))) for side in (height, width))
+    small = v2.functional.resize(image, [tall, wide], InterpolationMode.BILINEAR, antialias=True)
+    grey = torch.tensor([124, 116, 104], dtype=torch.uint8)
+    expected = grey[:, None, None].repeat(1, 32, 32)
+    top, left = (32 - tall) // 2, (32 - wide) // 2
+    expected[:, top : top + tall, left : left + wide] = small
+    assert torch.equal(view, expected)
+    assert normalise(spec)(grey.view(1, 3, 1, 1)).abs().max() < 0.01
+
+
+def test_squash_is_one_resize_of_both_sides() -> None:
+    image = picture(50, 90)
+    view = eval_transform(replace(SPEC, crop="squash"))(image)
+    assert torch.equal(view, v2.functional.resize(image, [32, 32], antialias=True))
+
+
+def test_timms_way_to_show_all_of_a_picture_is_ours() -> None:
+    """Its modes squash and border, with weights that crop nothing off."""
+    timm = pytest.importorskip("timm.data")
+    image = Image.fromarray(ramp(60, 210).permute(1, 2, 0).numpy())
+    for ours, theirs in (("squash", "squash"), ("pad", "border")):
+        spec = InputSpec(32, 32, SPEC.mean, SPEC.std, crop=ours)  # pyright: ignore
+        view = normalise(spec)(eval_transform(spec)(v2.functional.pil_to_tensor(image))[None])[0]
+        other = timm.create_transform(
+            32, interpolation="bilinear", mean=SPEC.mean, std=SPEC.std, crop_pct=1.0,
+            crop_mode=theirs,
+        )(image)  # fmt: skip
+        assert (view - other).abs().max() < 0.06, ours  # three of 255 steps: Pillow rounds twice
+
+
+def test_a_way_to_crop_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"data\.crop=middle: allowed is center, squash, pad"):
+        eval_transform(replace(SPEC, crop="middle"))  # pyright: ignore
 
 
 def test_views_are_random_and_seeded() -> None:
@@ -56,9 +128,11 @@ def test_the_crop_is_torchvisions_to_the_bit(interpolation: InterpolationMode) -
         assert torch.equal(*views)
 
 
-def test_no_augmentation_is_the_evaluation_view() -> None:
-    plain = train_transform(SPEC, crop_scale=None, horizontal_flip=0)
-    assert torch.equal(plain(picture()), eval_transform(SPEC)(picture()))
+@pytest.mark.parametrize("crop", get_args(Crop))
+def test_no_augmentation_is_the_evaluation_view(crop: Crop) -> None:
+    spec = replace(SPEC, crop=crop)
+    plain = train_transform(spec, crop_scale=None, horizontal_flip=0)
+    assert torch.equal(plain(picture()), eval_transform(spec)(picture()))
 
 
 def test_flips_without_a_crop() -> None:
@@ -78,6 +152,10 @@ def test_the_repr_names_every_setting() -> None:
     other = InputSpec(32, 36, SPEC.mean, SPEC.std)
     assert repr(eval_transform(other)) != repr(eval_transform(SPEC))
     assert repr(Shrink(other)) != repr(Shrink(SPEC))
+    specs = [replace(SPEC, crop=crop) for crop in get_args(Crop)]
+    specs.append(replace(specs[-1], size=36))
+    assert len({repr(eval_transform(spec)) for spec in specs}) == 4
+    assert len({repr(Shrink(spec)) for spec in specs}) == 4
 
 
 def test_views_are_bytes_and_normalise_makes_floats_of_a_batch() -> None:
@@ -116,13 +194,17 @@ def test_shear_leans_what_is_upright_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 400), (401, 333), (40, 90), (60, 41), (30, 20)])
+@pytest.mark.parametrize("crop", get_args(Crop))
 def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
-    size: tuple[int, int],
+    crop: Crop, size: tuple[int, int]
 ) -> None:
-    image = picture(*size)
-    small = Shrink(SPEC)(image)
-    assert min(small.shape[1:]) == min(40, *size)  # never enlarged
-    assert torch.equal(eval_transform(SPEC)(small), eval_transform(SPEC)(image))
+    image, spec = picture(*size), replace(SPEC, crop=crop)
+    small = Shrink(spec)(image)
+    assert small.numel() <= image.numel()
+    if crop == "center":
+        assert min(small.shape[1:]) == min(40, *size)  # never enlarged
+    assert small.numel() <= 3 * 40 * 91
+    assert torch.equal(eval_transform(spec)(small), eval_transform(spec)(image))
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,16 @@
 Neither Lightning nor Hydra nor a network is needed, and no code of the model folder runs.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
@@ -23,11 +22,11 @@ from thaw.backbones.rebuild import BUILDERS, rebuild
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError
 from thaw.head import linear, mlp
-from thaw.model_folder import FORMAT, sha256
+from thaw.model_folder import not_described, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}
-Photo = str | Path | Image.Image | Tensor
+Photo = str | Path | Image.Image | Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class ImageClassifier(nn.Module):
         size, resize, mean, std, interpolation = (
             facts["input"][name] for name in ("size", "resize", "mean", "std", "interpolation")
         )
-        mode = InterpolationMode(interpolation)
-        self.input_spec = InputSpec(size, resize, tuple(mean), tuple(std), mode)
+        mode, crop = InterpolationMode(interpolation), facts["input"].get("crop", "center")
+        self.input_spec = InputSpec(size, resize, tuple(mean), tuple(std), mode, crop)
         self.transform = eval_transform(self.input_spec)
         self.normalise = normalise(self.input_spec)
         fast = facts["backbone"]["channels_last"]
@@ -73,31 +72,42 @@ class ImageClassifier(nn.Module):
         self.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S), uint8 or float of 0-1 -> probabilities (N, K)."""
+    def features(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S), uint8 or float of 0-1 -> what the head gets of them, (N, D)."""
         images = images.clone(memory_format=self.memory_format)  # normalising works in place
-        scores = self.head(self.body(self.normalise(images)))
-        return (scores / self.temperature).softmax(1)
+        return self.body(self.normalise(images))
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Features (N, D) -> calibrated probabilities (N, K)."""
+        return (self.head(features) / self.temperature).softmax(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, S, S), uint8 or float of 0-1 -> calibrated probabilities (N, K)."""
+        return self.probabilities(self.features(images))
 
     @torch.inference_mode()
-    def predict(self, photos: Photo | Sequence[Photo], batch_size: int = 64) -> list[Prediction]:
-        """Labels and probabilities of photos of any size, resized and cropped as in training.
+    def predict(
+        self, photos: Photo | Iterable[Photo], batch_size: int = 64,
+        channels: Literal["rgb", "bgr"] | None = None,
+    ) -> list[Prediction]:  # fmt: skip
+        """Labels and probabilities of photos of any size, made square as in training.
 
         Args:
-            photos: one or a list of them: paths, Pillow pictures, tensors uint8 (3, H, W) in RGB.
+            photos: one or many of them: paths, Pillow pictures, tensors uint8 (3, H, W) or
+                (N, 3, H, W) in RGB, arrays uint8 (H, W, 3) or (N, H, W, 3).
             batch_size: photos that are computed at once.
+            channels: the order of the colours in arrays; Pillow's is "rgb", OpenCV's is "bgr".
 
         Raises:
             PhotoError: a file that cannot be read as a picture.
-            TypeError: something else than a photo.
+            TypeError: something else than a photo, or an array of which `channels` is not said.
         """
-        many = isinstance(photos, Sequence) and not isinstance(photos, str)
-        every: Sequence[Photo] = photos if many else [photos]  # pyright: ignore
+        pictures = _pictures(photos, channels)
         device = next(self.parameters()).device
         predictions: list[Prediction] = []
-        for start in range(0, len(every), batch_size):
-            views = [self.transform(_decoded(photo)) for photo in every[start : start + batch_size]]
-            predictions += self.named(self(torch.stack(views).to(device)))
+        while batch := list(islice(pictures, batch_size)):
+            views = torch.stack([self.transform(picture) for picture in batch])
+            predictions += self.named(self(views.to(device)))
         return predictions
 
     def named(self, probabilities: Tensor) -> list[Prediction]:
@@ -110,28 +120,51 @@ class ImageClassifier(nn.Module):
         return predictions
 
 
-def _decoded(photo: Photo) -> Tensor:
-    """uint8 (3, H, W)."""
-    if isinstance(photo, str | Path):
-        return decode(Path(photo))
-    if isinstance(photo, Image.Image):
-        return from_pillow(photo)
-    if isinstance(photo, Tensor) and photo.dtype == torch.uint8 and photo.shape[:-2] == (3,):
-        return photo
-    raise TypeError(
-        f"predict: no photo: {type(photo).__name__} {tuple(getattr(photo, 'shape', ()))}; give a "
-        "path, a Pillow picture (of an array in RGB: PIL.Image.fromarray(array)) or a tensor "
-        "uint8 (3, H, W) in RGB"
+def _pictures(photos: Any, channels: str | None) -> Iterator[Tensor]:
+    """uint8 (3, H, W) of each photo, decoded when it is asked for."""
+    if isinstance(photos, str | Path):
+        yield decode(Path(photos))
+    elif isinstance(photos, Image.Image):
+        yield from_pillow(photos)
+    elif isinstance(photos, Tensor | np.ndarray):
+        colours, byte = (-3, torch.uint8) if isinstance(photos, Tensor) else (-1, np.uint8)
+        if photos.dtype != byte or photos.ndim not in (3, 4) or photos.shape[colours] != 3:
+            raise _no_photo(photos)
+        pictures = photos if isinstance(photos, Tensor) else _from_array(photos, channels)
+        yield from pictures if pictures.ndim == 4 else [pictures]
+    elif isinstance(photos, Iterable):
+        for photo in photos:
+            yield from _pictures(photo, channels)
+    else:
+        raise _no_photo(photos)
+
+
+def _from_array(array: np.ndarray, channels: str | None) -> Tensor:
+    """(..., H, W, 3) -> (..., 3, H, W) in RGB."""
+    if channels not in ("rgb", "bgr"):
+        raise TypeError(
+            f"predict: channels={channels}: an array does not say whether it is RGB or BGR; give "
+            'channels="bgr" for OpenCV\'s pictures, channels="rgb" for those of most others'
+        )
+    rgb = array[..., ::-1] if channels == "bgr" else array
+    return torch.from_numpy(np.ascontiguousarray(rgb)).movedim(-1, -3)
+
+
+def _no_photo(what: Any) -> TypeError:
+    found = f"{type(what).__name__} {getattr(what, 'dtype', '')} {(*getattr(what, 'shape', ()),)}"
+    return TypeError(
+        f"predict: no photo: {found}; give a path, a Pillow picture, a tensor uint8 (3, H, W) or "
+        "(N, 3, H, W) in RGB, or an array uint8 (H, W, 3) or (N, H, W, 3) with channels=..."
     )
 
 
 def load(
     path: str | Path, *, body: nn.Module | None = None, head: nn.Module | None = None
 ) -> ImageClassifier:
-    """The model of a model folder, or of a run folder, on the CPU and in eval mode.
+    """The model of a model folder, a run folder or a checkpoint of a run, on the CPU, in eval mode.
 
     Args:
-        path: the folder.
+        path: the folder, or the .ckpt file, also of a run that is not finished.
         body, head: needed where the run had a backbone or a head of your own: the module, with any
             weights. Body: (N, 3, S, S) -> (N, D); head: (N, D) -> (N, K).
 
@@ -139,39 +172,18 @@ def load(
         ConfigError: no model there, of a newer format, changed since it was written, with parts
             that thaw cannot build, or with weights that do not fit them.
     """
-    given = Path(path).expanduser()
-    folder = given if (given / "model.json").is_file() else given / "model"
-    described, weights = folder / "model.json", folder / "model.safetensors"
-    if not described.is_file():
-        raise ConfigError(
-            f"{given}: holds no model (neither model.json nor model/model.json). Give the folder "
-            "of a finished run, like logs/train/runs/2026-01-31_12-00-00, or its model folder"
-        )
+    file, facts, state = read_model(Path(path).expanduser())
     try:
-        record = json.loads(described.read_text(encoding="utf-8"))
-        if record["format"] > FORMAT:
-            raise ConfigError(
-                f"{described}: has format {record['format']}, and this thaw reads up to {FORMAT}; "
-                "update thaw"
-            )
-        if not weights.is_file() or sha256(weights) != record["sha256"]:
-            raise ConfigError(
-                f"{weights}: is missing, or is not the file that model.json was written with (by "
-                "its sha256); copy the whole model folder again"
-            )
-        if not 0 < float(record["temperature"]) < math.inf:
-            raise ValueError(f"temperature {record['temperature']}")
-        model = ImageClassifier(body or _body(record), head or _head(record), record)
-        state = load_file(weights)
+        if not 0 < float(facts["temperature"]) < math.inf:
+            raise ValueError(f"temperature {facts['temperature']}")
+        model = ImageClassifier(body or _body(facts), head or _head(facts), facts)
         if misfit := differences(model.state_dict(), state):
-            raise ConfigError(f"{weights}: these weights do not fit the model ({misfit})")
+            raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")
         model.load_state_dict(state)
-    except SafetensorError as error:
-        raise ConfigError(f"{weights}: is no safetensors file ({error})") from error
     except ConfigError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"{described}: is no description of a model ({error!r})") from error
+        raise not_described(file, error) from error
     return model
 
 

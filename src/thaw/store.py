@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 
 class Store:
     """One file `<hash>.bin` and its note `<hash>.json`.
@@ -21,6 +19,8 @@ class Store:
     """
 
     def __init__(self, folder: Path, what: dict[str, Any]) -> None:
+        from filelock import FileLock  # not above: `thaw.load` needs `sha256` and no lock
+
         self.what = what
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
         self.path = folder / f"{name}.bin"

@@ -5,13 +5,13 @@ faster to resize and to copy than float. `normalise` makes float32 of a whole ba
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from thaw.backbones.backbone import InputSpec
+from thaw.backbones.backbone import Crop, InputSpec
 from thaw.errors import ConfigError, check
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -19,9 +19,25 @@ Policy = Literal["none", "trivial", "rand"]
 
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
-    """Resize the short side and crop the centre, as the weights were evaluated."""
-    resize = v2.Resize(spec.resize, interpolation=spec.interpolation, antialias=True)
+    """The view for validation, test and use, in one of three ways to make a picture square.
+
+    "center" resizes the short side and crops the centre, as the weights were evaluated. The others
+    show the whole picture: "squash" resizes both sides to `size`, and "pad" resizes the long side
+    and puts the mean colour, which is zero after normalising, evenly beside the short one. timm's
+    crop_mode=squash|border means these too, but then crops the share that the weights crop.
+    """
+    check(spec.crop in get_args(Crop), "data.crop", spec.crop, ", ".join(get_args(Crop)))
+    if spec.crop == "pad":
+        steps = [LongSide(spec.size, spec.interpolation), PadToSquare(spec.size, mean_colour(spec))]
+        return v2.Compose(steps)
+    sides = [spec.size, spec.size] if spec.crop == "squash" else spec.resize
+    resize = v2.Resize(sides, interpolation=spec.interpolation, antialias=True)
     return v2.Compose([resize, v2.CenterCrop(spec.size)])
+
+
+def mean_colour(spec: InputSpec) -> list[int]:
+    """R, G and B of 0-255."""
+    return [round(255 * channel) for channel in spec.mean]
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
@@ -30,19 +46,49 @@ def normalise(spec: InputSpec) -> v2.Compose:
     return v2.Compose([v2.ToDtype(torch.float32, scale=True), scale])
 
 
-class Shrink(v2.Resize):
+class LongSide(v2.Transform):
+    """Resizes the long side to `size` pixels, and the short one in proportion."""
+
+    def __init__(self, size: int, interpolation: InterpolationMode) -> None:
+        super().__init__()
+        self.size, self.interpolation = size, interpolation
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """uint8 (3, H, W) -> uint8 (3, H', W')."""
+        sides = inpt.shape[-2:]
+        fitting = [max(1, round(self.size * side / max(sides))) for side in sides]
+        return v2.functional.resize(inpt, fitting, self.interpolation, antialias=True)
+
+
+class PadToSquare(v2.Transform):
+    """Puts a colour on both sides of the centred picture; of an odd number, one more behind it."""
+
+    def __init__(self, size: int, colour: list[int]) -> None:
+        super().__init__()
+        self.size, self.colour = size, colour
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """uint8 (3, H, W), neither above S -> uint8 (3, S, S)."""
+        height, width = inpt.shape[-2:]
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        padding = [left, top, self.size - width - left, self.size - height - top]
+        return v2.functional.pad(inpt, padding, fill=self.colour)  # pyright: ignore[reportArgumentType]
+
+
+class Shrink(nn.Module):
     """Makes a picture as small as evaluation needs it; a smaller picture stays as it is.
 
     The evaluation view of the result is that of the picture, bit by bit.
     """
 
     def __init__(self, spec: InputSpec) -> None:
-        super().__init__(spec.resize, interpolation=spec.interpolation, antialias=True)
-        self.short_side = spec.resize
+        super().__init__()
+        self.resize = cast(nn.Module, eval_transform(spec).transforms[0])
 
-    def forward(self, image: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H', W')."""
-        return image if min(image.shape[-2:]) <= self.short_side else super().forward(image)
+        resized = self.resize(image)
+        return resized if resized.numel() < image.numel() else image
 
 
 class RandomResizedCrop(v2.RandomResizedCrop):
@@ -85,7 +131,7 @@ def train_transform(
     ):
         check(fits, f"augment.{key}", value, allowed)
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
-    grey = [round(255 * channel) for channel in spec.mean]  # it is zero after normalising
+    grey = mean_colour(spec)
     steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
         scale, kind = (low, high), spec.interpolation

@@ -6,7 +6,7 @@ contains an image size, mean, standard deviation or interpolation.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torchvision.models
 from torch import nn
@@ -18,16 +18,19 @@ from thaw.backbones.pretrained import Source, load_into, official_file, own_sour
 from thaw.backbones.tracing import Make, Trace
 from thaw.errors import ConfigError, near
 
+Crop = Literal["center", "squash", "pad"]
+
 
 @dataclass(frozen=True)
 class InputSpec:
     """The images that a backbone expects."""
 
     size: int  # side of the square input, in pixels
-    resize: int  # short side of the image before the centre crop of `size`, in pixels
+    resize: int  # short side of the image before a centre crop of `size`, in pixels
     mean: tuple[float, float, float]  # of each channel (R, G, B), for values in 0-1
     std: tuple[float, float, float]  # standard deviation of each channel, for values in 0-1
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    crop: Crop = "center"  # how evaluation makes images square, see `transforms.eval_transform`
 
     def at(self, size: int | None) -> "InputSpec":
         """Returns the spec for another input size that crops off the same share of the image."""
@@ -48,6 +51,10 @@ class Backbone:
     licence: str  # one line on the licence of the weights, as their publisher declares it
     weights: str  # one line on the weights that were loaded ("random" for none)
     builder: str = ""  # what built it, see `rebuild.BUILDERS`; empty for a user's own
+
+    def cropped(self, crop: Crop) -> "Backbone":
+        """Returns the same backbone with images made square in this way."""
+        return replace(self, input_spec=replace(self.input_spec, crop=crop))
 
     @property
     def is_convolutional(self) -> bool:

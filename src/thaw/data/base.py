@@ -51,6 +51,7 @@ class PhotoDataModule(LightningDataModule):
     train_per_class: int | None = None  # few-shot: drawn after validation; None: all
     balanced: bool = False  # whether every class is seen equally often in training
     cache: Literal["none", "ram"] = "none"  # ram: decode once, shrink and keep in memory
+    crop: str = "center"  # how evaluation makes photos square; read by what makes the transforms
     seed: int = 0  # of validation and few-shot, and of the order and views in training
     train_transform: Transform | None = None
     eval_transform: Transform | None = None

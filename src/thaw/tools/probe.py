@@ -106,7 +106,7 @@ def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
     """Builds a backbone and its data as train.py would, and computes the features."""
     config.check_keys(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    backbone = config.build(cfg.backbone, "backbone")
+    backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
@@ -171,9 +171,9 @@ def save(folder: Path, subject: Subject, fitted: Fitted) -> None:
     """Writes the model folder of a linear classifier on a backbone's last layer."""
     backbone, data = subject.backbone, subject.data
     head, temperature = linear_head(fitted.model, *subject.tables[1:])
+    targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
     model_folder.save_model(
-        folder, Classifier(backbone, head), backbone, classes=data.classes, temperature=temperature,
-        targets={"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}},
-        metrics={"val/acc": fitted.val}, versions=report.versions(),
-        licences={"weights": backbone.licence, "photos": data.licence},
+        folder, Classifier(backbone, head),
+        model_folder.describe(backbone, targets, data.classes, data.licence),
+        temperature=temperature, metrics={"val/acc": fitted.val}, versions=report.versions(),
     )  # fmt: skip

@@ -30,7 +30,8 @@ class TransferModule(pl.LightningModule):
     """Trains a `Classifier` by a plan.
 
     Args:
-        classes: Names of the K classes, in label order; saved in the checkpoint, as `config` is.
+        classes: Names of the K classes, in label order; saved in the checkpoint, as `config` (the
+            settings of the run) and `model` (what `thaw.load` builds it from) are.
         monitor: The validation metric whose plateaus the plan waits for.
         normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
         mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
@@ -46,7 +47,7 @@ class TransferModule(pl.LightningModule):
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer], *, classes: tuple[str, ...],
         monitor: str = "val/acc", normalise: Callable[[Tensor], Tensor] | None = None,
         mix: Mix | None = None, label_smoothing: float = 0.0, channels_last: bool = False,
-        seed: int = 0, config: dict[str, Any] | None = None,
+        seed: int = 0, config: dict[str, Any] | None = None, model: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.classifier, self.make_optimizer, self.monitor = classifier, make_optimizer, monitor
@@ -56,7 +57,8 @@ class TransferModule(pl.LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
-        self.save_hyperparameters({"classes": self.classes, "config": config or {}}, logger=False)
+        saved = {"classes": self.classes, "config": config or {}, "model": model or {}}
+        self.save_hyperparameters(saved, logger=False)
         self.saved_batches: int | None = None  # batches of an epoch in the checkpoint resumed from
         self.means = Means()  # loss and accuracy of the training batches of this epoch
         self.val_scores = Scores(len(classes), "val")
