@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from thaw.errors import ConfigError, check
 from thaw.image_classifier import load
 from thaw.store import write_json
@@ -26,6 +24,7 @@ from thaw.tools.preprocess import prepare
 
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
+FACTS = "export.json"
 MAX_LOSS = 0.01  # of accuracy, 0-1, by int8
 
 
@@ -45,36 +44,41 @@ def main(words: Sequence[str]) -> int:
     given = _parsed(words)
     precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
     model = load(given.model)
-    is_model = (given.model / "model.json").is_file()
-    run: Path = given.model.absolute().parent if is_model else given.model.absolute()
+    run = _run_of(given.model.expanduser().absolute())
     name = given.format if precision == "float" else f"{given.format}-{precision}"
     out: Path = given.out.expanduser().absolute() if given.out else run / "export" / name
-    if out.exists() and not (out / "export.json").is_file():
+    if out.exists() and not (out / FACTS).is_file():
         raise ConfigError(f"--out {out}: exists and is no export; give a folder that is not there")
     nearest = next(parent for parent in out.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(prefix=".export-", dir=nearest) as scratch:
-        folder, drawn = Path(scratch) / "export", Path(scratch) / "photos"
+        folder, made = Path(scratch) / "export", Path(scratch) / "photos"
         folder.mkdir()
-        drawn.mkdir()
-        source, photos, calibrating = find_photos(run, given.photos, drawn)
+        made.mkdir()
+        source, photos, calibrating = find_photos(run, given.photos, made)
         if precision == "int8" and not calibrating:
             raise ConfigError("--int8: needs photos to calibrate on; give them by --photos FOLDER")
         views = (prepare(path, model.facts["input"]) for path in calibrating)
-        file = folder / f"model.{given.format}"
-        predict = export(model, file, precision, views)
-        kinds = make_kinds(photos[0][0], drawn)
+        predict = export(model, folder / f"model.{given.format}", precision, views)
+        kinds = make_kinds(photos[0][0], made)
+        print(f"photos         {len(photos)} {source}, and one of them in {len(kinds)} other forms")
         parity = compare(model, predict, [*kinds, *photos])
-        print(f"photos         {parity.photos}: {len(photos)} {source}, {len(kinds)} of other kinds")
         _judge(parity, given)
         shutil.copy(preprocess.__file__, folder / "preprocess.py")
         facts = {"format": given.format, "precision": precision, "photos": source}
-        write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / "export.json")
+        write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
         shutil.rmtree(out, ignore_errors=True)  # of an earlier export
         out.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(out)
     for path in sorted(out.iterdir()):
-        print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+        print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
     return 0
+
+
+def _run_of(model: Path) -> Path:
+    """The folder of the run that a model folder or a checkpoint is of."""
+    if model.suffix == ".ckpt":
+        return model.parent.parent
+    return model.parent if (model / "model.json").is_file() else model
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -87,8 +91,9 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     fewer.add_argument("--int8", action="store_true", help="8-bit weights: a quarter; onnx only")
     parser.add_argument("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
     parser.add_argument(
-        "--photos", type=Path, metavar="FOLDER", help="photos to compare on, one folder a class; "
-        "without it the run's validation photos, or drawn ones where these are gone",
+        "--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
+        "second one calibrates --int8, the others compare; without it the run's training and "
+        "validation photos, or drawn flowers where these are gone",
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=float, metavar="P", help="the export fails if any probability differs "
@@ -96,11 +101,11 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--max-loss", type=float, metavar="P", help="of --int8, which fails if it loses more "
-        f"accuracy than this ({MAX_LOSS}); where no class is known: if more labels differ",
+        f"accuracy than this ({MAX_LOSS}); where no class is known, of agreement with the model",
     )  # fmt: skip
     given = parser.parse_args(words)
     if given.format == "pt2" and given.int8:
-        raise ConfigError("--format pt2 --int8: is not offered; use --format onnx --int8, or --half")
+        raise ConfigError("--format pt2 --int8: is not offered; give --format onnx, or --half")
     if given.int8 and given.tolerance is not None:
         raise ConfigError("--tolerance: does not hold for --int8, which --max-loss limits")
     if not given.int8 and given.max_loss is not None:
@@ -114,24 +119,27 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 def _judge(parity: Parity, given: argparse.Namespace) -> None:
     """Prints what was measured; raises a ConfigError if it is not good enough."""
-    share = parity.differing / parity.photos
-    print(f"labels         {parity.differing} of {parity.photos} differ ({share:.2%})")
-    print(f"probabilities  differ by up to {parity.largest_difference:.4f}, {parity.farthest}")
-    if parity.known:
-        before, after = parity.accuracy_before, parity.accuracy_after
-        print(f"accuracy       {before:.4f} before, {after:.4f} after, of {parity.known} photos")
-    before, after = parity.seconds_before, parity.seconds_after
-    print(f"seconds        {before:.4f} a photo before, {after:.4f} after, from file to answer")
-    if given.int8:
-        if not parity.loss <= given.max_loss:
-            raise ConfigError(
-                f"--max-loss {given.max_loss}: int8 loses {parity.loss:.4f} of the accuracy. "
-                "Nothing was written. Use --half, or allow the loss: --max-loss "
-                f"{_up(parity.loss)}"
-            )
-    elif share > OTHER_LABELS or not parity.largest_difference <= given.tolerance:
+    share, difference, loss = (
+        parity.differing / parity.photos,
+        parity.difference,
+        parity.before - parity.after,
+    )
+    print(
+        f"labels         {parity.differing} of {parity.photos} differ ({share:.2%})\n"
+        f"probabilities  differ by up to {difference:.4f} ({parity.farthest})\n"
+        f"accuracy       {parity.before:.4f} before, {parity.after:.4f} after "
+        f"({parity.known} photos of known class)\n"
+        f"seconds        {parity.seconds_before:.4f} a photo before, {parity.seconds_after:.4f} "
+        "after, from its file to its probabilities"
+    )
+    if given.int8 and loss > given.max_loss:
         raise ConfigError(
-            f"--tolerance {given.tolerance}: the exported model gives other answers: "
-            f"{share:.2%} of the labels differ (allowed {OTHER_LABELS:.0%}), probabilities by up "
-            f"to {parity.largest_difference:.4f}. Nothing was written"
+            f"--max-loss {given.max_loss}: int8 loses {loss:.4f} of the accuracy, so nothing was "
+            "written. Export with --half, or allow a larger loss"
+        )
+    if not given.int8 and (share > OTHER_LABELS or difference > given.tolerance):
+        raise ConfigError(
+            f"--tolerance {given.tolerance}: the exported model gives other answers, so nothing "
+            f"was written: {share:.2%} of the labels differ (allowed: {OTHER_LABELS:.0%}), and "
+            f"probabilities by up to {difference:.4f}, most on {parity.farthest}"
         )

@@ -32,7 +32,7 @@ class HalfPrecision(nn.Module):
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
         self.body, self.head = copy.deepcopy((model.body, model.head))
-        self.body.half(), self.head.half()
+        self.half()
         self.normalise, self.temperature = model.normalise, model.temperature
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,11 +61,25 @@ def export(
     about = metadata(model)
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files=about)
-        return _load_pt2(path)
-    _write_onnx(program, about, path)
+    else:
+        _write_onnx(program, about, path)
     if precision == "int8":
-        _quantise(path, calibrating, about)
-    return _load_onnx(path)
+        quantise(path, calibrating, about)
+    return load_file(path)
+
+
+def load_file(path: Path) -> Run:
+    """Loads an exported file; only one that was just written, as a .pt2 file can run code."""
+    if path.suffix == ".pt2":
+        module = torch.export.load(path).module()
+
+        @torch.inference_mode()
+        def run(images: Images) -> NDArray[np.floating]:
+            return module(torch.from_numpy(images)).numpy()
+
+        return run
+    session = needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
 
 
 def metadata(model: ImageClassifier) -> dict[str, str]:
@@ -78,14 +92,15 @@ def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, str], pa
     """In one file, unless the weights are too large for that."""
     needed("onnxscript")
     written: Any = torch.onnx.export(
-        program, input_names=["images"], output_names=["probabilities"], verbose=False
-    )
+        program, input_names=["images"], output_names=["probabilities"], verbose=False,
+        dynamic_shapes=({0: "N"},),  # its name, of what the program says
+    )  # fmt: skip
     written.model.metadata_props.update(about)
     size = sum(value.nbytes for value in program.state_dict.values())
     written.save(path, external_data=size > ONE_FILE)
 
 
-def _quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:
+def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:
     """Makes int8 of an ONNX file: weights per output channel, activations by their range."""
     onnx, quantisation = needed("onnx"), needed("onnxruntime.quantization")
     feeds = ({"images": images} for images in calibrating)
@@ -100,21 +115,6 @@ def _quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) 
     del finished.metadata_props[:]
     onnx.helper.set_model_props(finished, about)
     onnx.save(finished, path)
-
-
-def _load_pt2(path: Path) -> Run:
-    module = torch.export.load(path).module()
-
-    @torch.inference_mode()
-    def run(images: Images) -> NDArray[np.floating]:
-        return module(torch.from_numpy(images)).numpy()
-
-    return run
-
-
-def _load_onnx(path: Path) -> Run:
-    session = needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
 
 
 def needed(package: str) -> Any:

@@ -24,20 +24,13 @@ class Parity:
 
     photos: int
     differing: int  # photos that get another label
-    largest_difference: float  # of any probability
+    difference: float  # the largest, of any probability of any photo
     farthest: str  # the photo where that is
-    known: int  # photos whose class is known
-    accuracy_before: float | None  # of those; None where there are none
-    accuracy_after: float | None
+    known: int  # photos whose class is known; if none is, the trained model's answers are right
+    before: float  # accuracy, 0-1
+    after: float
     seconds_before: float  # for one photo, from its file to its probabilities, in batches of 8
     seconds_after: float
-
-    @property
-    def loss(self) -> float:
-        """The accuracy that was lost; where no class is known, the share of other labels."""
-        if self.accuracy_before is None or self.accuracy_after is None:
-            return self.differing / self.photos
-        return self.accuracy_before - self.accuracy_after
 
 
 def compare(model: ImageClassifier, run: Run, photos: Sequence[Labelled]) -> Parity:
@@ -63,15 +56,15 @@ def compare(model: ImageClassifier, run: Run, photos: Sequence[Labelled]) -> Par
     difference = np.nan_to_num(difference, nan=1.0)  # what is no number is as wrong as can be
     best = expected.argmax(1)
     differs = (got.argmax(1) != best) | (single.argmax(1) != best)
-    labels = np.array([model.classes.index(name) if name in model.classes else -1
-                       for _, name in photos])  # fmt: skip
+    classes = model.classes
+    labels = np.array([classes.index(name) if name in classes else -1 for _, name in photos])
     known = labels >= 0
-    right = [float((rows.argmax(1) == labels)[known].mean()) if known.any() else None
-             for rows in (expected, got)]  # fmt: skip
+    right, counted = (labels, known) if known.any() else (best, slice(None))
+    accuracy = [float((rows.argmax(1) == right)[counted].mean()) for rows in (expected, got)]
     farthest = int(difference.argmax())
     return Parity(
         len(paths), int(differs.sum()), float(difference[farthest]), str(paths[farthest]),
-        int(known.sum()), *right, *(seconds / len(paths)).tolist(),
+        int(known.sum()), *accuracy, *(seconds / len(paths)).tolist(),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from thaw.data.base import PhotoDataModule
 from thaw.data.flowers import FLOWERS, draw_flower
 from thaw.data.photos import Photos, picture_files
 from thaw.errors import ConfigError, ThawError, reason
@@ -31,24 +32,21 @@ def find_photos(
         scratch: Where flowers are drawn if there are no photos. Nothing is calibrated on them.
     """
     if folder is not None:
-        paths = [*picture_files(folder)] if folder.is_dir() else []
-        if not paths:
+        paths = picture_files(folder) if folder.is_dir() else ()
+        every: list[Labelled] = [(path, path.parent.name) for path in paths]
+        if not every:
             raise ConfigError(f"--photos {folder}: is no folder with photos in it")
-        found: list[Labelled] = [(path, path.parent.name) for path in paths]
-        tested = found[::2]
-        return f"photos of {folder}", spread(tested, TESTED), spread(paths[1::2], CALIBRATING)
-    try:
-        data = data_of(run)
-        data.prepare_data = lambda: None  # photos that are gone are not downloaded for this
-        which, photos = ("training", data.train) if data.val is None else ("validation", data.val)
-        _check_there(photos)
-    except (ThawError, OSError) as error:
-        print(f"The run's own photos cannot be had ({reason(error)}).")
-        return "drawn flowers", _drawn(scratch), []
-    names = [data.classes[label] for label in photos.labels]
-    labelled: list[Labelled] = [*zip(photos.paths, names, strict=True)]
-    calibrating = spread(data.train.paths, CALIBRATING)
-    return f"{which} photos of the run", spread(labelled, TESTED), calibrating
+        source, tested, calibrating = f"photos of {folder}", every[::2], every[1::2]
+    else:
+        try:
+            data = data_of(run)
+            data.prepare_data = lambda: None  # photos that are gone are not downloaded for this
+            source = "validation photos of the run"
+            tested, calibrating = (_labelled(data, part) for part in (data.val, data.train))
+        except (ThawError, OSError) as error:
+            print(f"The run's own photos cannot be had ({reason(error)}).")
+            return "drawn flowers", _drawn(scratch), []
+    return source, spread(tested, TESTED), [path for path, _ in spread(calibrating, CALIBRATING)]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -63,26 +61,29 @@ def make_kinds(original: Path, folder: Path) -> list[Labelled]:
         image = file.convert("RGB")
     side = min(image.size)
     long, short = max(side, 96), max(side * 2 // 3, 64)
-    exif = Image.Exif()
+    landscape, exif = image.resize((long, short)), Image.Exif()
     exif[0x0112] = ROTATED
-    made: list[Labelled] = []
-    for name, kind, options in (
-        ("portrait.jpg", image.resize((short, long)), {}),
-        ("landscape.jpg", image.resize((long, short)), {}),
-        ("rotated.jpg", image.resize((long, short)), {"exif": exif}),
-        ("grey.jpg", image.convert("L"), {}),
-        ("cmyk.jpg", image.convert("CMYK"), {}),
-        ("transparent.png", image.convert("RGBA").rotate(30), {}),
-    ):  # fmt: skip
-        kind.save(folder / name, **options)
-        made.append((folder / name, None))
-    return made
+    landscape.save(folder / "rotated.jpg", exif=exif)
+    kinds = {
+        "landscape.jpg": landscape,
+        "portrait.jpg": image.resize((short, long)),
+        "grey.jpg": image.convert("L"),
+        "cmyk.jpg": image.convert("CMYK"),
+        "transparent.png": image.convert("RGBA").rotate(30),
+    }
+    for name, kind in kinds.items():
+        kind.save(folder / name)
+    return [(folder / name, None) for name in ("rotated.jpg", *kinds)]
 
 
-def _check_there(photos: Photos) -> None:
+def _labelled(data: PhotoDataModule, photos: Photos | None) -> list[Labelled]:
+    if photos is None:
+        raise ConfigError("it validated on none")
     for path in photos.paths:
         if not path.is_file():
             raise ConfigError(f"{path} is missing")
+    names = [data.classes[label] for label in photos.labels]
+    return [*zip(photos.paths, names, strict=True)]
 
 
 def _drawn(folder: Path) -> list[Labelled]:

@@ -30,12 +30,19 @@ def prepare(path, spec):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
-    size, short = spec["size"], min(image.size)
-    resized = [spec["resize"] * side // short for side in image.size]  # the short side to `resize`
-    image = image.resize(resized, Image.Resampling[spec["interpolation"].upper()])
-    left, top = (round((side - size) / 2) for side in resized)  # the centre of it
-    image = image.crop((left, top, left + size, top + size))
-    return np.array(image).transpose(2, 0, 1)[None]
+    size, crop = spec["size"], spec.get("crop", "center")
+    if crop == "squash":
+        sides = [size, size]
+    elif crop == "pad":  # the long side to `size`, and the mean colour beside the short one
+        sides = [max(1, round(size * side / max(image.size))) for side in image.size]
+    else:  # the short side to `resize`, of which the centre is taken
+        sides = [spec["resize"] * side // min(image.size) for side in image.size]
+    image = image.resize(sides, Image.Resampling[spec["interpolation"].upper()])
+    view = Image.new("RGB", (size, size), tuple(round(255 * mean) for mean in spec["mean"]))
+    left, top = ((size - side) // 2 if crop == "pad" else -round((side - size) / 2)
+                 for side in sides)  # fmt: skip
+    view.paste(image, (left, top))
+    return np.array(view).transpose(2, 0, 1)[None]
 
 
 if __name__ == "__main__":
@@ -45,6 +52,6 @@ if __name__ == "__main__":
     facts = session.get_modelmeta().custom_metadata_map
     classes, spec = json.loads(facts["classes"]), json.loads(facts["input"])
     for path in sys.argv[2:]:
-        (row,) = session.run(None, {"images": prepare(path, spec)})[0]
+        row = np.array(session.run(None, {"images": prepare(path, spec)})).flatten()
         top = [{"label": classes[k], "probability": float(row[k])} for k in (-row).argsort()[:5]]
         print(json.dumps({"path": path, **top[0], "top": top}))
