@@ -49,7 +49,7 @@ def test_the_view_of_every_shape_differs_by_two_grey_levels_at_most(
     spec = dataclasses.replace(SPEC, crop=crop, interpolation=interpolation)
     largest, mean = difference(tmp_path / "a.png", spec)
     assert largest <= 2
-    assert mean < 0.25
+    assert mean < 0.04
 
 
 def test_a_model_of_an_older_thaw_has_no_crop(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_every_kind_of_picture(
         assert written.mode == mode
     largest, mean = difference(tmp_path / f"a.{ending}")
     assert largest <= 2
-    assert mean < 0.25
+    assert mean < 0.04
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -113,4 +113,4 @@ def test_real_photos(data_dir: Path) -> None:
                 spec = dataclasses.replace(spec, interpolation=interpolation)
                 largest, mean = difference(path, spec)
                 assert largest <= 2
-                assert mean < 0.05
+                assert mean < 0.04

@@ -119,11 +119,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
 
 def _judge(parity: Parity, given: argparse.Namespace) -> None:
     """Prints what was measured; raises a ConfigError if it is not good enough."""
-    share, difference, loss = (
-        parity.differing / parity.photos,
-        parity.difference,
-        parity.before - parity.after,
-    )
+    share, difference = parity.differing / parity.photos, parity.difference
     print(
         f"labels         {parity.differing} of {parity.photos} differ ({share:.2%})\n"
         f"probabilities  differ by up to {difference:.4f} ({parity.farthest})\n"
@@ -132,6 +128,7 @@ def _judge(parity: Parity, given: argparse.Namespace) -> None:
         f"seconds        {parity.seconds_before:.4f} a photo before, {parity.seconds_after:.4f} "
         "after, from its file to its probabilities"
     )
+    loss = parity.before - parity.after
     if given.int8 and loss > given.max_loss:
         raise ConfigError(
             f"--max-loss {given.max_loss}: int8 loses {loss:.4f} of the accuracy, so nothing was "
@@ -141,5 +138,6 @@ def _judge(parity: Parity, given: argparse.Namespace) -> None:
         raise ConfigError(
             f"--tolerance {given.tolerance}: the exported model gives other answers, so nothing "
             f"was written: {share:.2%} of the labels differ (allowed: {OTHER_LABELS:.0%}), and "
-            f"probabilities by up to {difference:.4f}, most on {parity.farthest}"
+            f"probabilities by up to {difference:.4f}, most on {parity.farthest}. Where that is "
+            "near enough, allow more by --tolerance; the labels must agree"
         )

@@ -102,6 +102,8 @@ def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, str], pa
 
 def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:
     """Makes int8 of an ONNX file: weights per output channel, activations by their range."""
+    if path.with_name(f"{path.name}.data").exists():
+        raise ConfigError("--int8: is not offered for weights of more than 2 GB; use --half")
     onnx, quantisation = needed("onnx"), needed("onnxruntime.quantization")
     feeds = ({"images": images} for images in calibrating)
 

@@ -37,7 +37,9 @@ def prepare(path, spec):
         sides = [max(1, round(size * side / max(image.size))) for side in image.size]
     else:  # the short side to `resize`, of which the centre is taken
         sides = [spec["resize"] * side // min(image.size) for side in image.size]
-    image = image.resize(sides, Image.Resampling[spec["interpolation"].upper()])
+    kind = Image.Resampling[spec["interpolation"].upper()]
+    image = image.resize((sides[0], image.height), kind)  # across first, as torchvision does it;
+    image = image.resize(sides, kind)  # of tall pictures Pillow would begin with the other side
     view = Image.new("RGB", (size, size), tuple(round(255 * mean) for mean in spec["mean"]))
     left, top = ((size - side) // 2 if crop == "pad" else -round((side - size) / 2)
                  for side in sides)  # fmt: skip
