@@ -15,6 +15,7 @@ import torchvision
 from thaw import launch
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone, torchvision_backbone, torchvision_model
+from thaw.backbones.meta_device import without_values
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# torchvision's models as backbones
@@ -37,7 +38,7 @@ def sizes(name: str, default: int) -> str:
 
     def works(size: int) -> bool:
         try:
-            with tracing.without_values():
+            with without_values():
                 model = torchvision_model(name, size)
             tracing.trace(model, size)
         except tracing.SIZE_ERRORS:
@@ -77,7 +78,7 @@ def main() -> None:
     started = time.perf_counter()
     rows = []
     for name in launch.torchvision_names():
-        with tracing.without_values():
+        with without_values():
             rows.append(row(torchvision_backbone(name, weights=None)))
         print(rows[-1], end="")
     head = HEAD.format(torch=torch.__version__, torchvision=torchvision.__version__)

@@ -13,6 +13,7 @@ from torch import nn
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, torchvision_backbone
 from thaw.backbones.groups import Granularity
+from thaw.backbones.meta_device import without_values
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ def test_there_are_eighty() -> None:
 @pytest.fixture(scope="module", params=NAMES)
 def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
     """Without values, so that even the largest is there at once."""
-    with tracing.without_values():
+    with without_values():
         yield torchvision_backbone(request.param, weights=None)
 
 
@@ -36,7 +37,7 @@ def test_the_last_layer_is_the_one_that_the_classes_size(backbone: Backbone) -> 
     has_auxiliary = backbone.name in ("googlenet", "inception_v3")
     if has_auxiliary:
         options["init_weights"] = False  # else it warns
-    with tracing.without_values():
+    with without_values():
         model = torchvision.models.get_model(backbone.name, weights=None, **options)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     sized = {key for key, shape in shapes.items() if shape and shape[0] == CLASSES}

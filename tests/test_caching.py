@@ -6,9 +6,8 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from runs import ROOT, SMALL, TWO_AND_TWO, command, configuration, draw_photos
@@ -179,23 +178,6 @@ def test_a_folder_that_cannot_be_written_goes_on_without(
     said = r"^features  train: .*: going on without a cache, since .*cache.* Set paths\.cache"
     found = re.findall(said, capsys.readouterr().out, re.MULTILINE)
     assert len(found) == 1  # once, not in every epoch
-
-
-class TellsCaching(pl.Callback):
-    """Notes what it is told, as the epoch table's bar shows it."""
-
-    told: ClassVar[list[tuple[str, int, int]]] = []
-
-    def on_caching(self, split: str, done: int, total: int) -> None:
-        self.told.append((split, done, total))
-
-
-def test_callbacks_are_told_how_far_a_pass_is(photos: Path, tmp_path: Path) -> None:
-    TellsCaching.told.clear()
-    own = "+callbacks.tells._target_=test_caching.TellsCaching"
-    run(photos, tmp_path / "run", CACHE, "finetune.cached_views=2", own)
-    train_rows = [("train", done, 48) for done in range(0, 49, 4)]
-    assert TellsCaching.told == [*train_rows, *(("val", done, 12) for done in (0, 4, 8, 12))]
 
 
 @pytest.mark.slow

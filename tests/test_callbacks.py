@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
@@ -24,7 +23,7 @@ from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan, StopEarly, check_callbacks
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.module import TransferModule
-from thaw.training.record import LogRates, Record, current_rates
+from thaw.training.record import Record, current_rates
 
 GROUPS = small_classifier().groups
 NAMES = ("conv", "low", "middle", "deep", "head")
@@ -148,12 +147,12 @@ def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
 
 def test_rates_are_logged_at_their_interval_and_at_each_epochs_start(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
-    fit(tmp_path, two_phases(), LogRates(), logger=logger, log_every_n_steps=2)
+    fit(tmp_path, two_phases(), logger=logger, log_every_n_steps=2)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
     steps = {int(row["step"]) for row in rows if row["lr/head"]}
-    assert steps == {1, 2, 4, 6, 7, 8}
+    assert steps == {0, 2, 3, 4, 6, 8}
     assert {name.removeprefix("lr/") for name in header if name.startswith("lr/")} == set(NAMES)
 
 
@@ -165,17 +164,6 @@ def test_the_plan_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "frozen: epoch 1 " in text
     assert "unfrozen: epochs 2-3" in text
     assert trainer.global_step == 3 * STEPS
-
-
-def test_a_strategy_in_which_unfreezing_is_not_proven_is_refused() -> None:
-    callback = ApplyPlan()
-    trainer: Any = SimpleNamespace(strategy=FSDPStrategy())
-    with pytest.raises(ConfigError, match=r"trainer\.strategy=FSDPStrategy: .*trainer=ddp"):
-        callback.setup(trainer, pl.LightningModule(), "fit")
-    trainer.strategy = DDPStrategy(start_method="fork")
-    with pytest.raises(ConfigError, match=r"trainer\.strategy=DDPStrategy: .*trainer=ddp"):
-        callback.setup(trainer, pl.LightningModule(), "fit")
-    callback.setup(trainer, pl.LightningModule(), "test")  # nothing is frozen there
 
 
 def test_the_last_epoch_is_kept_also_when_it_is_no_better(tmp_path: Path) -> None:

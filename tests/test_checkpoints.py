@@ -14,7 +14,7 @@ from runs import draw_photos, run_small
 
 from thaw.errors import ConfigError, Interrupted
 from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
-from thaw.training.restore import check_groups
+from thaw.training.restore import use_settings
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,23 @@ def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
 
 def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
     """Their momenta would go to other weights."""
-    there = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
+    there: list[Any] = [{"name": "a..c", "layer_groups": ["a", "b", "c"]}]
     here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
     checkpoint = {"optimizer_states": [{"param_groups": there}]}
-    check_groups(checkpoint, there)
+    use_settings(checkpoint, there)
     with pytest.raises(ConfigError, match=r"a\.\.c \(a b c\), this run has a\.\.c \(a c\)"):
-        check_groups(checkpoint, here)
+        use_settings(checkpoint, here)
+
+
+def test_optimiser_settings_beside_resume_count(photos: Path, tmp_path: Path) -> None:
+    """torch's optimisers would load those of the checkpoint in their place."""
+    run_small(photos, tmp_path, "test=false")
+    more = (f"resume={tmp_path}", "trainer.max_epochs=5")
+    run_small(photos, tmp_path, *more, "optim.weight_decay=0.25", "optim.betas=[0.8,0.9]")
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    groups = last["optimizer_states"][0]["param_groups"]
+    assert {(*group["betas"], group["weight_decay"]) for group in groups} == {
+        (0.8, 0.9, 0.25), (0.8, 0.9, 0.0)
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"another optimiser than optim="):
+        run_small(photos, tmp_path, *more, "optim=sgd")

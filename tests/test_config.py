@@ -8,19 +8,19 @@ from omegaconf import OmegaConf
 from thaw import config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.phases import PhaseSettings
+from thaw.finetune.schedule import Schedule
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
     "_target_": f"{__name__}.one_phase",
-    "frozen": {"_target_": "thaw.finetune.phases.PhaseSettings", "lr": 0.1},
+    "frozen": {"_target_": "thaw.finetune.schedule.Schedule", "lr": 0.1},
 }
 BAR = {"_target_": "lightning.pytorch.callbacks.TQDMProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
 KEEP = {"_target_": f"{__name__}.keep"}
 
 
-def one_phase(groups: object, max_epochs: int, *, frozen: PhaseSettings) -> PhaseSettings:
+def one_phase(groups: object, max_epochs: int, *, frozen: Schedule) -> Schedule:
     """A constructor with a node inside."""
     return frozen
 
@@ -60,7 +60,7 @@ def test_an_unknown_key_at_the_top() -> None:
 
 def test_nested_nodes_are_built_and_checked() -> None:
     plan = config.build(FEATURES, "finetune", groups=GROUPS, max_epochs=2)
-    assert plan == PhaseSettings(0.1)
+    assert plan == Schedule(0.1)
     slip = {**FEATURES, "frozen": {**FEATURES["frozen"], "lrr": 0.1}}
     message = refused(slip, "finetune", groups=GROUPS, max_epochs=2)
     assert message.startswith("finetune.frozen.lrr=0.1: nothing reads this key; did you mean lr?")
@@ -107,9 +107,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.phases.PhaseSettings"}}
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.schedule.Schedule"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.phases.")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.schedule.")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_partial_node_takes_the_rest_later() -> None:
 
 def test_objects_that_thaw_passes_arrive_as_they_are() -> None:
     """Hydra's instantiate would turn a dataclass that it is handed into a mapping."""
-    schedule = PhaseSettings(0.1)
+    schedule = Schedule(0.1)
     assert config.build(KEEP, "x", computed=schedule)["computed"] is schedule
 
 

@@ -29,16 +29,9 @@ from torch import nn
 
 from thaw.finetune.plan import Plan
 from thaw.training.averaging import EMA
-from thaw.training.callbacks import ApplyPlan
 from thaw.training.module import TransferModule
 
-
-@pytest.fixture(autouse=True)
-def forks_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """train.py refuses them, since the trained weights stay in the children."""
-    monkeypatch.setattr(ApplyPlan, "setup", lambda *_, **__: None)
-
-
+# train.py refuses forks, since the trained weights stay in the children.
 TWO: dict[str, Any] = {"strategy": "ddp_fork", "devices": 2}
 
 

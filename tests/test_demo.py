@@ -119,7 +119,8 @@ def test_interrupted_drawing_is_redone(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(KeyboardInterrupt):
             data.prepare_data()
     assert not data.folder.exists()
-    leftover = next(p for p in data.cache_dir.iterdir() if p.name.endswith(".partial"))
+    leftover = data.folder.with_name(f".{data.folder.name}.part")  # of a process that was killed
+    (leftover / "train").mkdir(parents=True)
     (leftover / "train" / "stray.jpg").touch()
     data.prepare_data()
     assert contents(data.folder) == contents(whole.folder)

@@ -80,6 +80,7 @@ def test_a_device_that_is_not_here(monkeypatch: pytest.MonkeyPatch, accelerator:
         ({"max_epochs": -1}, r"trainer\.max_epochs=-1"),
         ({"strategy": "fsdp"}, r"trainer\.strategy=fsdp: .*trainer=ddp"),
         ({"strategy": "ddp_spawn"}, r"trainer\.strategy=ddp_spawn: .*trainer=ddp"),
+        ({"strategy": {"_target_": "MyStrategy"}}, r"trainer\.strategy=.*MyStrategy.*trainer=ddp"),
     ],
 )
 def test_what_the_plan_cannot_follow(setting: dict[str, object], words: str) -> None:

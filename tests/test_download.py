@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from thaw import download
-from thaw.download import fetch, fetch_archive
+from thaw.data.archive import fetch_archive
+from thaw.download import fetch
 from thaw.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB: more than one piece
@@ -226,11 +227,11 @@ def test_bad_archive_leaves_no_folder(
 def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
     """The folder is not there after it, and the next call has it and clears up."""
     code = (
-        "import os, sys, tarfile; from pathlib import Path; from thaw import download\n"
+        "import os, sys, tarfile; from pathlib import Path; from thaw.data import archive\n"
         "whole = tarfile.TarFile.extractall\n"
         "def die(*args, **kwargs): whole(*args, **kwargs); os._exit(9)\n"
         "tarfile.TarFile.extractall = die\n"
-        "download.fetch_archive(sys.argv[1], Path(sys.argv[2]), inside='jpg', checksum=None,"
+        "archive.fetch_archive(sys.argv[1], Path(sys.argv[2]), inside='jpg', checksum=None,"
         " remedy='')"
     )
     server.files["/photos.tgz"] = ARCHIVE

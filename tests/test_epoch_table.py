@@ -57,6 +57,7 @@ def test_in_a_terminal_one_bar_stands_below_the_rows(photos: Path, tmp_path: Pat
     os.close(master)
     assert process.returncode == 0
     assert "training 1/4" in bars
-    assert "caching features of train" in bars
+    assert re.search(r"caching features of train: +\d+%", bars)
+    assert re.search(r"caching features of val: +\d+%", bars)
     assert "testing" in bars
     assert "%" not in rows.split("train loss", 1)[1]

@@ -6,7 +6,7 @@ import torch
 
 from thaw.errors import ConfigError
 from thaw.training.measures import MODES, TITLES
-from thaw.training.metrics import Means, Scores, monitor_modes
+from thaw.training.metrics import Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
 STOP = {"_target_": "thaw.training.callbacks.StopEarly", "monitor": "val/loss", "patience": 3}
@@ -167,13 +167,3 @@ def test_a_first_batch_that_is_all_right_joins_no_metrics() -> None:
     metrics.update(scores, torch.tensor([1, 2, 0]))
     values = metrics.compute()
     assert (values["val/acc"], values["val/acc_top5"]) == (0.5, 1.0)
-
-
-def test_means_weigh_each_step_by_its_photos_and_begin_anew() -> None:
-    means = Means()
-    means.add({"loss": torch.tensor(2.0), "acc": torch.tensor(1.0)}, 30)
-    means.add({"loss": torch.tensor(5.0), "acc": torch.tensor(0.5)}, 10)
-    found, weight = means.pop()
-    assert weight == 40
-    assert {name: value.item() for name, value in found.items()} == {"loss": 2.75, "acc": 0.875}
-    assert means.pop() == ({}, 0)

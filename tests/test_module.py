@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from fits import CLASSES, EPOCHS, GROUPS, STEPS, Views, fit, module_of, plan_of, settings
+from fits import CLASSES, EPOCHS, GROUPS, STEPS, Data, Views, fit, module_of, plan_of, settings
 from models import small_backbone, small_classifier
 from torch import Tensor, nn
 
@@ -198,3 +198,22 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, write: Any, words: str) ->
     assert f"ckpt_path={file}: " in str(error.value)
     assert words in str(error.value)
     assert "weights_only" not in str(error.value)  # never recommended
+
+
+def test_training_metrics_are_means_over_photos(tmp_path: Path) -> None:
+    """Not over batches: the last batch of an epoch is smaller."""
+    seen: dict[int, list[tuple[float, int]]] = {}
+
+    class Look(pl.Callback):
+        def on_train_batch_end(
+            self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            step = float(outputs["loss"]), len(batch[1])
+            seen.setdefault(trainer.current_epoch, []).append(step)
+
+    trainer = fit(module_of(plan_of("full")), tmp_path, Look(), data=Data(batch=5))
+    record = next(each for each in trainer.callbacks if isinstance(each, Record))  # pyright: ignore
+    for row, steps in zip(record.history, seen.values(), strict=True):
+        assert [photos for _, photos in steps] == [5, 5, 2]
+        mean = sum(loss * photos for loss, photos in steps) / sum(n for _, n in steps)
+        assert row["train/loss"] == pytest.approx(mean, rel=1e-5)

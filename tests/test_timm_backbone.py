@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import Granularity, LayerGroup
+from thaw.backbones.meta_device import without_values
 from thaw.backbones.timm_backbone import declared_licence, timm_backbone
-from thaw.backbones.tracing import without_values
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 from thaw.finetune.layers import layer_rates

@@ -18,6 +18,7 @@ from thaw import launch
 COMMANDS = {
     "predict": "say what is on photos, with a trained model",
     "export": "write a trained model as ONNX or pt2, and check that it gives the same answers",
+    "serve": "answer in the browser and over HTTP, with a trained model",
     "probe": "find the backbone and layer whose features suit your photos, before training",
     "compare": "compare runs: means over seeds, differences, cost, pictures",
     "models": "list the backbones: size, compute, accuracy, licence",

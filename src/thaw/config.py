@@ -1,7 +1,7 @@
 """A configuration node -> an object; unknown keys and nodes without `_target_` stop the run."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from inspect import formatannotation, signature
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, ThawError, near
+from thaw.errors import ConfigError, ThawError, check_known, near
 from thaw.launch import conf_dir
 
 KEYS = (
@@ -23,10 +23,8 @@ PATHS = ("root_dir", "data_dir", "cache_dir", "log_dir", "output_dir")
 
 def check_keys(cfg: DictConfig) -> None:
     """Refuses keys of train.yaml and paths that nothing reads, such as a typo in an experiment."""
-    for prefix, node, known in (("", cfg, KEYS), ("paths.", cfg.get("paths") or {}, PATHS)):
-        for key in map(str, node):
-            if key not in known:
-                raise ConfigError(_unknown(prefix + key, node[key], known))
+    check_known(cfg, KEYS)  # pyright: ignore[reportArgumentType]  a mapping too
+    check_known(cfg.get("paths") or {}, PATHS, "paths.")
 
 
 def plain(node: Any) -> Any:
@@ -91,8 +89,8 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
             raise ConfigError(f"{place}: has no value yet; give it as {place}=VALUE")
         if name in elsewhere:
             raise ConfigError(f"{place}={value}: is set by {elsewhere[name]}; leave it out")
-        if name not in named and not has_kwargs:
-            raise ConfigError(_unknown(place, value, [n for n in named if n not in elsewhere]))
+        if not has_kwargs:
+            check_known({name: value}, [n for n in named if n not in elsewhere], f"{key}.")
         kind = named[name].annotation if name in named and target.startswith("thaw.") else None
         if value is None and {*(get_args(kind) or [kind])} <= {bool, int, float, str}:
             raise ConfigError(f"{place}=null: is needed, and must be a {formatannotation(kind)}")
@@ -109,8 +107,3 @@ def _check_inside(value: Any, key: str) -> None:
     elif isinstance(value, Mapping | list):
         for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
             _check_inside(part, f"{key}.{name}")
-
-
-def _unknown(key: str, value: Any, known: Iterable[str]) -> str:
-    hint = near(key.rpartition(".")[2], known)
-    return f"{key}={value}: nothing reads this key{hint}. Allowed: {', '.join(known)}"

@@ -1,23 +1,16 @@
-"""Downloads of files and archives: complete or not at all, and once for parallel jobs.
+"""Downloads of files: complete or not at all, checked, and once for parallel jobs."""
 
-Everything is made beside its final place and moved there in one step, after its checksum was
-compared. So what has its final name is complete, and if it is there, nothing is written, not even a
-lock (a data folder may be read-only).
-"""
-
-import gzip
 import hashlib
-import shutil
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from filelock import FileLock
 from tqdm import tqdm
 
 from thaw.errors import DownloadError
+from thaw.store import make_once
 
 # Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
 TIMEOUT = (5, 30)
@@ -45,69 +38,23 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
                 pieces = response.iter_content(MIB)
                 for piece in tqdm(pieces, total=total, unit="MiB", leave=False, disable=None):
                     file.write(piece)
-        _compare(part, checksum)
+        compare(part, checksum)
         return part
 
-    return _make(path, download, url, remedy)
+    return make_download(path, download, url, remedy)
 
 
-def fetch_archive(
-    url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
-) -> Path:
-    """Downloads and unpack the folder `inside` of a .tar.gz as `folder`, unless that is there.
-
-    An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
-    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`. Raises
-    DownloadError as `fetch`, also if a member of the archive would land outside.
-    """
-    archive = folder.parent / url.rpartition("/")[2]
-
-    def unpack(part: Path) -> Path:
-        by_hand = archive.exists()
-        if by_hand:
-            _compare(archive, checksum)
-        else:
-            fetch(url, archive, checksum=checksum, remedy=remedy)
-        print(f"Unpacking {archive}", flush=True)
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(part, filter="data")  # refuses what would land outside
-            while stream.read(MIB):  # to the end, where gzip stores the checksum of everything
-                pass
-        (part / inside).stat()  # raises if it is missing
-        if not by_hand:
-            archive.unlink()
-        return part / inside
-
-    return _make(folder, unpack, f"{inside}/ of {url}", remedy)
-
-
-def _make(path: Path, make: Callable[[Path], Path], what: str, remedy: str) -> Path:
-    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time."""
-    if path.exists():
-        return path
-    part = path.with_name(f".{path.name}.part")
+def make_download(path: Path, make: Callable[[Path], Path], what: str, remedy: str) -> Path:
+    """Calls `make_once`, and returns the path; its errors become a DownloadError on `what`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{part}.lock"):
-            if not path.exists():  # another process may have made it while this one waited
-                try:
-                    _remove(part)  # of a process that was killed
-                    make(part).replace(path)
-                finally:
-                    _remove(part)
+        make_once(path, make)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:  # requests' are OSErrors
         raise DownloadError(f"Could not get {what}: {error}. What to do: {remedy}.") from error
     return path
 
 
-def _remove(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part)
-    part.unlink(missing_ok=True)
-
-
-def _compare(path: Path, checksum: str | None) -> None:
+def compare(path: Path, checksum: str | None) -> None:
+    """Raises an OSError if a file has another checksum, which is written as for `fetch`."""
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")

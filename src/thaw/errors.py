@@ -1,7 +1,7 @@
 """Errors that a user can mend, which are printed as one paragraph, and a run's interruption."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 
@@ -51,6 +51,14 @@ def check(fits: bool, key: str, value: object, allowed: str) -> None:
     """
     if not fits:
         raise ConfigError(f"{key}={shown(value)}: allowed is {allowed}")
+
+
+def check_known(given: Mapping[str, object], known: Collection[str], prefix: str = "") -> None:
+    """Refuses keys, which stand behind the prefix, that nothing reads, such as a typo."""
+    for key in given:
+        if key not in known:
+            hint = f"{near(str(key), known)}. Allowed: {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}={shown(given[key])}: nothing reads this key{hint}")
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Where a trained model looks: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
+from collections.abc import Sequence
 from math import isqrt
 
 import torch
@@ -55,14 +56,7 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
                 hook.remove()
         if not outputs:
             raise ValueError("heat_map: no output inside the body is spatial, so there is no map")
-        heat = torch.zeros(1)
-        for output in reversed(outputs):
-            (found,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
-            effects = None if found is None else _places(found)
-            values = _places(output.detach())
-            if effects is not None and values is not None and effects.any():
-                heat = (values @ effects.mean(0)).relu()  # P
-                break
+        heat = _heat(score, outputs)  # P
     side = isqrt(heat.numel())
     heat = functional.interpolate(
         heat.view(1, 1, side, side), view.shape[-2:], mode="bilinear", align_corners=False
@@ -75,6 +69,17 @@ def overlay(view: Tensor, heat: Tensor) -> Tensor:
     grey = (view.float().mean(0) / 255).expand(3, -1, -1)
     colours = torch.stack([torch.ones_like(heat), 1 - heat, torch.zeros_like(heat)])
     return (255 * torch.lerp(grey, colours, 0.6 * heat)).round().to(torch.uint8)
+
+
+def _heat(score: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    """How much the places of the last output with an effect speak for the score: (P,), P square."""
+    for output in reversed(outputs):
+        (found,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
+        effects = None if found is None else _places(found)
+        values = _places(output.detach())
+        if effects is not None and values is not None and effects.any():
+            return (values @ effects.mean(0)).relu()
+    return torch.zeros(1)
 
 
 def _places(output: Tensor) -> Tensor | None:

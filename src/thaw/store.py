@@ -1,17 +1,18 @@
-"""A file that takes time to make and is kept on disk, named after everything it depends on.
-
-A file counts only with the note beside it: a note of other content, a file that was cut short or
-changed, or a missing note means that the file is made again.
-"""
+"""What takes time to make and is kept on disk: whole or not there, and made once by all jobs."""
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 class Store:
-    """One file `<hash>.bin` and its note `<hash>.json`.
+    """One file `<hash>.bin`, named after everything it depends on, and its note `<hash>.json`.
+
+    The file counts only with the note: a note of other content, a file that was cut short or
+    changed, or a missing note means that the file is made again.
 
     Attributes:
         what: everything the content depends on, as plain values; the hash in the names is of it.
@@ -53,6 +54,30 @@ class Store:
         content = {"what": self.what, "sha256": sha256(part), **facts}
         part.replace(self.path)
         write_json(content, self.note)
+
+
+def make_once(path: Path, make: Callable[[Path], Path]) -> None:
+    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time.
+
+    If `path` is there, nothing is written, not even a lock: its folder may be read-only.
+    """
+    if path.exists():
+        return
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{part}.lock"):
+        if not path.exists():  # another process may have made it while this one waited
+            try:
+                _remove(part)  # of a process that was killed
+                make(part).replace(path)
+            finally:
+                _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    part.unlink(missing_ok=True)
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -6,6 +6,7 @@
     cnn.py              the textbook network to train from scratch
     rebuild.py          a body without weights, from what a model file recorded
     tracing.py          one forward pass without data: which modules run, in which order
+    meta_device.py      models without values
     groups.py           splits a body into ordered layer groups
     pretrained.py       weight files: fetched, read without running code, checked
 

@@ -6,7 +6,7 @@ timm's own records say what the weights expect (`pretrained_cfg`), how the last 
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced
 from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
+from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
@@ -24,11 +25,9 @@ Record = Mapping[str, Any]  # a `pretrained_cfg` of timm
 
 
 def timm_backbone(
-    name: str,
-    weights: str | None = "DEFAULT",
-    image_size: int | None = None,
+    name: str, weights: str | None = "DEFAULT", image_size: int | None = None,
     granularity: Granularity = "stage",
-) -> Backbone:
+) -> Backbone:  # fmt: skip
     """Builds any of timm's models as a backbone.
 
     Args:
@@ -46,9 +45,8 @@ def timm_backbone(
     """
     record = pretrained_cfg(name)
     full_name = f"timm/{name}"
-    source = own_source(
-        weights, ["DEFAULT"], f"; other weights are timm/{name.partition('.')[0]}.TAG"
-    )
+    others = f"; other weights are timm/{name.partition('.')[0]}.TAG"
+    source = own_source(weights, ["DEFAULT"], others)
     if source is None and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ConfigError(
             f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
@@ -56,18 +54,10 @@ def timm_backbone(
         )
     spec = input_spec(record).at(image_size)
     make = partial(create, name, record)
-    with tracing.without_values():  # a wrong size is told before anything is fetched
+    with without_values():  # a wrong size is told before anything is fetched
         _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
     if source is None:
-        try:
-            model = make(spec.size, pretrained=True)
-        except Exception as error:  # timm's downloader raises the errors of four libraries
-            cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            place = record.get("hf_hub_id") or record.get("url")
-            raise DownloadError(
-                f"Could not get the weights of {full_name} from {place}: {cause}. What to do: "
-                f"{OFFLINE}"
-            ) from error
+        model = _download(full_name, make, record, spec.size)
         label = str(record.get("tag") or "DEFAULT")
         source = Source(label, f"weights: {declared_licence(record)}")
     elif weights is None:
@@ -79,6 +69,20 @@ def timm_backbone(
     features = tracing.run_without_data(body, spec.size).shape[1]
     licence, label = source.licence, source.label
     return Backbone(full_name, body, features, spec, parts, licence, label, "timm")
+
+
+def _download(
+    full_name: str, make: Callable[..., nn.Module], record: Record, size: int
+) -> nn.Module:
+    """The model with its official weights, which timm fetches on first use."""
+    try:
+        return make(size, pretrained=True)
+    except Exception as error:  # timm's downloader raises the errors of four libraries
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        place = record.get("hf_hub_id") or record.get("url")
+        raise DownloadError(
+            f"Could not get the weights of {full_name} from {place}: {cause}. What to do: {OFFLINE}"
+        ) from error
 
 
 def import_timm() -> Any:

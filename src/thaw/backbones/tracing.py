@@ -1,9 +1,7 @@
 """What one forward pass without data shows of any model: the order of its modules, and shapes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,31 +77,6 @@ def run_without_data(model: nn.Module, size: int) -> Tensor:
             return functional_call(model, weights, (images,))
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Gives the models that are built inside it parameters and buffers on the meta device.
-
-    Unlike with `torch.device("meta")`, constructors can still compute, as RegNet's do.
-    """
-
-    def parameter(_module: nn.Module, _name: str, value: nn.Parameter) -> nn.Parameter:
-        return nn.Parameter(value.to("meta"), value.requires_grad)
-
-    def buffer(_module: nn.Module, _name: str, value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to("meta")
-
-    torch_hooks: Any = nn.modules.module
-    hooks = (
-        torch_hooks.register_module_parameter_registration_hook(parameter),
-        torch_hooks.register_module_buffer_registration_hook(buffer),
-    )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def last_layer(model: nn.Module, seen: Trace) -> str:

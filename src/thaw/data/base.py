@@ -5,7 +5,7 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,10 +23,7 @@ from thaw.errors import ConfigError, check
 DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it leaves 8 to train on
 
 
-@rank_zero_only
-def print_once(line: str) -> None:
-    """Prints a line in the first process only."""
-    print(line, flush=True)
+print_once = rank_zero_only(partial(print, flush=True))  # in the first process only
 
 
 # A dataclass, so that a source lists its own arguments only and still has one flat signature.

@@ -6,6 +6,7 @@ formats, and reads the header of all: it detects a GIF named .jpg, and refuses s
 
 import contextlib
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from thaw.errors import PhotoError
 # Pillow reads more, but its EPS reader starts Ghostscript: a photo must not run a program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 Image.init()
+MAX_RATIO = 200  # of the sides: with a short side of 224 pixels a long one of 45,000
 FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 has no AVIF
 
 
@@ -31,8 +33,9 @@ def decode(path: Path) -> Tensor:
     together (strides 1, 3W, 3).
 
     Raises:
-        PhotoError: the file is missing, broken or truncated, or has more than 179 million pixels
-            (Pillow's limit against files that unpack to more than the memory).
+        PhotoError: the file is missing, broken or truncated, has more than 179 million pixels
+            (Pillow's limit against files that unpack to more than the memory), or is so long and
+            thin that resizing it would do that.
     """
     try:
         data = path.read_bytes()
@@ -41,12 +44,12 @@ def decode(path: Path) -> Tensor:
     return decode_bytes(data, path)
 
 
-def decode_bytes(data: bytes, name: str | Path) -> Tensor:
+def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) -> Tensor:
     """As `decode`, for the content of a file; `name` is only for the error."""
     try:
         with warnings.catch_warnings():  # what cannot be decoded raises; odd EXIF may only warn
             warnings.simplefilter("ignore")
-            return _decode(data)
+            return _decode(data, max_pixels)
     except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
         cause = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -60,8 +63,13 @@ def _photo_error(name: str | Path, cause: str) -> PhotoError:
     )
 
 
-def _decode(data: bytes) -> Tensor:
+def _decode(data: bytes, max_pixels: float) -> Tensor:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ValueError(f"it has {width} x {height} pixels; allowed are {max_pixels:,}")
+        if max(width, height) > MAX_RATIO * min(width, height):
+            raise ValueError(f"{width} x {height} pixels are no photo (limit: {MAX_RATIO} to 1)")
         if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             # if torchvision fails, Pillow tries as well: its messages say better what is wrong

@@ -1,17 +1,16 @@
 """The demo: flowers that thaw draws itself, so that everything can be tried without a network."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from filelock import FileLock
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.flowers import FLOWERS, VERSION, draw_flower
 from thaw.data.folder import find_in
 from thaw.data.photos import Splits
+from thaw.store import make_once
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,20 +37,12 @@ class Demo(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Draws the pictures, once for parallel jobs; the folder exists only if it is complete."""
-        if self.folder.exists():
-            return
-        part = self.folder.with_name(f".{self.folder.name}.partial")
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{part}.lock"):
-            if not self.folder.exists():  # another process may have drawn them meanwhile
-                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-                self._draw(part)
-                part.rename(self.folder)
+        make_once(self.folder, self._draw)
 
     def find_splits(self) -> Splits:
         return find_in(self.folder)
 
-    def _draw(self, folder: Path) -> None:
+    def _draw(self, folder: Path) -> Path:
         print_once(f"Drawing pictures of flowers into {self.folder}")
         for number, split in enumerate(("train", "val", "test")):
             for label, name in enumerate(FLOWERS):
@@ -60,3 +51,4 @@ class Demo(PhotoDataModule):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     rng = np.random.default_rng([number, label, i])
                     draw_flower(label, rng, self.size).save(path, quality=92)
+        return folder

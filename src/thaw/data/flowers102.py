@@ -6,9 +6,10 @@ from typing import Literal, get_args
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
+from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
-from thaw.download import fetch, fetch_archive
+from thaw.download import fetch
 
 # Addresses and MD5 sums as in torchvision.datasets.Flowers102 (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"

@@ -1,29 +1,35 @@
 """Features of photos as a table on disk, and the pass of a frozen body that fills it.
 
-Several ranks share the pass: each writes a part of its own, and rank 0 joins them, if every part
-has the size that its rank wrote.
+Several ranks share the pass: each writes its own rows into the one file, which counts when all have
+been written. It is read as memory that the disk fills when needed, so it may be larger than that.
 """
 
 import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from thaw.seeds import Key, derive
 from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
-Progress = Callable[[int, int], None]  # (images done, images in all), of this rank
 T = TypeVar("T")
 Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
+
+
+class FeatureBatch(NamedTuple):
+    """What a loader gives in place of photos while the body is frozen."""
+
+    features: Tensor  # (N, D)
+    labels: Tensor  # (N,)
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ class Features:
     table: Tensor  # (P, V, D) for P photos in V views; view 0 is the evaluation view
     labels: Tensor  # (P,)
 
-    def batch(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """Features (N, D) and labels (N,) of N keys, as the loader's sampler gives them."""
+    def batch(self, keys: Sequence[Key]) -> FeatureBatch:
+        """The batch of N keys, as the loader's sampler gives them."""
         photos = torch.tensor([index for index, _ in keys])
         views = torch.tensor([self.view(key) for key in keys])
-        return self.table[photos, views], self.labels[photos]
+        return FeatureBatch(self.table[photos, views], self.labels[photos])
 
     def view(self, key: Key) -> int:
         """The number of the view that a key asks for: its view seed, modulo V."""
@@ -54,9 +60,11 @@ def view_key(index: int, view: int) -> Key:
 
 def load_or_compute(
     folder: Path, make_key: Callable[[], dict[str, Any]], loader: DataLoader, run: Run, *,
-    views: int, on_progress: Progress = lambda done, total: None,
+    views: int, title: str = "features",
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
+
+    On a terminal a bar with this title shows how far the pass of rank 0 is.
 
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
@@ -78,10 +86,11 @@ def load_or_compute(
         if not exists:
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
-            part = store.part(f"{token}-{rank}")
-            wrote = together(lambda: fill(part, loader, run, rows, on_progress))
-            together(lambda: _join(store, token, wrote, total) if rank == 0 else None)
-            together(lambda: _check_shared(store, token))
+            hidden = None if rank == 0 else True  # None: only where there is no terminal
+            with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
+                part = store.part(token)
+                wrote = together(lambda: fill(part, first, loader, run, rows, bar.update))
+            together(lambda: _finish(store, token, wrote, total) if rank == 0 else None)
     finally:
         if store.lock.is_locked:
             store.clear_parts()
@@ -94,23 +103,27 @@ def load_or_compute(
 
 
 def fill(
-    file: Path, loader: DataLoader, run: Run, keys: Sequence[Key], on_progress: Progress
-) -> Written:
-    """Writes the features of some views to a file, and returns what it wrote."""
+    file: Path, first: int, loader: DataLoader, run: Run, keys: Sequence[Key],
+    on_done: Callable[[int], object],
+) -> Written:  # fmt: skip
+    """Writes the features of some views into a file that is there, from row `first` on.
+
+    Returns what it wrote. After each batch it calls `on_done` with the number of its views.
+    """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
     )  # fmt: skip
     done, width, dtype = 0, 0, ""
-    on_progress(done, len(keys))
-    with file.open("wb") as output:
+    with file.open("r+b") as output:
         for images, _ in reader:
             features = run(images).cpu().contiguous()  # (N, D)
             dtype = str(features.dtype).removeprefix("torch.")
             width = features[0].nbytes
+            output.seek((first + done) * width)
             output.write(features.view(torch.uint8).numpy().data)
             done += len(features)
-            on_progress(done, len(keys))
+            on_done(len(features))
     return done, width, dtype
 
 
@@ -138,29 +151,24 @@ def _begin(store: Store) -> tuple[str, bool]:
         return store.facts()["token"], True
     store.clear_parts()
     token = secrets.token_hex(8)
-    store.part(f"{token}-0").touch()
+    store.part(token).touch()
     return token, False
 
 
 def _check_shared(store: Store, token: str) -> None:
-    """Raises OSError unless this rank sees what rank 0 has written: the file, or a part of it."""
+    """Raises OSError unless this rank sees what rank 0 has made: the file, or its part."""
     whole = store.note.is_file() and store.facts()["token"] == token
-    if not whole and not store.part(f"{token}-0").is_file():
+    if not whole and not store.part(token).is_file():
         raise OSError(f"{store.path.parent} is not one folder for all ranks")
 
 
-def _join(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
-    """Appends the parts of all ranks, `total` rows together, to that of rank 0."""
+def _finish(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
+    """Puts the file in its place, if the ranks have written `total` equal rows together."""
     kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
     if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
         shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
         raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
-    whole = store.part(f"{token}-0")
-    for rank, (rows, width, _) in enumerate(wrote):
-        part = store.part(f"{token}-{rank}")
-        if not part.is_file() or part.stat().st_size != rows * width:
-            raise OSError(f"{part} of rank {rank} is missing or not whole")
-        if rank > 0:
-            with whole.open("ab") as output, part.open("rb") as source:
-                shutil.copyfileobj(source, output)
-    store.finish(whole, token=token, dtype=wrote[0][2])
+    part = store.part(token)
+    if part.stat().st_size != sum(rows * width for rows, width, _ in wrote):
+        raise OSError(f"{part} is not whole")
+    store.finish(part, token=token, dtype=wrote[0][2])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from thaw.classifier import BatchNormMode
-from thaw.errors import ConfigError, check, near, shown
+from thaw.errors import ConfigError, check, check_known
 from thaw.finetune.schedule import Schedule, is_whole
 
 # The files of conf/finetune/ and the settings that each has. What one does not have is null there.
@@ -24,23 +24,16 @@ MODES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class PhaseSettings(Schedule):
-    """The rate over a phase, and what else is on or off in it; the keys of conf/phase/.
-
-    With `augment`, photos are trained on in random views, else in the evaluation view. `mix` says
-    whether mixup or CutMix is on, where it is chosen.
-    """
-
-    augment: bool = True
-    mix: bool = True
+SETTINGS = (*(part.name for part in fields(Schedule)), "augment", "mix")  # keys of conf/phase/
 
 
 @dataclass(frozen=True)
-class Phase(PhaseSettings):
+class Phase(Schedule):
     """Some epochs during which the same groups train: a phase of the list, and of the plan.
 
     Attributes:
+        augment: Whether photos are trained on in random views, else in the evaluation view.
+        mix: Whether mixup or CutMix is on, where it is chosen.
         epochs: Its length; 0, in the last phase: all epochs that are left.
         top: What trains besides the head, see `top_groups`.
         lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
@@ -52,6 +45,8 @@ class Phase(PhaseSettings):
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
     """
 
+    augment: bool = True
+    mix: bool = True
     name: str = ""
     epochs: int = 0
     top: int | float | str | Sequence[str] | None = None
@@ -71,14 +66,10 @@ class Phase(PhaseSettings):
 
 def make_phase(given: Any, key: str, **more: Any) -> Phase:
     """Builds a phase from the settings that stand at `key` and those that its mode adds."""
-    known = [part.name for part in fields(PhaseSettings if more else Phase)]
+    known = SETTINGS if more else [part.name for part in fields(Phase)]
     known = [name for name in known if name not in ("start", "cached_views")]  # the plan sets them
     check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
-    if slips := [name for name in given if name not in known]:
-        raise ConfigError(
-            f"{key}.{slips[0]}={shown(given[slips[0]])}: nothing reads this key"
-            f"{near(str(slips[0]), known)}. Allowed: {', '.join(known)}"
-        )
+    check_known(given, known, f"{key}.")
     phase = Phase(**{"lr": None, **given, **more})
     phase.check(key)
     for name, value in (("augment", phase.augment), ("mix", phase.mix)):

@@ -9,7 +9,8 @@ from typing import Any
 
 import torchvision.models
 
-from thaw.backbones import timm_backbone, tracing
+from thaw.backbones import timm_backbone
+from thaw.backbones.meta_device import without_values
 from thaw.errors import ConfigError, near
 from thaw.text_table import text_table
 
@@ -95,7 +96,7 @@ def _rows(name: str) -> Iterator[Row]:
         plain_name = name.removeprefix(TIMM)
         record = timm_backbone.pretrained_cfg(plain_name)
         size = timm_backbone.input_spec(record).size
-        with tracing.without_values():  # timm's records do not have the number of parameters
+        with without_values():  # timm's records do not have the number of parameters
             model = timm_backbone.create(plain_name, record, size)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         yield Row(name, "DEFAULT", True, parameters, size, timm_backbone.declared_licence(record))

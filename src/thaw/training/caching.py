@@ -13,6 +13,7 @@ from thaw.backbones.groups import HEAD
 from thaw.data.loading import ResumableLoader
 from thaw.features.key import feature_key
 from thaw.features.table import Features, load_or_compute
+from thaw.text_table import print_line
 from thaw.training.module import TransferModule
 
 
@@ -69,16 +70,12 @@ class CacheFeatures(pl.Callback):
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 return module.classifier.features(module.prepare(images.to(module.device)))
 
-        def on_progress(done: int, total: int) -> None:
-            for callback in cast(list[Any], trainer.callbacks):  # pyright: ignore
-                if hasattr(callback, "on_caching"):
-                    callback.on_caching(split, done, total)
-
         started = time.perf_counter()
         try:
             features, was_there = load_or_compute(
-                self.folder, make_key, loader, run, views=views, on_progress=on_progress
-            )
+                self.folder, make_key, loader, run, views=views,
+                title=f"caching features of {split}",
+            )  # fmt: skip
             size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
             message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"
         except OSError as error:
@@ -88,5 +85,5 @@ class CacheFeatures(pl.Callback):
             )  # fmt: skip
         if trainer.is_global_zero:
             title = f"features  {split}: {len(dataset):,} photos x {views} view"
-            print(f"{title}{'' if views == 1 else 's'}{message}")
+            print_line(f"{title}{'' if views == 1 else 's'}{message}")
         return features

@@ -8,7 +8,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.data.loading import PhotoSampler
@@ -16,6 +16,7 @@ from thaw.errors import ConfigError
 from thaw.finetune.plan import Plan
 from thaw.finetune.plan_table import plan_table
 from thaw.training.module import TransferModule
+from thaw.training.record import current_rates
 
 
 class ApplyPlan(pl.Callback):
@@ -25,15 +26,6 @@ class ApplyPlan(pl.Callback):
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
         self.printed_epochs: tuple[int, ...] = ()  # unfreeze epochs in the plan printed last
-
-    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuses, before training, strategies in which an unfreeze is not proven right."""
-        strategy = trainer.strategy
-        starts = getattr(strategy, "_start_method", "popen")  # or "fork", "spawn"
-        proven = type(strategy) in (SingleDeviceStrategy, DDPStrategy) and starts == "popen"
-        if stage == "fit" and not proven:
-            name = type(strategy).__name__
-            raise ConfigError(f"trainer.strategy={name}: use trainer=default or trainer=ddp")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
@@ -53,12 +45,18 @@ class ApplyPlan(pl.Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes the learning rate of every group, which nothing else does."""
+        """Writes the learning rate of every group, which nothing else does, and logs them.
+
+        They are logged at the loggers' own interval and at the first step of each epoch.
+        """
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:
             name = group["layer_groups"][0]  # those that share a group have the same rate
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
+        if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(current_rates(trainer), step=trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -11,14 +11,13 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.optim import Optimizer
 
-from thaw.errors import ConfigError, shown
+from thaw.errors import ConfigError, check
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Refuses arguments of the Trainer that the plan or this machine cannot follow."""
     epochs = trainer.get("max_epochs")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"trainer.max_epochs={shown(epochs)}: allowed is 1 or more epochs")
+    check(type(epochs) is int and epochs >= 1, "trainer.max_epochs", epochs, "1 or more epochs")
     wanted = trainer.get("accelerator")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True):
@@ -27,7 +26,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             "use trainer=cpu, or trainer=default, which uses what there is"
         )
     strategy = trainer.get("strategy", "auto")
-    if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
+    if strategy not in ("auto", "ddp"):  # in others an unfreeze is not proven right
         raise ConfigError(f"trainer.strategy={strategy}: use trainer=default or trainer=ddp")
 
 

@@ -22,26 +22,6 @@ class MeanClassAccuracy(MulticlassAccuracy):
         return (right[photos > 0] / photos[photos > 0]).mean()
 
 
-class Means:
-    """Means over the photos of an epoch; `self.log` takes half a millisecond for each value."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.weight = 0
-
-    def add(self, values: Mapping[str, Tensor], weight: int) -> None:  # over `weight` photos
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value.float() * weight
-        self.weight += weight
-
-    def pop(self) -> tuple[dict[str, Tensor], int]:
-        """Returns the means and their number of photos, and starts again."""
-        means = {name: total / self.weight for name, total in self.sums.items()}
-        weight = self.weight
-        self.sums, self.weight = {}, 0
-        return means, weight
-
-
 class Scores(nn.Module):
     """All metrics of a split over an epoch, logged once as `split`/name, at its end.
 

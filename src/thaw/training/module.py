@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
+from thaw.features.table import FeatureBatch
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.phases import Phase
 from thaw.finetune.plan import Plan
@@ -22,8 +23,10 @@ from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
-from thaw.training.metrics import Means, Scores
+from thaw.training.metrics import Scores
 from thaw.transforms import Mix
+
+Batch = tuple[Tensor, Tensor] | FeatureBatch  # images (N, 3, H, W) and labels (N,), or features
 
 
 class TransferModule(pl.LightningModule):
@@ -60,7 +63,6 @@ class TransferModule(pl.LightningModule):
         saved = {"classes": self.classes, "config": config or {}, "model": model or {}}
         self.save_hyperparameters(saved, logger=False)
         self.saved_batches: int | None = None  # batches of an epoch in the checkpoint resumed from
-        self.means = Means()  # loss and accuracy of the training batches of this epoch
         self.val_scores = Scores(len(classes), "val")
         self.temperature = 1.0
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
@@ -76,9 +78,14 @@ class TransferModule(pl.LightningModule):
         return self.mix is not None and self.phase.mix
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W), see `prepare`, or cached features (N, D) -> class scores (N, K)."""
-        is_cached = images.ndim == 2
-        return self.classifier.head(images) if is_cached else self.classifier(self.prepare(images))
+        """Images (N, 3, H, W), see `prepare` -> class scores (N, K)."""
+        return self.classifier(self.prepare(images))
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The class scores (N, K) of a batch."""
+        if isinstance(batch, FeatureBatch):
+            return self.classifier.head(batch.features)
+        return self(batch[0])
 
     def prepare(self, images: Tensor) -> Tensor:
         """(N, 3, H, W), uint8 or normalised float -> what the body takes."""
@@ -102,18 +109,19 @@ class TransferModule(pl.LightningModule):
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(derive(self.seed, step, self.global_rank))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of (images (N, 3, H, W), labels (N,))."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The cross-entropy of a batch."""
         images, labels = batch
-        targets = labels
         if self.mix is not None and self.mixes:
             images, targets = self.mix(self.prepare(images), labels)  # (N, K)
-        scores = self(images)
+            scores = self(images)
+        else:
+            scores, targets = self.scores(batch), labels
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
         means = {"train/loss": loss.detach()}
         if not self.mixes:  # a mixed picture has no label to be right about
             means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
-        self.means.add(means, len(labels))
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("train/loss_step", loss.detach())
         # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
         # batches are left, and makes it too small (2.6.6).
@@ -122,19 +130,14 @@ class TransferModule(pl.LightningModule):
         left = batches % steps
         return loss * steps / left if left and batch_idx >= batches - left else loss
 
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if self.trainer.is_last_batch:
-            means, weight = self.means.pop()
-            self.log_dict(means, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
-
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None,
         gradient_clip_algorithm: Any = None,
     ) -> None:  # fmt: skip
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.val_scores.add(self(batch[0]), batch[1])
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.val_scores.add(self.scores(batch), batch[1])
 
     def on_validation_epoch_end(self) -> None:
         self.temperature = float(self.val_scores.log(self)["val/temperature"])
@@ -170,7 +173,7 @@ class TransferModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         restore.check_model(checkpoint, self.classes, self.state_dict())
-        restore.check_groups(checkpoint, self.configure_optimizers().param_groups)
+        restore.use_settings(checkpoint, self.configure_optimizers().param_groups)
         self.temperature = checkpoint["temperature"]
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]

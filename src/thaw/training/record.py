@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
-from thaw.features.table import view_key
+from thaw.features.table import FeatureBatch, view_key
 from thaw.finetune.plan import Plan
 
 
@@ -92,19 +92,6 @@ class Record(pl.Callback):
             self.phases = {name: dict(phase) for name, phase in saved["phases"].items()}
 
 
-class LogRates(pl.Callback):
-    """Logs the learning rate of every layer group as lr/<group>."""
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Logs at the loggers' own interval, and after the first step of each epoch."""
-        if batch_idx and trainer.global_step % trainer.log_every_n_steps:
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics(current_rates(trainer), step=trainer.global_step)
-
-
 class LogFirstBatch(pl.Callback):
     """Draws the first training batch, augmented as it is: first_batch.png and TensorBoard."""
 
@@ -117,7 +104,7 @@ class LogFirstBatch(pl.Callback):
         if trainer.global_step or batch_idx or not trainer.is_global_zero:
             return
         images, loader = batch[0][: self.images], trainer.train_dataloader
-        if images.ndim == 2:  # cached features: show the photos that they were computed from
+        if isinstance(batch, FeatureBatch):  # show the photos that they were computed from
             keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
             photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]
             images = torch.stack(photos)

@@ -49,8 +49,12 @@ def check_model(
         )
 
 
-def check_groups(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuses optimiser states of other parameter groups than `groups`."""
+def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the settings of `groups` into the optimiser states; refuses those of other groups.
+
+    Else the optimiser would go on with the weight decay and momentum that it was saved with,
+    whatever is given beside `resume`.
+    """
     here = _describe(groups)
     for state in checkpoint.get("optimizer_states", []):
         if (there := _describe(state["param_groups"])) != here:
@@ -59,6 +63,13 @@ def check_groups(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, An
                 f"has {here}; go on with the backbone, granularity and layer-wise "
                 "rates that the run was started with"
             )
+        for saved, group in zip(state["param_groups"], groups, strict=True):
+            if saved.keys() != group.keys():
+                raise ConfigError(
+                    "ckpt_path: was saved by another optimiser than optim=... of this run; choose "
+                    "the one that the run was started with"
+                )
+            saved.update({name: group[name] for name in group if name not in ("params", "lr")})
 
 
 def _describe(groups: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,38 @@
+"""Downloads of archives of photos, of which one folder is unpacked."""
+
+import gzip
+import tarfile
+from pathlib import Path
+
+from thaw.download import MIB, compare, fetch, make_download
+
+
+def fetch_archive(
+    url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
+) -> Path:
+    """Downloads and unpacks the folder `inside` of a .tar.gz as `folder`, unless that is there.
+
+    An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
+    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`. Raises
+    DownloadError as `fetch`, also if a member of the archive would land outside.
+    """
+    archive = folder.parent / url.rpartition("/")[2]
+
+    def unpack(part: Path) -> Path:
+        by_hand = archive.exists()
+        if by_hand:
+            compare(archive, checksum)
+        else:
+            fetch(url, archive, checksum=checksum, remedy=remedy)
+        print(f"Unpacking {archive}", flush=True)
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(part, filter="data")  # refuses what would land outside
+            while stream.read(MIB):  # to the end, where gzip stores the checksum of everything
+                pass
+        (part / inside).stat()  # raises if it is missing
+        if not by_hand:
+            archive.unlink()
+        return part / inside
+
+    return make_download(folder, unpack, f"{inside}/ of {url}", remedy)

@@ -1,0 +1,127 @@
+"""What `thaw serve` answers: the page, photos -> predictions, a photo -> its heat map.
+
+Other web pages in the same browser can send requests to this machine too, and can give it their own
+name (DNS rebinding). So the name in `Host` has to be this machine's, and `Origin`, which a browser
+adds to each POST, has to be the page that is served here.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from thaw.data.decode import decode_bytes
+from thaw.errors import PhotoError
+from thaw.heat_map import overlay
+from thaw.tools.serve_worker import Worker
+
+MAX_BYTES = 32 << 20  # of a photo
+MAX_PIXELS = 64_000_000  # of a photo; with transparency they take 1 GB while they are decoded
+MAX_REQUEST = 256 << 20  # bytes of a request
+MAX_PHOTOS = 64  # in a request
+TOP = 5  # classes in an answer
+PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
+
+# Of the threads that answer requests only so many decode at a time, for the sake of memory.
+decoding = BoundedSemaphore(min(4, os.cpu_count() or 1))
+
+
+def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
+    """The service; plain functions in it run in threads of their own, where they may wait.
+
+    Args:
+        worker: runs the model.
+        hosts: names in `Host` that are answered; None: all.
+    """
+    # Its pages of documentation load scripts from elsewhere; /openapi.json describes the service.
+    app = FastAPI(title="thaw serve", docs_url=None, redoc_url=None)
+    model = worker.model
+
+    @app.middleware("http")
+    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if refused := refusal(request, hosts):
+            return JSONResponse({"detail": refused[1]}, refused[0])
+        return await answer(request)
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        return PAGE
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        name = model.facts["backbone"]["name"]
+        return {"status": "ok", "backbone": name, "classes": list(model.classes)}
+
+    @app.post("/predict")
+    def predict(photos: list[UploadFile]) -> list[dict[str, Any]]:
+        if len(photos) > MAX_PHOTOS:
+            raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
+        return _answers(worker, photos)
+
+    @app.post("/heatmap", response_class=Response)
+    def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
+        if label not in model.classes:
+            raise HTTPException(422, f"label {label}: no such class; /healthz lists them")
+        view = _view_or_error(worker, photo)
+        if isinstance(view, str):
+            raise HTTPException(422, view)
+        try:
+            heat = worker.heat_map(view, model.classes.index(label))
+        except ValueError as error:  # a body without places
+            raise HTTPException(422, str(error)) from error
+        file = BytesIO()
+        to_pil_image(overlay(view, heat)).save(file, "png")
+        return Response(file.getvalue(), media_type="image/png")
+
+    return app
+
+
+def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | None:
+    """Status and reason, if a request must not be answered or even read."""
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if hosts is not None and re.sub(r":\d+$", "", host) not in hosts:
+        return 403, f"Host {host}: served are {', '.join(hosts)}"
+    if origin is not None and origin.partition("://")[2] != host:
+        return 403, f"Origin {origin}: other web pages are not answered"
+    if request.method == "POST":
+        length = request.headers.get("content-length")
+        if length is None:
+            return 411, "Content-Length is missing"
+        if int(length) > MAX_REQUEST:
+            return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
+    return None
+
+
+def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any]]:
+    """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
+    views = [_view_or_error(worker, photo) for photo in photos]
+    found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
+    answers: list[dict[str, Any]] = []
+    for photo, view in zip(photos, views, strict=True):
+        if isinstance(view, str):
+            answers.append({"path": photo.filename, "error": view})
+            continue
+        ranked = list(next(found).probabilities.items())[:TOP]
+        top = [{"label": label, "probability": value} for label, value in ranked]
+        answers.append({"path": photo.filename, **top[0], "top": top})
+    return answers
+
+
+def _view_or_error(worker: Worker, photo: UploadFile) -> Tensor | str:
+    """The model's view of a photo, uint8 (3, S, S), or what is wrong with it."""
+    name = photo.filename or "photo"
+    if (photo.size or 0) > MAX_BYTES:
+        return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
+    try:
+        with decoding:
+            return worker.model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
+    except PhotoError as error:
+        return str(error)
