@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
-    from thaw import model_folder, report, transforms
+    from thaw import memory, model_folder, report, transforms
     from thaw.classifier import Classifier
     from thaw.training import device, metrics, restore
     from thaw.training.caching import CacheFeatures
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # of a resumed run
     device.check_trainer(settings["trainer"])
-    device.keep_freed_memory()
+    memory.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data

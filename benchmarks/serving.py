@@ -34,7 +34,7 @@ from thaw.tools import serve
 serve.BATCH = int(sys.argv.pop(1))
 sys.exit(serve.main(sys.argv[1:]))
 """
-WARM_UP = 200  # requests
+WARM_UP = 1000  # requests, until all threads and sizes of a batch have had their turn
 
 
 @contextmanager
@@ -129,7 +129,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
-    paths = list(data_of(given.run).test.paths)
+    test = data_of(given.run).test
+    assert test is not None, "the run has no test split"
+    paths = list(test.paths)
     print(json.dumps(parity(given.run, paths)), flush=True)
     for _ in range(given.repeats):
         for batch in (32, 1):

@@ -116,7 +116,7 @@ def test_a_checkpoint_is_a_model(tmp_path: Path) -> None:
     """With its own weights and temperature; the best one is what the run's model folder has."""
     photos = draw_photos(tmp_path / "photos")
     settings = (*SMALL, f"data.root={photos}", "callbacks=ema", "callbacks.progress=null",
-                "head=mlp", "finetune=full", "data.crop=pad", "trainer.max_epochs=3")  # fmt: skip
+                "head=mlp", "finetune=full", "data.crop=pad", "trainer.max_epochs=1")  # fmt: skip
     train.run(configuration(tmp_path / "run", *settings))
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     folder = thaw.load(tmp_path / "run")
@@ -154,11 +154,12 @@ def test_checkpoints_that_do_not_say_what_they_are(tmp_path: Path) -> None:
         thaw.load(file)
 
 
+@pytest.mark.slow
 def test_only_five_packages_are_needed_to_use_a_model(tmp_path: Path) -> None:
     """torch, torchvision, safetensors, numpy and Pillow; any other is missing here.
 
     So a model can be used where thaw was never installed to train. What torch itself imports comes
-    first, so it is let in.
+    first, so it is let in; filelock is one of the packages that torch requires.
     """
     tiny(tmp_path / "tiny" / "model")
     save(tmp_path / "resnet", torchvision_backbone("resnet18", weights=None, image_size=32))
@@ -169,7 +170,8 @@ import numpy, PIL.Image, safetensors.torch, torch, torchvision.transforms.v2
 
 class Refuses:
     def find_spec(self, name, path=None, target=None):
-        known = {{"thaw", "PIL", "numpy", "safetensors", "torch", "torchvision"}}
+        known = {{"thaw", "PIL", "filelock", "numpy", "safetensors", "torch",
+                 "torchvision"}}
         if "." not in name and name not in known | sys.stdlib_module_names:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 

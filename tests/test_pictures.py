@@ -87,6 +87,20 @@ def test_a_run_decodes_each_photo_once(
     assert seen == {"train": 24 + 1, "val": 12 + 1, "test": 12}
 
 
+@pytest.mark.parametrize("crop", ["squash", "pad"])
+def test_validation_is_the_same_with_pictures_in_memory(
+    folder: Path, tmp_path: Path, crop: str
+) -> None:
+    """However photos are made square, and whatever features of photos in files are kept."""
+    every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
+             f"data.crop={crop}", "augment=none"]  # fmt: skip
+    results = [
+        train.run(configuration(tmp_path / cache, *every, f"data.cache={cache}"))
+        for cache in ("none", "ram")
+    ]
+    assert results[0]["val/loss"] == pytest.approx(results[1]["val/loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 def test_workers_give_the_same_views(folder: Path, tmp_path: Path, strength: float) -> None:
     def batches(workers: int) -> list:

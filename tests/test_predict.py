@@ -2,18 +2,29 @@
 
 import csv
 import json
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from runs import SMALL, configuration, draw_photos
+from safetensors.torch import load_file
 from test_model_folder import photo, tiny
 
+import thaw
 import train
 from thaw import cli, config, launch
+from thaw.backbones.backbone import Crop
+from thaw.data.decode import decode
+from thaw.data.photos import natural
+from thaw.errors import ConfigError
 from thaw.tools import predict
+from thaw.tools.predict_files import copy_into
 from thaw.training.module import TransferModule
 
 
@@ -55,14 +66,19 @@ def same_labels(
     return rows
 
 
+@pytest.mark.parametrize("crop", get_args(Crop))
 def test_the_test_split_gets_the_labels_of_the_runs_own_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: Crop
 ) -> None:
-    """Invariant 11, with BatchNorm, dropout, a centre crop, and a temperature far from 1."""
+    """Invariant 11, with BatchNorm, dropout, long photos and a temperature far from 1."""
     photos = draw_photos(tmp_path / "photos", other=12)
+    for path in photos.rglob("*.png"):
+        Image.open(path).resize((60, 24)).save(path)
     settings = (*SMALL, f"data.root={photos}", "callbacks=default", "callbacks.progress=null",
-                "head=mlp", "finetune=full", "data.train_per_class=2")  # fmt: skip
+                "head=mlp", "finetune=full", "data.train_per_class=2", "trainer.max_epochs=2",
+                f"data.crop={crop}")  # fmt: skip
     results, labels = train_and_test(monkeypatch, tmp_path / "run", *settings)
+    assert thaw.load(tmp_path / "run").input_spec.crop == crop
     assert len(labels) == 36
     rows = same_labels(tmp_path / "run", labels, [photos / "test"], tmp_path / "labels.csv")
     assert [Path(row["path"]) for row in rows] == list(labels)
@@ -112,6 +128,22 @@ def test_one_line_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert all(re.fullmatch(r"\S+  (ant|bee|cat) [01]\.\d\d  (ant|bee|cat) 0\.\d\d", line)
                for line in lines)  # fmt: skip
     assert printed.err == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_names_are_in_natural_order(seed: int) -> None:
+    """Numbers by their value and before letters; capitals like small letters, then by the name."""
+    assert sorted(["a10", "B", "a9", "b1", "A09", "10", "9"], key=natural) == [
+        "9", "10", "A09", "a9", "a10", "B", "b1",
+    ]  # fmt: skip
+    draw = random.Random(seed)
+    names = ["".join(draw.choices("aAbB0129_- .", k=draw.randint(1, 6))) for _ in range(2000)]
+    assert sorted(names, key=natural) == sorted(names, key=by_parts)
+
+
+def by_parts(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name
 
 
 def test_tables_and_lists_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +233,12 @@ def test_names_that_are_not_utf8_do_not_end_the_run(
         (["{}/model"], r"model: holds no photos \(\.jpg"),
         (["{}/a.png", "--top", "0"], r"--top 0: allowed is 1 or more"),
         (["{}/a.png", "--batch-size", "-3"], r"--batch-size -3: allowed is 1 or more"),
+        (["{}/a.png", "--unsure", "60"], r"--unsure 60\.0: allowed is a probability, 0 to 1"),
+        (["{}/a.png", "--resume"], r"--resume: needs --csv FILE or --jsonl FILE"),
+        (["{}/a.png", "--resume", "--csv", "-"], r"--resume: needs --csv FILE or --jsonl FILE"),
+        (["{}/a.png", "--resume", "--json", "{}/b.json"], r"--json that was stopped has no end"),
+        (["{}", "--copy-into", "{}/sorted"], r"--copy-into .*sorted: lies in .*give a folder outs"),
+        (["{}/a.png", "--embeddings", "{}/e.txt"], r"e\.txt: allowed ends are \.npy"),
         (["{}/a.png", "--device", "tpux"], r"--device tpux: cannot be used .*try auto or cpu"),
     ],
 )
@@ -213,3 +251,171 @@ def test_what_cannot_be_is_told_before_anything_is_read(
         run(tmp_path, *(word.format(tmp_path) for word in words))
     assert stop.value.code == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def many(folder: Path, number: int = 7) -> list[Path]:
+    folder.mkdir()
+    return [photo(folder / f"{index}.png", index) for index in range(number)]
+
+
+def embeddings_of(path: Path) -> torch.Tensor:
+    is_numpy = path.suffix == ".npy"
+    return torch.from_numpy(np.load(path)) if is_numpy else load_file(path)["embeddings"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("name", ["rows.npy", "rows.safetensors"])
+@pytest.mark.parametrize("kept", [0, 30, 0.4, 0.5, 0.6, 1.0])
+def test_a_stopped_run_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, name: str, kept: float
+) -> None:
+    """Cut anywhere, also within a line: the files are those of a run that was not stopped.
+
+    To the bit with one photo a batch; else up to rounding, since the batches are other ones.
+    """
+    tiny(tmp_path / "model")
+    photos = many(tmp_path / "photos")
+    whole, cut = tmp_path / "whole" / name, tmp_path / "cut" / name
+    for rows in (whole, cut):
+        words = (tmp_path, tmp_path / "photos", "--batch-size", 1, "--unsure", 0.6, f"--{form}",
+                 rows.with_suffix(f".{form}"), "--embeddings", rows)  # fmt: skip
+        run(*words)
+    text = cut.with_suffix(f".{form}").read_bytes()
+    end = int(kept * len(text)) if isinstance(kept, float) else kept
+    cut.with_suffix(f".{form}").write_bytes(text[:end])
+    done = max(0, text[:end].count(b"\n") - (form == "csv"))
+    decoded: list[Path] = []
+    monkeypatch.setattr(predict, "decode", lambda path: decoded.append(path) or decode(path))
+    assert run(*words, "--resume") == 0
+    assert decoded == photos[done:]
+    assert cut.with_suffix(f".{form}").read_bytes() == whole.with_suffix(f".{form}").read_bytes()
+    assert torch.equal(embeddings_of(cut), embeddings_of(whole))
+
+
+def test_what_is_resumed_must_be_of_the_same_kind(tmp_path: Path) -> None:
+    tiny(tmp_path / "model")
+    many(tmp_path / "photos")
+    words = (tmp_path, tmp_path / "photos", "--device", "cpu")
+    for form in ("csv", "jsonl"):
+        file = tmp_path / f"rows.{form}"
+        run(*words, f"--{form}", file, "--embeddings", tmp_path / "rows.npy")
+        for other in (["--top", 2], ["--unsure", 0.5]):
+            with pytest.raises(ConfigError, match=rf"--resume: .*was not written with --{form}"):
+                predict.main([*map(str, (*words, f"--{form}", file, "--resume", *other))])
+        wrong = "jsonl" if form == "csv" else "csv"
+        notes = tmp_path / "notes.txt"
+        notes.write_text("mine\nand no end of the line")
+        with pytest.raises(ConfigError, match=r"--resume: .*notes\.txt was not written with"):
+            predict.main([*map(str, (*words, f"--{form}", notes, "--resume"))])
+        assert notes.read_text() == "mine\nand no end of the line"  # left as it was
+        with pytest.raises(ConfigError, match=rf"--resume: .*was not written with --{wrong}"):
+            predict.main([*map(str, (*words, f"--{wrong}", file, "--resume"))])
+        content = (tmp_path / "rows.npy").read_bytes()
+        for broken in (content[:100], content.replace(b"(7, 128)", b"(6, 128)"),
+                       content.replace(b"(7, 128)", b"(7, 127)")):  # fmt: skip
+            (tmp_path / "rows.npy").write_bytes(broken)
+            with pytest.raises(ConfigError, match=r"rows\.npy: has not the 7 rows of 128 numbers"):
+                predict.main([*map(str, (*words, f"--{form}", file, "--resume", "--embeddings",
+                                         tmp_path / "rows.npy"))])  # fmt: skip
+
+
+def test_a_resumed_run_tells_of_broken_photos_again(tmp_path: Path) -> None:
+    """They have no row. One that has been mended since gets its row at the end."""
+    tiny(tmp_path / "model")
+    photos = many(tmp_path / "photos", 3)
+    photos[1].write_bytes(b"no picture")
+    words = (tmp_path, tmp_path / "photos", "--csv", tmp_path / "rows.csv")
+    assert run(*words) == 1
+    assert run(*words, "--resume") == 1
+    photo(photos[1])
+    assert run(*words, "--resume") == 0
+    found = [row["path"] for row in rows_of(tmp_path / "rows.csv")]
+    assert found == [str(photos[number]) for number in (0, 2, 1)]
+
+
+def test_embeddings_are_what_the_head_gets(tmp_path: Path) -> None:
+    """A row for each row of the table; a broken photo has neither."""
+    tiny(tmp_path / "model")
+    photos = many(tmp_path / "photos")
+    photos[3].write_bytes(b"no picture")
+    words = ("--csv", tmp_path / "rows.csv", "--embeddings", tmp_path / "rows.npy")
+    assert run(tmp_path, tmp_path / "photos", "--batch-size", 3, *words, "--device", "cpu") == 1
+    model = thaw.load(tmp_path)
+    views = [model.transform(decode(Path(row["path"]))) for row in rows_of(tmp_path / "rows.csv")]
+    with torch.no_grad():
+        expected = model.features(torch.stack(views))
+        assert torch.allclose(embeddings_of(tmp_path / "rows.npy"), expected, atol=1e-5)
+        best = model.probabilities(expected).amax(1)
+    written = [float(row["probability"]) for row in rows_of(tmp_path / "rows.csv")]
+    assert written == pytest.approx(best.tolist(), abs=2e-6)
+
+
+def test_tta_is_the_mean_over_a_photo_and_its_mirror_image(tmp_path: Path) -> None:
+    tiny(tmp_path / "model")
+    path = photo(tmp_path / "a.png", size=(36, 36))  # as large as the evaluation view is cut from
+    Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "b.png")
+    model = thaw.load(tmp_path)
+    first, second = (each.probabilities for each in model.predict([path, tmp_path / "b.png"]))
+    assert first != pytest.approx(second, abs=1e-3)
+    run(tmp_path, path, "--tta", "--json", tmp_path / "a.json", "--device", "cpu")
+    (record,) = json.loads((tmp_path / "a.json").read_text())
+    found = {each["label"]: each["probability"] for each in record["top"]}
+    means = {label: (first[label] + second[label]) / 2 for label in first}
+    assert found == pytest.approx(means, abs=1e-6)
+
+
+def test_photos_are_copied_into_a_folder_for_each_class(tmp_path: Path) -> None:
+    """Without overwriting; those under --unsure apart; and once, however often it runs."""
+    tiny(tmp_path / "model")
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        photo(tmp_path / folder / "a.png", seed=len(folder))
+    many(tmp_path / "one" / "deeper")
+    photo(tmp_path / "two" / "a.png", seed=9)
+    words = (tmp_path, tmp_path / "one", tmp_path / "two", "--unsure", 0.6, "--csv",
+             tmp_path / "rows.csv", "--copy-into", tmp_path / "sorted")  # fmt: skip
+    for _ in range(2):
+        run(*words)
+        expected: dict[str, list[bytes]] = {}
+        for row in rows_of(tmp_path / "rows.csv"):
+            sure = float(row["probability"]) >= 0.6
+            assert row["unsure"] == ("no" if sure else "yes")
+            label = row["label"] if sure else "unsure"
+            expected.setdefault(label, []).append(Path(row["path"]).read_bytes())
+        assert len(expected) > 1
+        assert "unsure" in expected
+        folders = {folder.name: folder.iterdir() for folder in (tmp_path / "sorted").iterdir()}
+        found = {name: sorted(path.read_bytes() for path in of) for name, of in folders.items()}
+        assert found == {label: sorted(contents) for label, contents in expected.items()}
+
+
+def test_other_photos_of_the_same_name_get_a_number(tmp_path: Path) -> None:
+    copies = []
+    for folder in ("x", "y", "z", "x"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.b.jpg").write_text(folder)
+        copies.append(copy_into(tmp_path / "into", "cat", tmp_path / folder / "a.b.jpg").name)
+    assert copies == ["a.b.jpg", "a.b_2.jpg", "a.b_3.jpg", "a.b.jpg"]
+    contents = [(tmp_path / "into" / "cat" / name).read_text() for name in copies]
+    assert contents == ["x", "y", "z", "x"]
+    assert len(list((tmp_path / "into" / "cat").iterdir())) == 3
+
+
+@pytest.mark.parametrize("label", ["../../out", "/etc", "..", "a/b", "", ". ", "C:x", "x\0y"])
+def test_no_class_leads_out_of_the_folder(tmp_path: Path, label: str) -> None:
+    """Classes are names that a file tells, and the file may be from anywhere."""
+    copy = copy_into(tmp_path / "deep" / "into", label, photo(tmp_path / "a.png"))
+    assert copy.parent.parent == tmp_path / "deep" / "into"
+    assert copy.read_bytes() == (tmp_path / "a.png").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "deep"}
+
+
+def test_a_checkpoint_predicts_too(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos")
+    settings = (*SMALL, f"data.root={photos}", "callbacks=default", "callbacks.progress=null",
+                "data.crop=squash", "finetune=full", "trainer.max_epochs=1")  # fmt: skip
+    train.run(configuration(tmp_path / "run", *settings))
+    (best,) = (tmp_path / "run" / "checkpoints").glob("best*.ckpt")
+    for model, name in ((tmp_path / "run", "run.csv"), (best, "best.csv")):
+        run(model, photos / "test", "--csv", tmp_path / name)
+    assert rows_of(tmp_path / "run.csv") == rows_of(tmp_path / "best.csv")

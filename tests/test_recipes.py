@@ -23,7 +23,6 @@ from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Plan
-from thaw.training.device import optimizer_settings
 
 NOWHERE = Path("/somewhere/run")  # never written to
 
@@ -78,9 +77,8 @@ def built(name: str) -> tuple[Classifier, Plan, torch.optim.Optimizer]:
     plan = config.build(
         cfg.finetune, "finetune", groups=model.groups, max_epochs=cfg.trainer.max_epochs
     )
-    settings = optimizer_settings(config.plain(cfg)["optim"], {"precision": "32-true"})
-    settings["fused"] = False  # there are no kernels for tensors without values
-    make = config.build(settings, "optim")
+    # there are no fused kernels for tensors without values
+    make = config.build({**cfg.optim, "fused": False}, "optim")
     return model, plan, make(parameter_groups(model, [phase.rates for phase in plan.phases]))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import sweeps as places
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -16,26 +15,7 @@ from hydra_plugins.thaw_launcher import SweepFolder
 from thaw import sweeps
 from thaw.errors import ConfigError
 from thaw.launch import saved_words
-from thaw.sweeps import RunFolder, folder_name, new_folder
-
-
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (["backbone=resnet18", "seed=1", "trainer=cpu"], "3_backbone-resnet18_seed-1"),
-        (["finetune.frozen.lr=1e-3"], "3_frozen.lr-1e-3"),
-        (["backbone=timm/vit_tiny", "~callbacks.last"], "3_backbone-timm-vit_tiny_callbacks.last"),
-        (["data.root=/my photos/*: a", "head.hidden=[512,256]"],
-         "3_data.root-my-photos-a_head.hidden-512-256"),
-        (["data.root='größe'"], "3_data.root-gr-e"),
-        ([f"tags={'x' * 300}"], f"3_tags-{'x' * 113}"),
-        ([], "3"),
-    ],
-)  # fmt: skip
-def test_a_folder_says_what_differs(words: list[str], name: str) -> None:
-    assert folder_name(3, words, ["trainer"]) == name
-    parsed = OverridesParser.create().parse_overrides([f"ckpt_path=logs/{name}/last.ckpt"])
-    assert parsed[0].value() == f"logs/{name}/last.ckpt"  # needs no quotes
+from thaw.sweeps import RunFolder, new_folder
 
 
 def test_processes_at_the_same_time_get_folders_of_their_own(tmp_path: Path) -> None:
@@ -91,12 +71,6 @@ def test_jobs_know_their_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert saved_words(file) == ["seed=1,2", "trainer=cpu"]
     place = str(tmp_path / "it's").replace("'", r"\'")
     assert cfg.hydra.overrides.hydra == ["hydra.verbose=true", f"hydra.sweep.dir='{place}'"]
-    RunFolder()
-    name = OmegaConf.create({
-        "name": "${job_folder:${dir},0,${words}}", "dir": cfg.hydra.sweep.dir,
-        "words": ["seed=1", "trainer=cpu"],
-    }).name  # fmt: skip
-    assert name == "0_seed-1"
 
 
 def test_a_folder_of_another_sweep_is_refused(

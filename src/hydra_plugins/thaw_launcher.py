@@ -84,7 +84,7 @@ class ThawLauncher(Launcher):
 
     def _start(self, folder: Path, words: Sequence[str], slot: int) -> subprocess.Popen[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"\njob       {folder}", flush=True)
+        print(f"\njob       {folder}: {' '.join(words)}", flush=True)
         (folder / "error.txt").unlink(missing_ok=True)
         gpus = visible_gpus() if self.n_jobs > 1 else []
         own = {"CUDA_VISIBLE_DEVICES": ",".join(self._share(gpus, slot))} if gpus else {}

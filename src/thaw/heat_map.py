@@ -15,9 +15,9 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
 
     Each channel of the body's last spatial output is weighted by its mean effect on the class
     score; where the sum is positive, the place speaks for the class. The score is taken above the
-    mean of all classes, because what all scores share is nothing to a softmax: with the bare score
-    28 % of Flowers102's photos had an empty map (EfficientNet-Lite0; of the others, many were hot
-    beside the flower).
+    mean of all classes, because what all scores share is nothing to a softmax. With the bare score
+    a third of the maps of Flowers102's photos were empty, and the coldest quarter mattered more to
+    the model than the hottest (EfficientNet-Lite0; benchmarks/serving.md).
 
     In a transformer that classifies by its class token, the last block's patches have no effect any
     more. So the last output with an effect is taken: of the norm before that block's attention.

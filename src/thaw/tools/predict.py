@@ -1,28 +1,34 @@
-"""`thaw predict`: what a trained model says of photos."""
+"""`thaw predict`: what a trained model says of photos.
+
+    thaw predict logs/train/runs/2026-01-31_12-00-00 my/photos --csv labels.csv
+    thaw predict RUN my/photos --csv labels.csv --resume             # go on after Ctrl-C
+    thaw predict RUN my/photos --copy-into sorted --unsure 0.6       # a folder for each class
+
+Photos that cannot be read are named and passed over; the exit status 1 says that there were some.
+"""
 
 import argparse
-import csv
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from thaw.data.decode import decode
 from thaw.data.photos import SUFFIXES, picture_files
-from thaw.data.workers import FEW_PHOTOS, choose_workers
+from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, PhotoError
-from thaw.image_classifier import Prediction, load
+from thaw.image_classifier import ImageClassifier, Prediction, load
+from thaw.memory import keep_freed_memory
+from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
-Write = Callable[[Path, Prediction], None]
 
 
 def main(words: Sequence[str]) -> int:
@@ -35,71 +41,90 @@ def main(words: Sequence[str]) -> int:
         The exit status: 1 where a photo could not be read; the results of all others are there.
 
     Raises:
-        ConfigError: There is no model or no photo, or a number or a device cannot be used.
+        ConfigError: There is no model or no photo, or a number, a device or a file cannot be used.
     """
     given = _parsed(words)
     device = choose_device(given.device)
-    _check_photos(given.photos)
+    _check_photos(given.photos, given.copy_into)
+    keep_freed_memory()
     model = load(given.model).to(device)
-    top = min(given.top, len(model.classes))
-    batches = Batches(given.photos, model.transform, given.batch_size)
-    number = sum(1 for _ in islice(_files(given.photos), FEW_PHOTOS))  # enough to choose by
-    workers = choose_workers(number, 1, on_cpu=device.type == "cpu")
+    given.top = min(given.top, len(model.classes))
+    total = sum(1 for _ in _files(given.photos))
+    workers = choose_workers(total, 1, on_cpu=device.type == "cpu")
     broken = 0
-    with _writer(given, top) as write, torch.inference_mode():
-        for paths, views, errors in DataLoader(batches, batch_size=None, num_workers=workers):
+    with ExitStack() as stack, torch.inference_mode():
+        rows, embeddings = _outputs(given, model, stack)
+        hidden = None if given.file else True  # None: where stderr is no terminal
+        bar = tqdm(total=total, initial=rows.number, unit=" photos", disable=hidden)
+        stack.enter_context(bar)
+        files = (path for path in _files(given.photos) if _readable(path) not in rows.done)
+        for paths, views, errors in _batches(files, model, given.batch_size, workers):
             for error in errors:
-                print(error, file=sys.stderr)
+                tqdm.write(error, file=sys.stderr)
             broken += len(errors)
-            predictions = model.named(model(views.to(device))) if paths else []
-            for path, prediction in zip(paths, predictions, strict=True):
-                write(path, prediction)
+            if paths:
+                features, probabilities = _answers(model, views.to(device), mirrored=given.tta)
+                pairs = zip(paths, model.named(probabilities), strict=True)
+                records = [_record(path, prediction, given) for path, prediction in pairs]
+                for path, record in zip(paths, records, strict=True) if given.copy_into else ():
+                    label = "unsure" if record.get("unsure") else record["label"]
+                    copy_into(given.copy_into, label, path)
+                if embeddings:
+                    embeddings.add(features)
+                rows.add(records)
+            bar.update(len(paths) + len(errors))
     if broken:
         print(f"{broken} photos could not be read, see above", file=sys.stderr)
     return 1 if broken else 0
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("thaw predict", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
-    parser.add_argument(
-        "photos", nargs="+", type=Path, metavar="photo_or_folder",
-        help="photos, and folders that are searched for photos at any depth",
-    )  # fmt: skip
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
+    """The command line; `form` and `file` say what is written where, file=None: on the screen."""
+    parser = argparse.ArgumentParser(
+        "thaw predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", type=Path, help="folder of a run, the model folder in it, or a checkpoint")
+    add("photos", nargs="+", type=Path, metavar="photo_or_folder",
+        help="photos, and folders that are searched for photos at any depth")  # fmt: skip
+    add("--top", type=int, default=5, metavar="N", help="classes to show (5)")
+    add("--batch-size", type=int, default=64, metavar="N", help="photos computed at once (64)")
+    add("--tta", action="store_true", help="average over each photo and its mirror image")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--csv", metavar="FILE", help="write a table; - is standard output")
-    output.add_argument("--json", metavar="FILE", help="write a list; - is standard output")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    for form, about in (("csv", "a table"), ("json", "one list"), ("jsonl", "a line for each")):
+        output.add_argument(f"--{form}", metavar="FILE", help=f"write {about}; - is the screen")
+    add("--resume", action="store_true", help="pass over photos that FILE has, and add the others")
+    add("--unsure", type=float, default=0.0, metavar="P", help="mark photos with less probability")
+    add("--copy-into", type=Path, metavar="DIR", help="copy photos to DIR/<class>, or DIR/unsure")
+    add("--embeddings", type=Path, metavar="FILE",
+        help="write what the head gets, a row a photo: .npy or .safetensors")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     for name, value in (("--top", given.top), ("--batch-size", given.batch_size)):
         if value < 1:
             raise ConfigError(f"{name} {value}: allowed is 1 or more")
+    if not 0 <= given.unsure <= 1:
+        raise ConfigError(f"--unsure {given.unsure}: allowed is a probability, 0 to 1")
+    if given.embeddings and given.embeddings.suffix not in (".npy", ".safetensors"):
+        raise ConfigError(f"--embeddings {given.embeddings}: allowed ends are .npy, .safetensors")
+    given.form = next((form for form in ("csv", "json", "jsonl") if getattr(given, form)), "text")
+    file = getattr(given, given.form, "-")
+    given.file = None if file == "-" else Path(file)
+    if given.resume and (given.form not in ("csv", "jsonl") or not given.file):
+        raise ConfigError(
+            "--resume: needs --csv FILE or --jsonl FILE; a list of --json that was stopped has no "
+            "end, so it cannot be gone on with"
+        )
     return given
 
 
-class Batches(IterableDataset[Batch]):
-    """Decoded photos in batches; the list of files is never in memory as a whole.
+class Decoded(Dataset[Batch]):
+    """Batches of decoded photos, of the paths that are asked for."""
 
-    Each of W worker processes walks through the folders and decodes every W-th batch. The loader
-    asks the workers in turn, so the order is that of the files.
-    """
+    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+        self.transform = transform
 
-    def __init__(
-        self, photos: Sequence[Path], transform: Callable[[Tensor], Tensor], batch_size: int
-    ) -> None:
-        self.photos, self.transform, self.batch_size = photos, transform, batch_size
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches of this worker."""
-        worker = get_worker_info()
-        files = _files(self.photos)
-        batches = iter(lambda: list(islice(files, self.batch_size)), [])
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        return map(self._read, islice(batches, first, None, step))
-
-    def _read(self, files: list[Path]) -> Batch:
+    def __getitem__(self, files: list[Path]) -> Batch:
         paths: list[Path] = []
         views: list[Tensor] = []
         errors: list[str] = []
@@ -112,76 +137,72 @@ class Batches(IterableDataset[Batch]):
         return paths, torch.stack(views) if views else torch.empty(0), errors
 
 
+def _batches(
+    files: Iterator[Path], model: ImageClassifier, size: int, workers: int
+) -> Iterable[Batch]:
+    """Decodes in worker processes, in the order of the files.
+
+    The sampler names the files of a batch when a worker has room for it, so that of a million files
+    no more than the names in one folder are in memory.
+    """
+    names = iter(lambda: list(islice(files, size)), [])
+    return DataLoader(Decoded(model.transform), sampler=names, batch_size=None, num_workers=workers)
+
+
+def _outputs(
+    given: argparse.Namespace, model: ImageClassifier, stack: ExitStack
+) -> tuple[Rows, Embeddings | None]:
+    """Opens the files to write to, and closes them with the stack."""
+    marks = given.unsure > 0
+    rows = Rows(given.form, given.file, given.top, marks=marks, resume=given.resume)
+    stack.enter_context(rows)
+    if given.embeddings is None:
+        return rows, None
+    width = model.facts["backbone"]["features"]
+    return rows, stack.enter_context(Embeddings(given.embeddings, width, rows.number))
+
+
+def _record(path: Path, prediction: Prediction, given: argparse.Namespace) -> Record:
+    mark = {"unsure": prediction.probability < given.unsure} if given.unsure else {}
+    return {"path": _readable(path), **prediction.record(given.top), **mark}
+
+
+def _answers(model: ImageClassifier, views: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+    """Views (N, 3, S, S) -> features (N, D) and probabilities (N, K), means over both sides."""
+    sides = [views, views.flip(-1)] if mirrored else [views]
+    features = torch.stack([model.features(side) for side in sides])
+    return features.mean(0), torch.stack([*map(model.probabilities, features)]).mean(0)
+
+
 def _files(photos: Sequence[Path]) -> Iterator[Path]:
     """The photos that were named, and those in the folders that were named."""
     return chain.from_iterable(picture_files(path) if path.is_dir() else [path] for path in photos)
 
 
-def _check_photos(photos: Sequence[Path]) -> None:
+def _check_photos(photos: Sequence[Path], target: Path | None) -> None:
     for path in photos:
         if not path.exists():
             raise ConfigError(f"{path}: no such photo or folder (looked in {Path.cwd()})")
         if path.is_dir() and next(picture_files(path), None) is None:
             raise ConfigError(f"{path}: holds no photos ({' '.join(SUFFIXES)})")
+        if path.is_dir() and target and target.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(
+                f"--copy-into {target}: lies in {path}, whose photos are read, so the copies would "
+                "be read too; give a folder outside"
+            )
 
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; auto: the accelerator, else the CPU. ConfigError if it has none."""
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return accelerator or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
     try:
         torch.empty(0, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         cause = str(error).partition("\n")[0]
         raise ConfigError(f"--device {name}: cannot be used ({cause}); try auto or cpu") from error
-
-
-@contextmanager
-def _writer(given: argparse.Namespace, top: int) -> Iterator[Write]:
-    """Writes one prediction at a time in the form that was asked for."""
-    target = given.csv or given.json or "-"
-    if target == "-":
-        with _form(given, top, sys.stdout) as write:
-            yield write
-        return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file, _form(given, top, file) as write:
-        yield write
-
-
-@contextmanager
-def _form(given: argparse.Namespace, top: int, file: TextIO) -> Iterator[Write]:
-    def best(prediction: Prediction) -> list[tuple[str, float]]:
-        return list(islice(prediction.probabilities.items(), top))
-
-    if given.json:
-        before = "[\n"
-
-        def write(path: Path, prediction: Prediction) -> None:
-            nonlocal before
-            found = [{"label": label, "probability": value} for label, value in best(prediction)]
-            record: dict[str, Any] = {"path": _readable(path), **found[0], "top": found}
-            file.write(before + json.dumps(record, ensure_ascii=False))
-            before = ",\n"
-
-        yield write
-        file.write("\n]\n" if before == ",\n" else "[]\n")
-    elif given.csv:
-        table = csv.writer(file, lineterminator="\n")
-        further = [f"{name}_{place}" for place in range(2, top + 1)
-                   for name in ("label", "probability")]  # fmt: skip
-        table.writerow(["path", "label", "probability", *further])
-        yield lambda path, prediction: table.writerow(
-            [_readable(path), *chain.from_iterable((a, f"{p:.6f}") for a, p in best(prediction))]
-        )
-    else:
-        yield lambda path, prediction: print(
-            _readable(path), *(f"{label} {value:.2f}" for label, value in best(prediction)),
-            sep="  ", file=file,
-        )  # fmt: skip
 
 
 def _readable(path: Path) -> str:

@@ -8,9 +8,10 @@ adds to each POST, has to be the page that is served here.
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
@@ -21,6 +22,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from thaw.data.decode import decode_bytes
 from thaw.errors import PhotoError
 from thaw.heat_map import overlay
+from thaw.image_classifier import ImageClassifier
 from thaw.tools.serve_worker import Worker
 
 MAX_BYTES = 32 << 20  # of a photo
@@ -30,8 +32,9 @@ MAX_PHOTOS = 64  # in a request
 TOP = 5  # classes in an answer
 PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
 
-# Of the threads that answer requests only so many decode at a time, for the sake of memory.
-decoding = BoundedSemaphore(min(4, os.cpu_count() or 1))
+# Requests are answered in up to 40 threads; few decode, because a decoded photo is large and each
+# thread that had one keeps memory for the next.
+decoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
 def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
@@ -70,7 +73,7 @@ def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
     def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
         if label not in model.classes:
             raise HTTPException(422, f"label {label}: no such class; /healthz lists them")
-        view = _view_or_error(worker, photo)
+        view = decoders.submit(_view_or_error, model, photo).result()
         if isinstance(view, str):
             raise HTTPException(422, view)
         try:
@@ -102,7 +105,7 @@ def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | 
 
 def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any]]:
     """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
-    views = [_view_or_error(worker, photo) for photo in photos]
+    views = list(decoders.map(partial(_view_or_error, worker.model), photos))
     found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
     answers: list[dict[str, Any]] = []
     for photo, view in zip(photos, views, strict=True):
@@ -115,13 +118,12 @@ def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any
     return answers
 
 
-def _view_or_error(worker: Worker, photo: UploadFile) -> Tensor | str:
+def _view_or_error(model: ImageClassifier, photo: UploadFile) -> Tensor | str:
     """The model's view of a photo, uint8 (3, S, S), or what is wrong with it."""
     name = photo.filename or "photo"
     if (photo.size or 0) > MAX_BYTES:
         return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
     try:
-        with decoding:
-            return worker.model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
+        return model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
     except PhotoError as error:
         return str(error)

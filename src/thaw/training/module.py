@@ -21,7 +21,6 @@ from thaw.finetune.phases import Phase
 from thaw.finetune.plan import Plan
 from thaw.seeds import derive, seed_generators
 from thaw.training import restore
-from thaw.training.device import clip_gradients
 from thaw.training.measures import MODES
 from thaw.training.metrics import Scores
 from thaw.transforms import Mix
@@ -129,12 +128,6 @@ class TransferModule(pl.LightningModule):
         batches = int(self.trainer.num_training_batches)
         left = batches % steps
         return loss * steps / left if left and batch_idx >= batches - left else loss
-
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: Any = None,
-        gradient_clip_algorithm: Any = None,
-    ) -> None:  # fmt: skip
-        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_scores.add(self.scores(batch), batch[1])
