@@ -47,11 +47,8 @@ def write_page(
         ConfigError: There are no results, or what is there is not of this version of thaw.
     """
     if photos and test_predictions is not None and len(test_predictions):
-        table, classes = (
-            test_predictions.double().numpy(),
-            _json(folder / "results.json")["classes"],
-        )
-        Predictions.of(photos, classes, table).write(folder / "predictions.csv")
+        classes, table = _json(folder / "results.json")["classes"], test_predictions.double()
+        Predictions.of(photos, classes, table.numpy()).write(folder / "predictions.csv")
     results, tested = read(folder)
     more: dict[str, Any] = {}
     if full:

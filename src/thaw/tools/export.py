@@ -1,0 +1,143 @@
+"""`thaw export`: a trained model as a file for other programs, which gives the same answers there.
+
+The file takes images uint8 (N, 3, S, S), RGB, with any N, and gives calibrated probabilities
+(N, K). Beside it lie preprocess.py, which makes such images of photos without torch, and
+export.json, which says how exported and trained model were compared. An export that gives other
+answers is not kept.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from thaw.errors import ConfigError, check
+from thaw.image_classifier import load
+from thaw.store import write_json
+from thaw.tools import preprocess
+from thaw.tools.export_formats import Precision, export
+from thaw.tools.export_parity import Parity, compare
+from thaw.tools.export_photos import find_photos, make_kinds
+from thaw.tools.preprocess import prepare
+
+TOLERANCE = 0.05  # of a probability, 0-1
+OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
+FACTS = "export.json"
+MAX_LOSS = 0.01  # of accuracy, 0-1, by int8
+
+
+def main(words: Sequence[str]) -> int:
+    """Exports a model, compares it with the trained one on photos, and keeps it if they agree.
+
+    Args:
+        words: The words of the command line after `thaw export`.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: There is no model, or the format is not offered, or the exported model differs
+            from the trained one. Then nothing is left on the disk.
+    """
+    given = _parsed(words)
+    precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
+    model = load(given.model)
+    run = _run_of(given.model.expanduser().absolute())
+    name = given.format if precision == "float" else f"{given.format}-{precision}"
+    out: Path = given.out.expanduser().absolute() if given.out else run / "export" / name
+    if out.exists() and not (out / FACTS).is_file():
+        raise ConfigError(f"--out {out}: exists and is no export; give a folder that is not there")
+    nearest = next(parent for parent in out.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=nearest) as scratch:
+        folder, made = Path(scratch) / "export", Path(scratch) / "photos"
+        folder.mkdir()
+        made.mkdir()
+        source, photos, calibrating = find_photos(run, given.photos, made)
+        if precision == "int8" and not calibrating:
+            raise ConfigError("--int8: needs photos to calibrate on; give them by --photos FOLDER")
+        views = (prepare(path, model.facts["input"]) for path in calibrating)
+        predict = export(model, folder / f"model.{given.format}", precision, views)
+        kinds = make_kinds(photos[0][0], made)
+        print(f"photos         {len(photos)} {source}, and one of them in {len(kinds)} other forms")
+        parity = compare(model, predict, [*kinds, *photos])
+        _judge(parity, given)
+        shutil.copy(preprocess.__file__, folder / "preprocess.py")
+        facts = {"format": given.format, "precision": precision, "photos": source}
+        write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
+        shutil.rmtree(out, ignore_errors=True)  # of an earlier export
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
+    for path in sorted(out.iterdir()):
+        print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
+    return 0
+
+
+def _run_of(model: Path) -> Path:
+    """The folder of the run that a model folder or a checkpoint is of."""
+    if model.suffix == ".ckpt":
+        return model.parent.parent
+    return model.parent if (model / "model.json").is_file() else model
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("thaw export", description=__doc__)
+    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
+    parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
+                        help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
+    fewer = parser.add_mutually_exclusive_group()
+    fewer.add_argument("--half", action="store_true", help="float16 weights: half the size")
+    fewer.add_argument("--int8", action="store_true", help="8-bit weights: a quarter; onnx only")
+    parser.add_argument("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
+    parser.add_argument(
+        "--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
+        "second one calibrates --int8, the others compare; without it the run's training and "
+        "validation photos, or drawn flowers where these are gone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tolerance", type=float, metavar="P", help="the export fails if any probability differs "
+        f"by more than this ({TOLERANCE}), or more than {OTHER_LABELS:.0%}% of the labels",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-loss", type=float, metavar="P", help="of --int8, which fails if it loses more "
+        f"accuracy than this ({MAX_LOSS}); where no class is known, of agreement with the model",
+    )  # fmt: skip
+    given = parser.parse_args(words)
+    if given.format == "pt2" and given.int8:
+        raise ConfigError("--format pt2 --int8: is not offered; give --format onnx, or --half")
+    if given.int8 and given.tolerance is not None:
+        raise ConfigError("--tolerance: does not hold for --int8, which --max-loss limits")
+    if not given.int8 and given.max_loss is not None:
+        raise ConfigError("--max-loss: holds for --int8 only; --tolerance limits the others")
+    given.tolerance = TOLERANCE if given.tolerance is None else given.tolerance
+    given.max_loss = MAX_LOSS if given.max_loss is None else given.max_loss
+    for name, value in (("--tolerance", given.tolerance), ("--max-loss", given.max_loss)):
+        check(0 <= value <= 1, name, value, "0 to 1")
+    return given
+
+
+def _judge(parity: Parity, given: argparse.Namespace) -> None:
+    """Prints what was measured; raises a ConfigError if it is not good enough."""
+    share, difference = parity.differing / parity.photos, parity.difference
+    print(
+        f"labels         {parity.differing} of {parity.photos} differ ({share:.2%})\n"
+        f"probabilities  differ by up to {difference:.4f} ({parity.farthest})\n"
+        f"accuracy       {parity.before:.4f} before, {parity.after:.4f} after "
+        f"({parity.known} photos of known class)\n"
+        f"seconds        {parity.seconds_before:.4f} a photo before, {parity.seconds_after:.4f} "
+        "after, from its file to its probabilities"
+    )
+    loss = parity.before - parity.after
+    if given.int8 and loss > given.max_loss:
+        raise ConfigError(
+            f"--max-loss {given.max_loss}: int8 loses {loss:.4f} of the accuracy, so nothing was "
+            "written. Export with --half, or allow a larger loss"
+        )
+    if not given.int8 and (share > OTHER_LABELS or difference > given.tolerance):
+        raise ConfigError(
+            f"--tolerance {given.tolerance}: the exported model gives other answers, so nothing "
+            f"was written: {share:.2%} of the labels differ (allowed: {OTHER_LABELS:.0%}), and "
+            f"probabilities by up to {difference:.4f}, most on {parity.farthest}. Where that is "
+            "near enough, allow more by --tolerance; the labels must agree"
+        )

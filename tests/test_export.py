@@ -1,0 +1,402 @@
+"""`thaw export`: the file gives the answers of the trained model, or it is not there."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from runs import draw_photos, run_small
+from test_model_folder import CLASSES, save, tiny
+
+import thaw
+from thaw import cli
+from thaw.backbones.backbone import torchvision_backbone
+from thaw.backbones.timm_backbone import timm_backbone
+from thaw.data.photos import picture_files
+from thaw.errors import ConfigError
+from thaw.image_classifier import ImageClassifier
+from thaw.tools import export_formats, export_parity, export_photos
+from thaw.tools.export_formats import export, load_file
+from thaw.tools.export_parity import compare
+from thaw.tools.preprocess import prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: object) -> int:
+    return cli.main(["export", *map(str, words)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 1
+    return " ".join(capsys.readouterr().err.split())
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run whose photos are still there; its net knows three colours."""
+    folder = tmp_path_factory.mktemp("runs")
+    photos = draw_photos(folder / "photos", train=16, other=12)
+    words = [f"data.root={photos}", "head=mlp", "finetune=full", "trainer.max_epochs=8"]
+    output = folder / "run"
+    run_small(photos, output, *words[1:])
+    (output / ".hydra").mkdir()
+    saved = {"hydra": {"overrides": {"task": ["data=folder", words[0]]}}}
+    (output / ".hydra" / "hydra.yaml").write_text(json.dumps(saved))
+    return output
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    assert run(trained) == 0
+    return trained / "export" / "onnx"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ImageClassifier:
+    return thaw.load(tiny(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+@pytest.fixture(scope="module")
+def files(model: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model in both formats: tracing it takes seconds."""
+    folder = tmp_path_factory.mktemp("files")
+    for format in ("onnx", "pt2"):
+        export(model, folder / f"model.{format}", "float", [])
+    return {path.suffix[1:]: path for path in folder.iterdir()}
+
+
+def images(model: ImageClassifier, number: int) -> NDArray[np.uint8]:
+    size = model.input_spec.size
+    return np.random.default_rng(number).integers(0, 256, (number, 3, size, size), dtype=np.uint8)
+
+
+def probabilities(model: ImageClassifier, batch: NDArray[np.uint8]) -> NDArray[np.floating]:
+    with torch.inference_mode():
+        return model(torch.from_numpy(batch)).numpy()
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_the_graph_gives_the_same_probabilities_for_batches_of_any_size(
+    files: dict[str, Path], model: ImageClassifier, format: str
+) -> None:
+    predict = load_file(files[format])
+    for number in (1, 2, 8, 13):
+        batch = images(model, number)
+        got = predict(batch)
+        assert np.allclose(got, probabilities(model, batch), atol=1e-5)
+        assert np.allclose(got.sum(1), 1, atol=1e-5)
+
+
+def test_the_onnx_file_says_what_it_is(files: dict[str, Path], model: ImageClassifier) -> None:
+    """To a program that has nothing but the file."""
+    onnx.checker.check_model(files["onnx"], full_check=True)
+    session = onnxruntime.InferenceSession(files["onnx"])
+    (given,), (wanted,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["N", 3, 32, 32])
+    assert (wanted.name, wanted.type) == ("probabilities", "tensor(float)")
+    assert wanted.shape == ["N", len(CLASSES)]
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == [*CLASSES]
+    assert json.loads(facts["input"]) == model.facts["input"]
+    assert json.loads(facts["licences"]) == model.facts["licences"]
+
+
+def test_the_pt2_file_says_what_it_is(files: dict[str, Path], model: ImageClassifier) -> None:
+    facts = {"classes": "", "input": "", "licences": ""}
+    torch.export.load(files["pt2"], extra_files=facts)
+    assert {name: json.loads(value) for name, value in facts.items()} == {
+        name: model.facts[name] for name in facts
+    }
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_half_precision_halves_the_file_and_leaves_the_model(
+    files: dict[str, Path], tmp_path: Path, model: ImageClassifier, format: str
+) -> None:
+    batch = images(model, 4)
+    before = probabilities(model, batch)
+    predict = export(model, tmp_path / f"model.{format}", "half", [])
+    size = (tmp_path / f"model.{format}").stat().st_size
+    assert size < 0.6 * files[format].stat().st_size
+    got = predict(batch)
+    assert got.dtype == np.float32
+    assert 0 < np.abs(got - before).max() < 0.02
+    assert np.array_equal(probabilities(model, batch), before)
+
+
+def test_int8_takes_its_ranges_from_the_photos(
+    files: dict[str, Path], tmp_path: Path, model: ImageClassifier
+) -> None:
+    """A third of the bytes, near the model on such photos, and far from it with wrong ranges."""
+    batch = images(model, 16)
+    expected = probabilities(model, batch)
+    distance = []
+    for photos in (np.split(batch, 16), [batch[:1] // 64]):
+        path = shutil.copy(files["onnx"], tmp_path / f"{len(photos)}.onnx")
+        export_formats.quantise(path, photos, export_formats.metadata(model))
+        assert path.stat().st_size < 0.4 * files["onnx"].stat().st_size
+        facts = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+        assert facts == export_formats.metadata(model)
+        distance.append(np.abs(load_file(path)(batch) - expected).max())
+    assert 0 < distance[0] < 0.1
+    assert distance[1] > 2 * distance[0]
+
+
+@pytest.mark.slow
+def test_weights_too_large_for_one_file_lie_beside_it(
+    tmp_path: Path, model: ImageClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_formats, "ONE_FILE", 1_000)
+    predict = export(model, tmp_path / "large.onnx", "float", [])
+    assert {path.name for path in tmp_path.iterdir()} == {"large.onnx", "large.onnx.data"}
+    batch = images(model, 2)
+    assert np.allclose(predict(batch), probabilities(model, batch), atol=1e-5)
+    with pytest.raises(ConfigError, match="--int8: is not offered for weights of more than 2 GB"):
+        export_formats.quantise(tmp_path / "large.onnx", [], {})
+
+
+def test_export_of_a_run_is_compared_on_its_validation_photos(
+    trained: Path, exported: Path
+) -> None:
+    assert below(exported) == ["export.json", "model.onnx", "preprocess.py"]
+    facts = json.loads((exported / "export.json").read_text())["parity"]
+    accuracy = json.loads((trained / "results.json").read_text())["val/acc"]
+    assert (facts["photos"], facts["known"]) == (42, 36)
+    assert facts["before"] == pytest.approx(accuracy)
+    assert facts["before"] > 0.9
+    assert not [*trained.glob(".export*")]
+
+
+PROGRAM = """
+import importlib.abc, runpy, sys
+
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "thaw", "onnx"):
+            raise ImportError(f"{name} is not for this program")
+
+sys.meta_path.insert(0, NoTorch())
+sys.argv = ["preprocess.py", *sys.argv[1:]]
+runpy.run_path("preprocess.py", run_name="__main__")
+"""
+
+
+def test_another_program_without_torch_gives_the_same_answers(
+    trained: Path, exported: Path
+) -> None:
+    """The copy of preprocess.py and ONNX Runtime, in a process in which importing torch raises."""
+    photos = sorted((trained.parent / "photos" / "test").rglob("*.png"))
+    lines = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM, "model.onnx", *map(str, photos)],
+        cwd=exported, check=True, capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    expected = thaw.load(trained).predict(photos)
+    assert len(lines) == len(photos) == 36
+    for path, line, prediction in zip(photos, lines, expected, strict=True):
+        record = json.loads(line)
+        assert [*record] == ["path", "label", "probability", "top"]  # as of thaw predict --json
+        assert (record["path"], record["label"]) == (str(path), prediction.label)
+        assert record["probability"] == pytest.approx(prediction.probability, abs=0.05)
+        assert [top["label"] for top in record["top"]] == [*prediction.probabilities]
+
+
+def wrong_colours(path: Path, spec: dict[str, Any]) -> NDArray[np.uint8]:
+    return prepare(path, spec)[:, ::-1].copy()
+
+
+def test_an_export_that_gives_other_answers_leaves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """BGR for RGB, as OpenCV's users have it: into a new folder, and where an older export is."""
+    run(trained, "--format", "pt2")
+    earlier = below(trained)
+    content = (trained / "export" / "pt2" / "export.json").read_bytes()
+    monkeypatch.setattr(export_parity, "prepare", wrong_colours)
+    for words in ([], ["--out", tmp_path / "new" / "folder"]):
+        message = refused(capsys, trained, "--format", "pt2", *words)
+        assert re.search(r"--tolerance 0\.05: the exported model gives other answers, so nothing "
+                         r"was written: [1-9]\d\.\d\d% of the labels differ", message)  # fmt: skip
+    assert below(trained) == earlier
+    assert (trained / "export" / "pt2" / "export.json").read_bytes() == content
+    assert below(tmp_path) == []
+
+
+def test_the_tolerance_is_the_users(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, trained, "--format", "pt2", "--half", "--tolerance", 0, "--out",
+                      tmp_path / "new")  # fmt: skip
+    assert "--tolerance 0.0: the exported model gives other answers" in message
+    assert below(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_int8_fails_beyond_the_loss_that_is_allowed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    words = (trained, "--int8", "--out", tmp_path / "new")
+    monkeypatch.setattr(export_parity, "prepare", wrong_colours)
+    message = refused(capsys, *words)
+    assert re.search(r"--max-loss 0\.01: int8 loses 0\.\d+ of the accuracy, so nothing", message)
+    assert below(tmp_path) == []
+    monkeypatch.undo()
+    assert run(*words) == 0
+    assert json.loads((tmp_path / "new" / "export.json").read_text())["precision"] == "int8"
+
+
+def test_photos_of_a_folder_have_its_names_as_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that the model does not have says nothing."""
+    model = thaw.load(tiny(tmp_path / "model"))
+    rng = np.random.default_rng(0)
+    for place in range(30):
+        pixels = rng.integers(0, 256, (3, 5, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((60, 40))
+        name = model.predict(image)[0].label if place % 3 else "dragon"
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "photos" / name / f"{place}.png")
+    words = (tmp_path, "--format", "pt2", "--photos", tmp_path / "photos")
+    assert run(*words) == 0
+    assert run(*words) == 0  # in place of the first
+    known = [path.parent.name != "dragon" for path in picture_files(tmp_path / "photos")][::2]
+    assert 0 < sum(known) < len(known) == 15
+    printed = capsys.readouterr().out
+    assert f"1.0000 before, 1.0000 after ({sum(known)} photos of known class)" in printed
+
+
+def test_drawn_photos_where_the_runs_own_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are no measure for int8, which fits itself to the photos."""
+    tiny(tmp_path / "model")
+    assert run(tmp_path / "model", "--format", "pt2") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"photos cannot be had \(.*hydra\.yaml is missing", printed)
+    assert "photos         32 drawn flowers" in printed
+    assert below(tmp_path / "export") == [
+        "pt2", "pt2/export.json", "pt2/model.pt2", "pt2/preprocess.py",
+    ]  # fmt: skip
+    message = refused(capsys, tmp_path, "--int8")
+    assert "--int8: needs photos to calibrate on; give them by --photos FOLDER" in message
+    assert below(tmp_path / "export")[0] == "pt2"
+    assert len(below(tmp_path / "export")) == 4
+
+
+def test_a_runs_photos_are_not_downloaded_again(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(_self: object) -> None:
+        raise AssertionError("downloads")
+
+    monkeypatch.setattr("thaw.data.folder.Folder.prepare_data", fail, raising=False)
+    source, photos, _ = export_photos.find_photos(trained, None, tmp_path)
+    assert source == "validation photos of the run"
+    assert len(photos) == 36
+
+
+def test_what_differs_is_found_on_single_photos_and_where_there_is_no_number(
+    tmp_path: Path, model: ImageClassifier
+) -> None:
+    rng = np.random.default_rng(0)
+    photos: list[export_photos.Labelled] = []
+    for place in range(20):
+        path = tmp_path / f"{place}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+        photos.append((path, None))
+
+    def as_trained(batch: NDArray[np.uint8]) -> NDArray[np.floating]:
+        return probabilities(model, batch)
+
+    def wrong_alone(batch: NDArray[np.uint8]) -> NDArray[np.floating]:
+        right = as_trained(batch)
+        return right[:, ::-1] if len(batch) == 1 else right
+
+    def no_number(batch: NDArray[np.uint8]) -> NDArray[np.floating]:
+        right = as_trained(batch)
+        right[-1] = np.nan
+        return right
+
+    same = compare(model, as_trained, photos)
+    assert (same.differing, same.known, same.before, same.after) == (0, 0, 1.0, 1.0)
+    assert same.difference < 0.02
+    assert same.seconds_before > 0
+    alone = compare(model, wrong_alone, photos)
+    assert alone.differing > 0
+    assert alone.difference > 0.02
+    assert compare(model, no_number, photos).difference == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "pt2", "--int8"], "--format pt2 --int8: is not offered; give --format onnx"),
+        (["--max-loss", "0.1"], "--max-loss: holds for --int8 only"),
+        (["--int8", "--tolerance", "0.1"], "--tolerance: does not hold for --int8"),
+        (["--tolerance", "2"], "--tolerance=2.0: allowed is 0 to 1"),
+        (["--photos", "{}/none"], "none: is no folder with photos in it"),
+        (["--out", "{}/model"], "model: exists and is no export"),
+    ],
+)
+def test_words_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    tiny(tmp_path / "model")
+    before = below(tmp_path)
+    assert message in refused(capsys, tmp_path, *(word.format(tmp_path) for word in words))
+    assert below(tmp_path) == before
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"onnxscript.*pip install '\.\[export\]'"):
+        export_formats.needed("onnxscript")
+
+
+FAMILIES = {  # image size
+    "resnet18": 64, "vgg11_bn": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
+    "efficientnet_b0": 64, "densenet121": 64, "convnext_tiny": 64, "swin_t": 64, "swin_v2_t": 64,
+    "vit_b_32": 64, "squeezenet1_1": 64, "inception_v3": 96, "shufflenet_v2_x0_5": 64,
+    "timm/tf_efficientnet_lite0": 64, "timm/convnext_atto": 64, "timm/vit_tiny_patch16_224": 64,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_the_same_probabilities(tmp_path: Path, name: str) -> None:
+    """In both formats, for batches of 1, 2 and 5; docs/export.md has the table."""
+    source, _, plain = name.rpartition("/")
+    build = timm_backbone if source else torchvision_backbone
+    save(tmp_path / "model", build(name=plain, weights=None, image_size=FAMILIES[name]))
+    model = thaw.load(tmp_path)
+    for format in ("onnx", "pt2"):
+        predict = export(model, tmp_path / f"model.{format}", "float", [])
+        for number in (1, 2, 5):
+            batch = images(model, number)
+            expected = probabilities(model, batch)
+            assert np.ptp(expected) > 0.1
+            assert np.allclose(predict(batch), expected, atol=1e-4), format
+
+
+def test_the_table_of_families_is_that_of_the_test() -> None:
+    table = (ROOT / "docs" / "export.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([\w/]+)`", table, re.MULTILINE)) == {*FAMILIES}
