@@ -32,10 +32,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw import memory, model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.report import run_files
-    from thaw.training import device, metrics, restore
-    from thaw.training.caching import CacheFeatures
+    from thaw.training import caching, checkpoints, device, metrics, restore
     from thaw.training.callbacks import ApplyPlan, check_callbacks
-    from thaw.training.checkpoints import GracefulStop, best_checkpoint
     from thaw.training.module import TransferModule
     from thaw.training.record import Record
 
@@ -45,16 +43,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
     if cfg.resume and not cfg.train:
-        instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
-        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
+        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite it; give ckpt_path")
     checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
     if checkpoint:
         restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not for here
-    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # lightning on torch 2.15
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # of a resumed run
+    # of lightning on torch 2.15, and of every resumed run
+    warnings.filterwarnings("ignore", ".*LeafSpec.*|Checkpoint directory .* exists")
     device.check_trainer(settings["trainer"])
     memory.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -103,18 +100,18 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_callbacks(callbacks)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
-    graceful_stop = GracefulStop(output / "checkpoints")
+    cache = caching.CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
-        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(), graceful_stop],
+        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(),
+                   checkpoints.GracefulStop(output / "checkpoints")],
     )  # fmt: skip
 
     # 7. Fit, then go back to the best epoch by the validation metric
     if cfg.train:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        checkpoint = best_checkpoint(callbacks.values(), cfg.monitor)
+        checkpoint = checkpoints.best_checkpoint(callbacks.values(), cfg.monitor)
     scores = record.metrics_of(module.load_checkpoint(checkpoint) if checkpoint else None)
 
     # 8. Test: the split is read here and nowhere else
@@ -126,8 +123,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     results = run_files.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
         seed=cfg.seed, device=device.describe(trainer.strategy.root_device), git=revision,
-        best_checkpoint=str(checkpoint) if checkpoint else None, tags=settings["tags"],
-        classes=data.classes,
+        best_checkpoint=checkpoint and str(checkpoint), classes=data.classes, tags=settings["tags"],
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(

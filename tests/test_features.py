@@ -242,7 +242,8 @@ def test_thaws_own_code_that_reads_photos_counts(tmp_path: Path) -> None:
 
 def test_code_whose_source_cannot_be_had_is_never_reused() -> None:
     names: dict[str, Any] = {"__name__": "nowhere"}
-    exec("def change(image): return image", names)
+    # Python 3.13 would find `python -c`, by which pytest's workers are started, for <string>
+    exec(compile("def change(image): return image", "<nowhere>", "exec"), names)
     one, two = Description(), Description()
     one.add(names["change"])
     two.add(names["change"])

@@ -1,15 +1,6 @@
-"""Tables and lines for the terminal."""
+"""Tables for the terminal."""
 
-import sys
 from collections.abc import Collection, Sequence
-
-from tqdm import tqdm
-
-
-def print_line(line: str) -> None:
-    """Prints a line above the progress bar, if there is one, and at once into a file or pipe."""
-    tqdm.write(line)
-    sys.stdout.flush()
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:

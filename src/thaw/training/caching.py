@@ -8,12 +8,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from tqdm import tqdm
 
 from thaw.backbones.groups import HEAD
 from thaw.data.loading import ResumableLoader
 from thaw.features.key import feature_key
 from thaw.features.table import Features, load_or_compute
-from thaw.text_table import print_line
 from thaw.training.module import TransferModule
 
 
@@ -85,5 +85,5 @@ class CacheFeatures(pl.Callback):
             )  # fmt: skip
         if trainer.is_global_zero:
             title = f"features  {split}: {len(dataset):,} photos x {views} view"
-            print_line(f"{title}{'' if views == 1 else 's'}{message}")
+            tqdm.write(f"{title}{'' if views == 1 else 's'}{message}")  # above the bar, if any
         return features

@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as pl
 from tqdm import tqdm
 
-from thaw.text_table import print_line
 from thaw.training.measures import MODES
 from thaw.training.record import Record
 
@@ -27,10 +26,10 @@ class EpochTable(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints the heading, and on a resumed run the rows of the epochs before."""
         if trainer.is_global_zero:
-            print_line("  ".join(name.rjust(width) for name, width in COLUMNS.items()))
+            print("  ".join(name.rjust(width) for name, width in COLUMNS.items()), flush=True)
             history = _history(trainer)
             for number in range(1, len(history) + 1):
-                print_line(_last_row(history[:number], trainer.max_epochs, pl_module.monitor))
+                print(_last_row(history[:number], trainer.max_epochs, pl_module.monitor))
         self.phase = pl_module.plan.phase_at(max(0, trainer.current_epoch - 1)).name
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -38,9 +37,10 @@ class EpochTable(pl.Callback):
         if trainer.is_global_zero and phase.name != self.phase:
             body = [name for name in reversed(pl_module.plan.groups) if name in phase.rates]
             rates = [phase.rates[name] for name in body]
-            print_line(
+            print(
                 f"--- {phase.name}: {', '.join(body)} train from epoch {phase.start + 1} on, "
-                f"lr {rates[0]:.1e} to {min(rates):.1e} ---"
+                f"lr {rates[0]:.1e} to {min(rates):.1e} ---",
+                flush=True,
             )
         self.phase = phase.name
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -66,7 +66,7 @@ class EpochTable(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.bar.close()
         if trainer.is_global_zero:
-            print_line(_last_row(_history(trainer), trainer.max_epochs, pl_module.monitor))
+            print(_last_row(_history(trainer), trainer.max_epochs, pl_module.monitor), flush=True)
 
     def _start(self, trainer: pl.Trainer, what: str, total: float) -> None:
         self.bar.close()
