@@ -43,15 +43,15 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     settings = config.plain(cfg)
     output = Path(cfg.paths.output_dir)
     if cfg.resume and not cfg.train:
-        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite it; give ckpt_path")
+        instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
+        raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
     checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
     if checkpoint:
         restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not for here
-    # of lightning on torch 2.15, and of every resumed run
-    warnings.filterwarnings("ignore", ".*LeafSpec.*|Checkpoint directory .* exists")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*|Checkpoint directory .* exists")  # Lightning's
     device.check_trainer(settings["trainer"])
     memory.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

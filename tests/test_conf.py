@@ -38,9 +38,10 @@ GROUPS = (  # of a backbone with a classifier of several layers
 # What train.py computes, so that it stands in no file.
 COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
-    "thaw.transforms": {"spec", "num_classes"},
+    "thaw.transforms": {"spec"},
+    "thaw.mixing": {"num_classes"},
     "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches"},
-    "thaw.report": {"folder"},
+    "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
 launch.register_backbones()  # recipes choose some

@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     photos = draw_photos(folder / "photos", other=12)
     settings = ["data.train_per_class=1", "finetune=full", "trainer.max_epochs=2"]
-    run_small(photos, folder / "run", *settings)
+    run_small(photos, folder / "run", "report=fast", *settings)
     (folder / "run" / ".hydra").mkdir()
     words = [*SMALL, f"data.root={photos}", *settings]
     words = [word for word in words if not word.startswith("trainer.max_epochs=4")]

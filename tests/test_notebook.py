@@ -56,7 +56,7 @@ def test_it_runs(book: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyP
         output for cell in code(book) for output in cell.outputs
         if "image/png" in output.get("data", {})
     ]  # fmt: skip
-    assert len(figures) == 4
+    assert len(figures) == 5
     assert (tmp_path / "logs" / "notebook" / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "logs" / "notebook" / "model" / "model.json").is_file()
     # what the text promises
