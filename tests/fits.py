@@ -144,8 +144,10 @@ class SaveEach(SaveLast):
         trainer.save_checkpoint(self.path.parent / f"epoch{trainer.current_epoch}.ckpt")
 
 
-def module_of(plan: Plan, model: Classifier | None = None, **changes: Any) -> TransferModule:
-    optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=True)
+def module_of(
+    plan: Plan, model: Classifier | None = None, *, fused: bool = True, **changes: Any
+) -> TransferModule:
+    optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=fused)
     arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 

@@ -110,6 +110,10 @@ class Place:
         (found,) = (self.root / "logs" / "train" / "multiruns").iterdir()
         return found
 
+    def job(self, number: int) -> Path:
+        (found,) = self.sweep().glob(f"{number}_*/")
+        return found
+
     def ran(self) -> dict[int, list[list[Any]]]:
         """Of each job of the only sweep what each of its goes wrote, `resume` first."""
         files = sorted(self.sweep().glob("*/ran.txt"))

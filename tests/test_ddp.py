@@ -168,10 +168,10 @@ def start(photos: Path, output: Path, *changes: str) -> Path:
 def test_train_py_on_two_ranks(tmp_path: Path) -> None:
     """Of the single process the body runs each epoch; the two train on cached features."""
     photos = draw_photos(tmp_path / "photos")
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
+    two = ("report=fast", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
            "finetune.cache_features=true")  # fmt: skip
-    one = ("data.batch_size=4", "finetune.cache_features=false")
-    pair = start(photos, tmp_path / "two", "finetune.frozen.augment=false", "report=fast", *two)
+    one = ("report=fast", "data.batch_size=4", "finetune.cache_features=false")
+    pair = start(photos, tmp_path / "two", "finetune.frozen.augment=false", *two)
     assert len(hashes(tmp_path / "two")) == 4
     single = start(photos, tmp_path / "one", "finetune.frozen.augment=false", *one)
     first, second = (torch.load(path, weights_only=True) for path in (single, pair))

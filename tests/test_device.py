@@ -44,6 +44,15 @@ def test_precision(
     assert node["precision"] == "auto"
 
 
+def test_several_devices_are_ddp() -> None:
+    """Lightning would fork in a notebook, where the results of the processes never come back."""
+    for devices, strategy in ((2, "ddp"), ("auto", "ddp"), ([0, 1], "ddp"), (1, None)):
+        found = trainer_settings({"devices": devices}, validates=True)
+        assert found.get("strategy") == strategy
+    given = {"devices": 2, "strategy": "ddp"}
+    assert trainer_settings(given, validates=True) == given
+
+
 def test_fused() -> None:
     """Only where Lightning can clip: in mixed precision it refuses a fused optimiser."""
     for precision, fused in (
@@ -56,6 +65,10 @@ def test_fused() -> None:
         assert found == {"fused": fused, "betas": 1}
     assert optimizer_settings({"fused": False}, {"precision": "32-true"}) == {"fused": False}
     assert optimizer_settings({}, {"precision": "32-true"}) == {}
+    clips = {"precision": "bf16-mixed", "gradient_clip_val": 1.0}
+    with pytest.raises(ConfigError, match=r"optim\.fused=true: .*gradient_clip_val=null"):
+        optimizer_settings({"fused": True}, clips)
+    assert optimizer_settings({"fused": True}, {"precision": "bf16-mixed"}) == {"fused": True}
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])

@@ -46,8 +46,8 @@ def test_a_sweep_ends_failed_jobs_alone_and_is_resumed(place: Place) -> None:
     assert place.resumed() == {job: [None] for job in range(4)}
     killed = "its process was killed"
     assert place.states() == {0: "done", 1: "seed=2: is refused", 2: killed, 3: "done"}
-    assert f"failed: {folder / '1'}: seed=2: is refused" in ended.stderr
-    assert f"failed: {folder / '2'}: {killed}" in ended.stderr
+    assert f"failed: {place.job(1)}: seed=2: is refused" in ended.stderr
+    assert f"failed: {place.job(2)}: {killed}" in ended.stderr
     assert "2 of 4 jobs done\n" in ended.stdout
     assert f"run the others again with: thaw sweep resume '{folder}'" in ended.stdout
     assert not (place.root / "logs" / "train" / "runs").exists()
@@ -55,7 +55,7 @@ def test_a_sweep_ends_failed_jobs_alone_and_is_resumed(place: Place) -> None:
     place.scenario()
     ended = place.thaw("sweep", "resume", str(folder))
     assert ended.returncode == 0, ended.stderr
-    assert place.resumed() == {0: [None], 1: [None, None], 2: [None, str(folder / "2")],
+    assert place.resumed() == {0: [None], 1: [None, None], 2: [None, str(place.job(2))],
                                3: [None]}  # fmt: skip
     assert set(place.states().values()) == {"done"}
     assert "4 of 4 jobs done\n" in ended.stdout
@@ -92,7 +92,7 @@ def test_jobs_at_once_share_out_cores_and_gpus(
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
         cores = sorted(os.sched_getaffinity(0))
         assert (first[3], second[3]) == (cores[::2], cores[1::2])
-    assert (place.sweep() / "0" / "output.txt").is_file()
+    assert (place.job(0) / "output.txt").is_file()
 
 
 def test_the_share_of_a_slot() -> None:

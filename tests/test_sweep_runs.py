@@ -57,14 +57,19 @@ def epochs(job: Path, rank: int = 0) -> list[int]:
 
 def done(sweep: Path) -> list[str]:
     """Names of the jobs that have results."""
-    return sorted(path.parent.name for path in sweep.glob("*/results.json"))
+    return sorted(path.parent.name.partition("_")[0] for path in sweep.glob("*/results.json"))
+
+
+def job_of(sweep: Path, number: int) -> Path:
+    (found,) = sweep.glob(f"{number}_*/")
+    return found
 
 
 def test_a_killed_sweep_ends_as_one_that_was_not(photos: Path, tmp_path: Path) -> None:
     words = ("seed=1,2", "head.dropout=0.3", "trainer.max_epochs=8", "data.num_workers=1")
     finish(start(tmp_path / "whole", photos, *words))
     process = start(tmp_path / "killed", photos, *words)
-    pattern = "logs/train/multiruns/*/1/checkpoints/last.ckpt"
+    pattern = "logs/train/multiruns/*/1_*/checkpoints/last.ckpt"
     while not list((tmp_path / "killed").glob(pattern)):
         assert process.poll() is None
         time.sleep(0.01)
@@ -73,16 +78,16 @@ def test_a_killed_sweep_ends_as_one_that_was_not(photos: Path, tmp_path: Path) -
     process.communicate()
     whole, killed = (folder_of(tmp_path / name) for name in ("whole", "killed"))
     assert done(killed) == ["0"]
-    before = (killed / "0" / "results.json").stat().st_mtime_ns
+    before = (job_of(killed, 0) / "results.json").stat().st_mtime_ns
     words = ("-c", "import thaw.cli; thaw.cli.main()", "sweep", "resume", str(killed))
     finish(process_of([sys.executable, *words]))
     assert done(killed) == ["0", "1"]
-    assert (killed / "0" / "results.json").stat().st_mtime_ns == before
-    assert epochs(killed / "0") == list(range(8))
-    trained = epochs(killed / "1")
+    assert (job_of(killed, 0) / "results.json").stat().st_mtime_ns == before
+    assert epochs(job_of(killed, 0)) == list(range(8))
+    trained = epochs(job_of(killed, 1))
     assert sorted(set(trained)) == list(range(8))
     assert len(trained) < 16, "it started anew"
-    one, two = (torch.load(folder / "1/checkpoints/last.ckpt", weights_only=True)
+    one, two = (torch.load(job_of(folder, 1) / "checkpoints/last.ckpt", weights_only=True)
                 for folder in (whole, killed))  # fmt: skip
     assert difference(one["state_dict"], two["state_dict"]) == []
     assert difference(one["optimizer_states"], two["optimizer_states"]) == []
@@ -99,8 +104,8 @@ def test_ddp_runs_each_job_once_and_a_rank_fails_alone(photos: Path, tmp_path: P
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     sweep = folder_of(tmp_path)
-    job = sweep / "1"
-    assert sorted(path for path in sweep.iterdir() if path.is_dir()) == [sweep / "0", job]
+    job = job_of(sweep, 1)
+    assert sorted(path for path in sweep.iterdir() if path.is_dir()) == [job_of(sweep, 0), job]
     assert done(sweep) == ["1"]
     assert epochs(job, 0) == epochs(job, 1) == list(range(4))
     assert (job / "rank0.txt").read_text() == (job / "rank1.txt").read_text()

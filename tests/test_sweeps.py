@@ -73,6 +73,17 @@ def test_jobs_know_their_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert cfg.hydra.overrides.hydra == ["hydra.verbose=true", f"hydra.sweep.dir='{place}'"]
 
 
+def test_a_job_with_other_settings_has_another_folder() -> None:
+    """So that a search, which may draw others when it is resumed, finds no results of them."""
+    RunFolder()
+    names = [
+        OmegaConf.create({"name": f"${{job_folder:{number},${{words}}}}", "words": words}).name
+        for number, words in ((1, ["lr=1"]), (1, ["lr=1"]), (1, ["lr=2"]), (2, ["lr=${a}"]))
+    ]
+    assert names[0] == names[1] != names[2]
+    assert [name.partition("_")[0] for name in names] == ["1", "1", "1", "2"]
+
+
 def test_a_folder_of_another_sweep_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Run folders: results.json says that a run is finished, error.txt why it failed."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from thaw.errors import ConfigError, Interrupted, reason
 from thaw.launch import explained, key_of, last_checkpoint
@@ -80,6 +81,7 @@ class RunFolder(Callback):
     """Gives each run a folder of its own; Hydra's is shared by runs that start in one second."""
 
     def __init__(self) -> None:  # here, since Hydra brings callbacks to other processes
+        OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
         OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -93,6 +95,13 @@ class RunFolder(Callback):
             message = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
             with explained():  # Hydra turns other errors of a callback into warnings
                 raise ConfigError(f"{message}, or go on with it by resume={folder}")
+
+
+def _job_folder(number: int, words: ListConfig) -> str:
+    """The number of a job and a digest of its settings, since a search that is resumed may draw
+    others: what lies in a folder of this name is of these settings."""
+    given = OmegaConf.to_container(words, resolve=False)
+    return f"{number}_{hashlib.sha256(repr(given).encode()).hexdigest()[:6]}"
 
 
 def _direction(monitor: str) -> str:

@@ -54,7 +54,8 @@ class ApplyPlan(pl.Callback):
         for group in trainer.optimizers[0].param_groups:
             name = group["layer_groups"][0]  # those that share a group have the same rate
             group["lr"] = pl_module.plan.learning_rate(name, trainer.current_epoch, progress)
-        if batch_idx == 0 or trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # 0: never
+        if every and (batch_idx == 0 or trainer.global_step % every == 0):
             for logger in trainer.loggers:
                 logger.log_metrics(current_rates(trainer), step=trainer.global_step)
 

@@ -25,8 +25,14 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def trainer_settings(trainer: Mapping[str, Any], *, validates: bool) -> dict[str, Any]:
-    """Gives the Trainer's arguments with `precision: auto` decided, for data with val/ or not."""
+    """Gives the Trainer's arguments with `precision: auto` decided, for data with val/ or not.
+
+    On several devices `strategy: auto` is ddp: Lightning would fork in a notebook, and what the
+    forked processes train and measure never comes back.
+    """
     settings = dict(trainer)
+    if settings.get("strategy", "auto") == "auto" and settings.get("devices", 1) != 1:
+        settings["strategy"] = "ddp"
     if settings.get("precision") == "auto":
         settings["precision"] = best_precision(str(settings.get("accelerator", "auto")))
     if not validates:
@@ -40,9 +46,12 @@ def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> 
     On a CPU a fused step takes a tenth of the time; in mixed precision Lightning 2.6.6 cannot clip
     the gradients of a fused optimiser.
     """
-    settings = dict(optim)
+    settings, mixed = dict(optim), str(trainer.get("precision")).endswith("mixed")
     if settings.get("fused") == "auto":
-        settings["fused"] = not str(trainer.get("precision")).endswith("mixed")
+        settings["fused"] = not mixed
+    if settings.get("fused") and mixed and trainer.get("gradient_clip_val"):
+        allowed = "auto or false, or trainer.gradient_clip_val=null, in mixed precision"
+        raise ConfigError(f"optim.fused=true: allowed is {allowed}: Lightning cannot clip then")
     return settings
 
 
