@@ -50,3 +50,9 @@ def check_files(splits: Splits) -> Splits:
             f"there, or delete {missing[0].parent} to have it downloaded again."
         )
     return splits
+
+
+def offline(files: str, folder: Path) -> str:
+    """What a user can do if a download fails, as the end of a sentence."""
+    return (f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
+            "paths.data_dir=PATH, or try thaw without a network with data=demo")  # fmt: skip

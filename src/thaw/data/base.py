@@ -85,11 +85,6 @@ class PhotoDataModule(LightningDataModule):
         value = getattr(self, key)
         self.check(key, type(value) in (int, float) and 0 <= value < 1, "0 to below 1")
 
-    def offline(self, files: str, folder: Path) -> str:
-        """What a user can do if a download fails, as the end of a sentence."""
-        return (f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
-                "paths.data_dir=PATH, or try thaw without a network with data=demo")  # fmt: skip
-
     def find_splits(self) -> Splits:
         """Lists every photo of every split, in a fixed order; each source writes its own."""
         raise NotImplementedError
@@ -107,21 +102,10 @@ class PhotoDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         _ = self.splits  # finds the photos, unless that is done
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.splits.classes
-
-    @property
-    def train(self) -> Photos:
-        return self.splits.train
-
-    @property
-    def val(self) -> Photos | None:
-        return self.splits.val
-
-    @property
-    def test(self) -> Photos | None:
-        return self.splits.test
+    classes = property(lambda self: self.splits.classes)
+    train = property(lambda self: self.splits.train)
+    val = property(lambda self: self.splits.val)
+    test = property(lambda self: self.splits.test)
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train, "train")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.data.archive import fetch_archive
+from thaw.data.archive import fetch_archive, offline
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
 from thaw.data.splitting import add_test_split
@@ -54,7 +54,7 @@ class DogsVsCats(PhotoDataModule):
             return
         folder = self.data_dir / "dogscats"
         files = f"train/ and valid/ of dogscats.tgz from {URL} (or Kaggle's or Microsoft's photos)"
-        remedy = self.offline(files, folder)
+        remedy = offline(files, folder)
         fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
 
     def find_splits(self) -> Splits:

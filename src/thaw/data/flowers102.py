@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
-from thaw.data.archive import check_files, fetch_archive
+from thaw.data.archive import check_files, fetch_archive, offline
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch
@@ -47,7 +47,7 @@ class Flowers102(PhotoDataModule):
     def prepare_data(self) -> None:
         """Downloads 345 MB, if they are not there."""
         files = f"{PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL}"
-        remedy = self.offline(files, self.folder)
+        remedy = offline(files, self.folder)
         for name, checksum in (LABELS, SPLITS):
             fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
         name, checksum = PHOTOS

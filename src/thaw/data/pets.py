@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from thaw.data.archive import check_files, fetch_archive
+from thaw.data.archive import check_files, fetch_archive, offline
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 
@@ -38,7 +38,7 @@ class Pets(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Downloads 811 MB, if they are not there."""
-        remedy = self.offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
+        remedy = offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
         for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
             folder = self.folder / inside
             fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
