@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -399,6 +400,17 @@ def test_other_photos_of_the_same_name_get_a_number(tmp_path: Path) -> None:
     contents = [(tmp_path / "into" / "cat" / name).read_text() for name in copies]
     assert contents == ["x", "y", "z", "x"]
     assert len(list((tmp_path / "into" / "cat").iterdir())) == 3
+
+
+def test_other_photos_of_the_same_name_size_and_time_are_copied_too(tmp_path: Path) -> None:
+    """As two cameras, or an archive that keeps no times, leave them."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_text(folder)
+        os.utime(tmp_path / folder / "a.jpg", (0, 0))
+        copy_into(tmp_path / "into", "cat", tmp_path / folder / "a.jpg")
+    contents = [path.read_text() for path in (tmp_path / "into" / "cat").iterdir()]
+    assert sorted(contents) == ["x", "y"]
 
 
 @pytest.mark.parametrize("label", ["../../out", "/etc", "..", "a/b", "", ". ", "C:x", "x\0y"])

@@ -139,7 +139,7 @@ def copy_into(folder: Path, label: str, photo: Path) -> Path:
     names = (f"{photo.stem}_{number}{photo.suffix}" for number in count(2))
     copy = target / photo.name
     while copy.exists():
-        if filecmp.cmp(photo, copy):  # by size and time of modification, then by content
+        if filecmp.cmp(photo, copy, shallow=False):  # else equal size and time would do
             return copy
         copy = target / next(names)
     part = target / f".{photo.name}.part"
