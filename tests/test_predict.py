@@ -254,6 +254,26 @@ def test_what_cannot_be_is_told_before_anything_is_read(
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("file", ["/proc/x", "{}", "{}/a.png/x"])
+@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--json", "--embeddings", "--copy-into"])
+def test_what_cannot_be_written_is_told_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, file: str
+) -> None:
+    tiny(tmp_path / "model")
+    photo(tmp_path / "a.png")
+    (tmp_path / "folder.npy").mkdir()
+    if option == "--embeddings":
+        file = file.replace("{}", "{}/folder.npy") if file == "{}" else f"{file}.npy"
+    elif option == "--copy-into" and file == "{}":
+        file = "{}/a.png"
+    target = file.format(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, tmp_path / "a.png", option, target, "--device", "cpu")
+    assert stop.value.code == 1
+    said = rf"error: {option} {target}: cannot be written \(.*give a place that you may write to"
+    assert re.search(said, capsys.readouterr().err)
+
+
 def many(folder: Path, number: int = 7) -> list[Path]:
     folder.mkdir()
     return [photo(folder / f"{index}.png", index) for index in range(number)]

@@ -26,7 +26,7 @@ from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier, Prediction, load
 from thaw.memory import keep_freed_memory
-from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
+from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into, writing
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 
@@ -68,7 +68,8 @@ def main(words: Sequence[str]) -> int:
                 records = [_record(path, prediction, given) for path, prediction in pairs]
                 for path, record in zip(paths, records, strict=True) if given.copy_into else ():
                     label = "unsure" if record.get("unsure") else record["label"]
-                    copy_into(given.copy_into, label, path)
+                    with writing("--copy-into", given.copy_into):
+                        copy_into(given.copy_into, label, path)
                 if embeddings:
                     embeddings.add(features)
                 rows.add(records)

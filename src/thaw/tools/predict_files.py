@@ -12,6 +12,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,17 @@ from torch import Tensor
 from thaw.errors import ConfigError
 
 Record = dict[str, Any]  # path, label, probability, top, and where it is asked for, unsure
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """ConfigError that names the option where its path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path}: cannot be written ({error}); give a place that you may write to"
+        ) from error
 
 
 class Rows:
@@ -40,9 +52,10 @@ class Rows:
         self.file: TextIO = sys.stdout
         goes_on = False
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            goes_on = resume and file.is_file() and self._read(file)
-            self.file = file.open("a" if goes_on else "w", encoding="utf-8", newline="")
+            with writing(f"--{form}", file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                goes_on = resume and file.is_file() and self._read(file)
+                self.file = file.open("a" if goes_on else "w", encoding="utf-8", newline="")
         if form == "csv" and not goes_on:
             self.file.write(_csv_line(self._columns()))
         self.before = "[\n" if form == "json" else ""
@@ -162,7 +175,6 @@ class Embeddings:
             ConfigError: The file has fewer rows, or rows of another width.
         """
         self.is_numpy, self.width, self.rows = path.suffix == ".npy", width, rows
-        path.parent.mkdir(parents=True, exist_ok=True)
         end, head = self.HEADER + 4 * width * rows, b""
         if rows and path.is_file() and path.stat().st_size >= end:
             with path.open("rb") as file:
@@ -173,8 +185,10 @@ class Embeddings:
                 f"--embeddings {path}: has not the {rows} rows of {width} numbers that belong to "
                 "the rows of the file that is resumed; start anew without --resume"
             )
-        self.file = path.open("rb+" if rows else "wb+")
-        self.file.truncate(end)
+        with writing("--embeddings", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("rb+" if rows else "wb+")
+            self.file.truncate(end)
         self._write_header()
 
     def __enter__(self) -> "Embeddings":
