@@ -62,7 +62,7 @@ def same_labels(
 ) -> list[dict[str, str]]:
     run(model, *photos, "--csv", output, "--device", "cpu")
     rows = rows_of(output)
-    found = {row["path"]: row["label"] for row in rows}
+    found = {row["path"]: row["predicted"] for row in rows}
     assert {path: found[str(path)] for path in labels} == labels
     return rows
 
@@ -83,7 +83,7 @@ def test_the_test_split_gets_the_labels_of_the_runs_own_test(
     assert len(labels) == 36
     rows = same_labels(tmp_path / "run", labels, [photos / "test"], tmp_path / "labels.csv")
     assert [Path(row["path"]) for row in rows] == list(labels)
-    right = [row["label"] == Path(row["path"]).parent.name for row in rows]
+    right = [row["predicted"] == Path(row["path"]).parent.name for row in rows]
     assert sum(right) / len(right) == pytest.approx(results["test/acc"])
     facts = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert facts["temperature"] == pytest.approx(results["val/temperature"])
@@ -156,12 +156,13 @@ def test_tables_and_lists_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFi
     run(tmp_path, *paths, "--json", "-")
     records = json.loads(capsys.readouterr().out)
     table = rows_of(tmp_path / "new" / "labels.csv")
+    assert "label" not in table[0]  # predictions.csv of a run has the true class there
     for path, record, row in zip(paths, records, table, strict=True):
         assert record["path"] == row["path"] == str(path)
-        assert record["label"] == row["label"] == record["top"][0]["label"]
+        assert record["label"] == row["predicted"] == record["top"][0]["label"]
         assert record["probability"] == pytest.approx(float(row["probability"]), abs=1e-6)
         assert [top["label"] for top in record["top"]] == [
-            row["label"], row["label_2"], row["label_3"],
+            row["predicted"], row["predicted_2"], row["predicted_3"],
         ]  # fmt: skip
         assert sum(top["probability"] for top in record["top"]) == pytest.approx(1)
 
@@ -401,7 +402,7 @@ def test_photos_are_copied_into_a_folder_for_each_class(tmp_path: Path) -> None:
         for row in rows_of(tmp_path / "rows.csv"):
             sure = float(row["probability"]) >= 0.6
             assert row["unsure"] == ("no" if sure else "yes")
-            label = row["label"] if sure else "unsure"
+            label = row["predicted"] if sure else "unsure"
             expected.setdefault(label, []).append(Path(row["path"]).read_bytes())
         assert len(expected) > 1
         assert "unsure" in expected

@@ -88,9 +88,10 @@ class Rows:
         return "  ".join([*cells, "unsure"] if record.get("unsure") else cells) + "\n"
 
     def _columns(self) -> list[str]:
+        """Not `label`, which in a run's predictions.csv is the true class."""
         further = [f"{name}_{place}" for place in range(2, self.top + 1)
-                   for name in ("label", "probability")]  # fmt: skip
-        return ["path", "label", "probability", *further, *["unsure"] * self.marks]
+                   for name in ("predicted", "probability")]  # fmt: skip
+        return ["path", "predicted", "probability", *further, *["unsure"] * self.marks]
 
     def _read(self, file: Path) -> bool:
         """Notes what is done, and cuts off a half-written last line; False: nothing whole is there.
