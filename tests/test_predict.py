@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from runs import SMALL, configuration, draw_photos
 from safetensors.torch import load_file
-from test_model_folder import photo, tiny
+from test_model_folder import MLP, photo, save, tiny
 
 import thaw
 import train
 from thaw import cli, config, launch
 from thaw.backbones.backbone import Crop
+from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
 from thaw.data.photos import natural
 from thaw.errors import ConfigError
@@ -339,6 +340,28 @@ def test_what_is_resumed_must_be_of_the_same_kind(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=r"rows\.npy: has not the 7 rows of 128 numbers"):
                 predict.main([*map(str, (*words, f"--{form}", file, "--resume", "--embeddings",
                                          tmp_path / "rows.npy"))])  # fmt: skip
+
+
+def test_what_is_resumed_must_be_of_the_same_model_and_options(tmp_path: Path) -> None:
+    tiny(tmp_path / "model")
+    save(tmp_path / "other", tiny_backbone(weights=None, image_size=16), MLP)
+    many(tmp_path / "photos", 2)
+    rest = [str(tmp_path / "photos"), "--csv", str(tmp_path / "rows.csv"), "--device", "cpu"]
+    words = [str(tmp_path / "model"), *rest, "--unsure", "0.6"]
+    assert predict.main(words) == 0
+    before = (tmp_path / "rows.csv").read_bytes()
+    assert predict.main([*words, "--resume"]) == 0
+    for changed, said in (
+        ([*words, "--tta"], r"--tta False \(now True\);"),
+        ([*words, "--unsure", "0.5"], r"--unsure 0\.6 \(now 0\.5\);"),
+        ([str(tmp_path / "other"), *words[1:]], r"model \w+ \(now \w+\);"),
+    ):
+        with pytest.raises(ConfigError, match=rf"\.rows\.csv\.resume beside it, with {said} give"):
+            predict.main([*changed, "--resume"])
+    (tmp_path / ".rows.csv.resume").unlink()
+    with pytest.raises(ConfigError, match=r"with model unknown \(now \w+\), --tta unknown"):
+        predict.main([*words, "--resume"])
+    assert (tmp_path / "rows.csv").read_bytes() == before
 
 
 def test_a_resumed_run_tells_of_broken_photos_again(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from torch import Tensor
 
 from thaw.errors import ConfigError
+from thaw.store import write_json
 
 Record = dict[str, Any]  # path, label, probability, top, and where it is asked for, unsure
 
@@ -38,15 +39,18 @@ def writing(option: str, path: Path) -> Iterator[None]:
 class Rows:
     """Writes records as a table, as one JSON list, as a line of JSON each, or as text to read.
 
+    Beside a file that can be resumed stands a note of the model and options that it is made with.
+
     Attributes:
         done: The paths that stand in a file which is resumed, in memory.
         number: Rows of that file.
     """
 
     def __init__(
-        self, form: str, file: Path | None, top: int, *, marks: bool, resume: bool
+        self, form: str, file: Path | None, top: int, *, marks: bool, resume: bool,
+        made_with: dict[str, Any],
     ) -> None:  # fmt: skip
-        self.form, self.top, self.marks = form, top, marks
+        self.form, self.top, self.marks, self.made_with = form, top, marks, made_with
         self.done: set[str] = set()
         self.number = 0
         self.file: TextIO = sys.stdout
@@ -56,6 +60,8 @@ class Rows:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 goes_on = resume and file.is_file() and self._read(file)
                 self.file = file.open("a" if goes_on else "w", encoding="utf-8", newline="")
+                if not goes_on and form != "json" and file.is_file():  # not a pipe
+                    write_json(made_with, _note(file))
         if form == "csv" and not goes_on:
             self.file.write(_csv_line(self._columns()))
         self.before = "[\n" if form == "json" else ""
@@ -119,8 +125,23 @@ class Rows:
                     f"{'an' if self.marks else 'no'} --unsure; give the options of the run that "
                     "was stopped, or start anew without --resume"
                 ) from error
+            if end:
+                self._check_note(file)
             content.truncate(end)
         return end > 0
+
+    def _check_note(self, file: Path) -> None:
+        try:
+            made = dict(json.loads(_note(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            made = {}
+        other = [f"{name} {made.get(name, 'unknown')} (now {value})"
+                 for name, value in self.made_with.items() if made.get(name) != value]  # fmt: skip
+        if other:
+            raise ConfigError(
+                f"--resume: {file} was made, says {_note(file).name} beside it, with "
+                f"{', '.join(other)}; give the same, or start anew without --resume"
+            )
 
     def _paths(self, lines: Iterator[str]) -> Iterator[str]:
         """The paths in a file of this form; ValueError if its rows have other parts than ours."""
@@ -134,6 +155,10 @@ class Rows:
             if len(record["top"]) != self.top or ("unsure" in record) != self.marks:
                 raise ValueError("other parts")
             yield record["path"]
+
+
+def _note(file: Path) -> Path:
+    return file.with_name(f".{file.name}.resume")
 
 
 def _csv_line(cells: list[str]) -> str:
