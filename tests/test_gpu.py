@@ -291,7 +291,7 @@ def test_predict_says_what_the_test_said(tmp_path: Path, pictures: Path, precisi
     rows.sort(key=lambda row: classes.index(Path(row["path"]).parent.name))
     assert len(rows) == len(watch.labels) == CLASSES * TEST
     pairs = zip(rows, watch.labels, strict=True)
-    assert [row["path"] for row, label in pairs if row["label"] != classes[label]] == []
+    assert [row["path"] for row, label in pairs if row["predicted"] != classes[label]] == []
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,29 @@ def test_predict_asks_for_the_order_of_colours_in_an_array(tmp_path: Path) -> No
             model.predict(wrong, channels="rgb")
 
 
+def test_predict_takes_channels_for_arrays_alone(tmp_path: Path) -> None:
+    """A tensor of OpenCV's picture would else be taken as RGB in silence."""
+    model = thaw.load(tiny(tmp_path / "model"))
+    path = photo(tmp_path / "a.png")
+    for what in (decode(path), path, str(path), Image.new("RGB", (9, 9)), [decode(path)]):
+        with pytest.raises(TypeError, match=r"channels=bgr: is for arrays, .*leave channels out"):
+            model.predict(what, channels="bgr")
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_predict_refuses_batches_of_nothing(tmp_path: Path, size: int) -> None:
+    model = thaw.load(tiny(tmp_path / "model"))
+    with pytest.raises(ConfigError, match=rf"batch_size={size}: allowed is 1 or more"):
+        model.predict(photo(tmp_path / "a.png"), batch_size=size)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_predict_refuses_pillows_numbers_without_a_white(tmp_path: Path, mode: str) -> None:
+    model = thaw.load(tiny(tmp_path / "model"))
+    with pytest.raises(PhotoError, match=rf"Pillow picture \(.*mode {mode} have.*give a whole one"):
+        model.predict(Image.new(mode, (9, 9)))
+
+
 def test_predict_names_a_broken_photo(tmp_path: Path) -> None:
     model = thaw.load(tiny(tmp_path / "model"))
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")

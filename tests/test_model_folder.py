@@ -185,6 +185,24 @@ def test_a_description_that_was_changed_by_hand(tmp_path: Path, changes: dict[st
         thaw.load(tmp_path)
 
 
+@pytest.mark.parametrize("key", ["sha256", "format"])
+def test_a_description_without_what_every_one_has(tmp_path: Path, key: str) -> None:
+    folder = tiny(tmp_path / "model")
+    facts = json.loads((folder / "model.json").read_text())
+    del facts[key]
+    (folder / "model.json").write_text(json.dumps(facts))
+    said = rf"model\.json: is no description of a model \(without '{key}'\); copy the whole model"
+    with pytest.raises(ConfigError, match=said):
+        thaw.load(folder)
+
+
+@pytest.mark.parametrize("found", ["two", "2", None, 2.5, [2]])
+def test_a_format_is_a_whole_number(tmp_path: Path, found: Any) -> None:
+    change(tiny(tmp_path / "model"), format=found)
+    with pytest.raises(ConfigError, match=r"is no whole number\); copy the whole .*again"):
+        thaw.load(tmp_path)
+
+
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf])
 def test_a_temperature_is_a_number_above_0(tmp_path: Path, temperature: float) -> None:
     change(tiny(tmp_path / "model"), temperature=temperature)

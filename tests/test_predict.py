@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ import torch
 from PIL import Image
 from runs import SMALL, configuration, draw_photos
 from safetensors.torch import load_file
-from test_model_folder import photo, tiny
+from test_model_folder import MLP, photo, save, tiny
 
 import thaw
 import train
 from thaw import cli, config, launch
 from thaw.backbones.backbone import Crop
+from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
 from thaw.data.photos import natural
 from thaw.errors import ConfigError
@@ -61,7 +63,7 @@ def same_labels(
 ) -> list[dict[str, str]]:
     run(model, *photos, "--csv", output, "--device", "cpu")
     rows = rows_of(output)
-    found = {row["path"]: row["label"] for row in rows}
+    found = {row["path"]: row["predicted"] for row in rows}
     assert {path: found[str(path)] for path in labels} == labels
     return rows
 
@@ -82,7 +84,7 @@ def test_the_test_split_gets_the_labels_of_the_runs_own_test(
     assert len(labels) == 36
     rows = same_labels(tmp_path / "run", labels, [photos / "test"], tmp_path / "labels.csv")
     assert [Path(row["path"]) for row in rows] == list(labels)
-    right = [row["label"] == Path(row["path"]).parent.name for row in rows]
+    right = [row["predicted"] == Path(row["path"]).parent.name for row in rows]
     assert sum(right) / len(right) == pytest.approx(results["test/acc"])
     facts = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert facts["temperature"] == pytest.approx(results["val/temperature"])
@@ -155,12 +157,13 @@ def test_tables_and_lists_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFi
     run(tmp_path, *paths, "--json", "-")
     records = json.loads(capsys.readouterr().out)
     table = rows_of(tmp_path / "new" / "labels.csv")
+    assert "label" not in table[0]  # predictions.csv of a run has the true class there
     for path, record, row in zip(paths, records, table, strict=True):
         assert record["path"] == row["path"] == str(path)
-        assert record["label"] == row["label"] == record["top"][0]["label"]
+        assert record["label"] == row["predicted"] == record["top"][0]["label"]
         assert record["probability"] == pytest.approx(float(row["probability"]), abs=1e-6)
         assert [top["label"] for top in record["top"]] == [
-            row["label"], row["label_2"], row["label_3"],
+            row["predicted"], row["predicted_2"], row["predicted_3"],
         ]  # fmt: skip
         assert sum(top["probability"] for top in record["top"]) == pytest.approx(1)
 
@@ -253,6 +256,26 @@ def test_what_cannot_be_is_told_before_anything_is_read(
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("file", ["/proc/x", "{}", "{}/a.png/x"])
+@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--json", "--embeddings", "--copy-into"])
+def test_what_cannot_be_written_is_told_by_its_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, file: str
+) -> None:
+    tiny(tmp_path / "model")
+    photo(tmp_path / "a.png")
+    (tmp_path / "folder.npy").mkdir()
+    if option == "--embeddings":
+        file = file.replace("{}", "{}/folder.npy") if file == "{}" else f"{file}.npy"
+    elif option == "--copy-into" and file == "{}":
+        file = "{}/a.png"
+    target = file.format(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, tmp_path / "a.png", option, target, "--device", "cpu")
+    assert stop.value.code == 1
+    said = rf"error: {option} {target}: cannot be written \(.*give a place that you may write to"
+    assert re.search(said, capsys.readouterr().err)
+
+
 def many(folder: Path, number: int = 7) -> list[Path]:
     folder.mkdir()
     return [photo(folder / f"{index}.png", index) for index in range(number)]
@@ -319,6 +342,28 @@ def test_what_is_resumed_must_be_of_the_same_kind(tmp_path: Path) -> None:
                                          tmp_path / "rows.npy"))])  # fmt: skip
 
 
+def test_what_is_resumed_must_be_of_the_same_model_and_options(tmp_path: Path) -> None:
+    tiny(tmp_path / "model")
+    save(tmp_path / "other", tiny_backbone(weights=None, image_size=16), MLP)
+    many(tmp_path / "photos", 2)
+    rest = [str(tmp_path / "photos"), "--csv", str(tmp_path / "rows.csv"), "--device", "cpu"]
+    words = [str(tmp_path / "model"), *rest, "--unsure", "0.6"]
+    assert predict.main(words) == 0
+    before = (tmp_path / "rows.csv").read_bytes()
+    assert predict.main([*words, "--resume"]) == 0
+    for changed, said in (
+        ([*words, "--tta"], r"--tta False \(now True\);"),
+        ([*words, "--unsure", "0.5"], r"--unsure 0\.6 \(now 0\.5\);"),
+        ([str(tmp_path / "other"), *words[1:]], r"model \w+ \(now \w+\);"),
+    ):
+        with pytest.raises(ConfigError, match=rf"\.rows\.csv\.resume beside it, with {said} give"):
+            predict.main([*changed, "--resume"])
+    (tmp_path / ".rows.csv.resume").unlink()
+    with pytest.raises(ConfigError, match=r"with model unknown \(now \w+\), --tta unknown"):
+        predict.main([*words, "--resume"])
+    assert (tmp_path / "rows.csv").read_bytes() == before
+
+
 def test_a_resumed_run_tells_of_broken_photos_again(tmp_path: Path) -> None:
     """They have no row. One that has been mended since gets its row at the end."""
     tiny(tmp_path / "model")
@@ -380,7 +425,7 @@ def test_photos_are_copied_into_a_folder_for_each_class(tmp_path: Path) -> None:
         for row in rows_of(tmp_path / "rows.csv"):
             sure = float(row["probability"]) >= 0.6
             assert row["unsure"] == ("no" if sure else "yes")
-            label = row["label"] if sure else "unsure"
+            label = row["predicted"] if sure else "unsure"
             expected.setdefault(label, []).append(Path(row["path"]).read_bytes())
         assert len(expected) > 1
         assert "unsure" in expected
@@ -399,6 +444,17 @@ def test_other_photos_of_the_same_name_get_a_number(tmp_path: Path) -> None:
     contents = [(tmp_path / "into" / "cat" / name).read_text() for name in copies]
     assert contents == ["x", "y", "z", "x"]
     assert len(list((tmp_path / "into" / "cat").iterdir())) == 3
+
+
+def test_other_photos_of_the_same_name_size_and_time_are_copied_too(tmp_path: Path) -> None:
+    """As two cameras, or an archive that keeps no times, leave them."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_text(folder)
+        os.utime(tmp_path / folder / "a.jpg", (0, 0))
+        copy_into(tmp_path / "into", "cat", tmp_path / folder / "a.jpg")
+    contents = [path.read_text() for path in (tmp_path / "into" / "cat").iterdir()]
+    assert sorted(contents) == ["x", "y"]
 
 
 @pytest.mark.parametrize("label", ["../../out", "/etc", "..", "a/b", "", ". ", "C:x", "x\0y"])

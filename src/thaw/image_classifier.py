@@ -20,7 +20,7 @@ from thaw.backbones.backbone import InputSpec
 from thaw.backbones.pretrained import differences
 from thaw.backbones.rebuild import BUILDERS, rebuild
 from thaw.data.decode import decode, from_pillow
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, PhotoError, check
 from thaw.head import linear, mlp
 from thaw.model_reader import not_described, read_model
 from thaw.transforms import eval_transform, normalise
@@ -105,9 +105,12 @@ class ImageClassifier(nn.Module):
             channels: the order of the colours in arrays; Pillow's is "rgb", OpenCV's is "bgr".
 
         Raises:
-            PhotoError: a file that cannot be read as a picture.
-            TypeError: something else than a photo, or an array of which `channels` is not said.
+            PhotoError: a file or Pillow picture that cannot be read as a photo.
+            TypeError: something else than a photo, or an array of which `channels` is not said, or
+                another photo with `channels`.
+            ConfigError: a batch_size below 1.
         """
+        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
         pictures = _pictures(photos, channels)
         device = next(self.parameters()).device
         predictions: list[Prediction] = []
@@ -128,10 +131,21 @@ class ImageClassifier(nn.Module):
 
 def _pictures(photos: Any, channels: str | None) -> Iterator[Tensor]:
     """uint8 (3, H, W) of each photo, decoded when it is asked for."""
+    if channels is not None and isinstance(photos, str | Path | Image.Image | Tensor):
+        raise TypeError(
+            f"predict: channels={channels}: is for arrays, and this is a {type(photos).__name__}; "
+            "leave channels out: a file or a Pillow picture knows its colours, a tensor is in RGB"
+        )
     if isinstance(photos, str | Path):
         yield decode(Path(photos))
     elif isinstance(photos, Image.Image):
-        yield from_pillow(photos)
+        try:
+            yield from_pillow(photos)
+        except (ValueError, OSError) as error:
+            raise PhotoError(
+                f"predict: cannot read the Pillow picture ({error}); give a whole one of mode RGB, "
+                "RGBA, L or another of 8 bits"
+            ) from error
     elif isinstance(photos, Tensor | np.ndarray):
         colours, byte = (-3, torch.uint8) if isinstance(photos, Tensor) else (-1, np.uint8)
         if photos.dtype != byte or photos.ndim not in (3, 4) or photos.shape[colours] != 3:

@@ -61,7 +61,8 @@ def _from_folder(given: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
     try:
         model = json.loads(file.read_text(encoding="utf-8"))
         _check_format(file, model["format"])
-        if not weights.is_file() or sha256(weights) != model["sha256"]:
+        checksum = model["sha256"]
+        if not weights.is_file() or sha256(weights) != checksum:
             raise ConfigError(
                 f"{weights}: is missing, or is not the file that model.json was written with (by "
                 "its sha256); copy the whole model folder again"
@@ -77,10 +78,16 @@ def _from_folder(given: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
 
 def not_described(file: Path, error: Exception) -> ConfigError:
     """The error for a description that was made or changed by hand."""
-    return ConfigError(f"{file}: is no description of a model ({error!r})")
+    cause = f"without {error}" if isinstance(error, KeyError) else error
+    return ConfigError(
+        f"{file}: is no description of a model ({cause}); copy the whole model folder again, or "
+        "make it again with the settings of its run and train=false ckpt_path=CHECKPOINT"
+    )
 
 
-def _check_format(file: Path, found: int) -> None:
+def _check_format(file: Path, found: object) -> None:
+    if not isinstance(found, int):
+        raise not_described(file, TypeError(f"format {found!r} is no whole number"))
     if found > FORMAT:
         raise ConfigError(
             f"{file}: has format {found}, and this thaw reads up to {FORMAT}; update thaw"

@@ -26,7 +26,8 @@ from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier, Prediction, load
 from thaw.memory import keep_freed_memory
-from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
+from thaw.store import sha256
+from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into, writing
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 
@@ -68,7 +69,8 @@ def main(words: Sequence[str]) -> int:
                 records = [_record(path, prediction, given) for path, prediction in pairs]
                 for path, record in zip(paths, records, strict=True) if given.copy_into else ():
                     label = "unsure" if record.get("unsure") else record["label"]
-                    copy_into(given.copy_into, label, path)
+                    with writing("--copy-into", given.copy_into):
+                        copy_into(given.copy_into, label, path)
                 if embeddings:
                     embeddings.add(features)
                 rows.add(records)
@@ -153,8 +155,10 @@ def _outputs(
     given: argparse.Namespace, model: ImageClassifier, stack: ExitStack
 ) -> tuple[Rows, Embeddings | None]:
     """Opens the files to write to, and closes them with the stack."""
-    marks = given.unsure > 0
-    rows = Rows(given.form, given.file, given.top, marks=marks, resume=given.resume)
+    weights = model.facts.get("sha256") or sha256(given.model.expanduser())  # of a checkpoint
+    made_with = {"model": weights, "--tta": given.tta, "--unsure": given.unsure}
+    rows = Rows(given.form, given.file, given.top, marks=given.unsure > 0, resume=given.resume,
+                made_with=made_with)  # fmt: skip
     stack.enter_context(rows)
     if given.embeddings is None:
         return rows, None

@@ -12,6 +12,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,12 +20,26 @@ from typing import Any, TextIO
 from torch import Tensor
 
 from thaw.errors import ConfigError
+from thaw.store import write_json
 
 Record = dict[str, Any]  # path, label, probability, top, and where it is asked for, unsure
 
 
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """ConfigError that names the option where its path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path}: cannot be written ({error}); give a place that you may write to"
+        ) from error
+
+
 class Rows:
     """Writes records as a table, as one JSON list, as a line of JSON each, or as text to read.
+
+    Beside a file that can be resumed stands a note of the model and options that it is made with.
 
     Attributes:
         done: The paths that stand in a file which is resumed, in memory.
@@ -32,17 +47,21 @@ class Rows:
     """
 
     def __init__(
-        self, form: str, file: Path | None, top: int, *, marks: bool, resume: bool
+        self, form: str, file: Path | None, top: int, *, marks: bool, resume: bool,
+        made_with: dict[str, Any],
     ) -> None:  # fmt: skip
-        self.form, self.top, self.marks = form, top, marks
+        self.form, self.top, self.marks, self.made_with = form, top, marks, made_with
         self.done: set[str] = set()
         self.number = 0
         self.file: TextIO = sys.stdout
         goes_on = False
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            goes_on = resume and file.is_file() and self._read(file)
-            self.file = file.open("a" if goes_on else "w", encoding="utf-8", newline="")
+            with writing(f"--{form}", file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                goes_on = resume and file.is_file() and self._read(file)
+                self.file = file.open("a" if goes_on else "w", encoding="utf-8", newline="")
+                if not goes_on and form != "json" and file.is_file():  # not a pipe
+                    write_json(made_with, _note(file))
         if form == "csv" and not goes_on:
             self.file.write(_csv_line(self._columns()))
         self.before = "[\n" if form == "json" else ""
@@ -75,9 +94,10 @@ class Rows:
         return "  ".join([*cells, "unsure"] if record.get("unsure") else cells) + "\n"
 
     def _columns(self) -> list[str]:
+        """Not `label`, which in a run's predictions.csv is the true class."""
         further = [f"{name}_{place}" for place in range(2, self.top + 1)
-                   for name in ("label", "probability")]  # fmt: skip
-        return ["path", "label", "probability", *further, *["unsure"] * self.marks]
+                   for name in ("predicted", "probability")]  # fmt: skip
+        return ["path", "predicted", "probability", *further, *["unsure"] * self.marks]
 
     def _read(self, file: Path) -> bool:
         """Notes what is done, and cuts off a half-written last line; False: nothing whole is there.
@@ -105,8 +125,23 @@ class Rows:
                     f"{'an' if self.marks else 'no'} --unsure; give the options of the run that "
                     "was stopped, or start anew without --resume"
                 ) from error
+            if end:
+                self._check_note(file)
             content.truncate(end)
         return end > 0
+
+    def _check_note(self, file: Path) -> None:
+        try:
+            made = dict(json.loads(_note(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            made = {}
+        other = [f"{name} {made.get(name, 'unknown')} (now {value})"
+                 for name, value in self.made_with.items() if made.get(name) != value]  # fmt: skip
+        if other:
+            raise ConfigError(
+                f"--resume: {file} was made, says {_note(file).name} beside it, with "
+                f"{', '.join(other)}; give the same, or start anew without --resume"
+            )
 
     def _paths(self, lines: Iterator[str]) -> Iterator[str]:
         """The paths in a file of this form; ValueError if its rows have other parts than ours."""
@@ -120,6 +155,10 @@ class Rows:
             if len(record["top"]) != self.top or ("unsure" in record) != self.marks:
                 raise ValueError("other parts")
             yield record["path"]
+
+
+def _note(file: Path) -> Path:
+    return file.with_name(f".{file.name}.resume")
 
 
 def _csv_line(cells: list[str]) -> str:
@@ -139,7 +178,7 @@ def copy_into(folder: Path, label: str, photo: Path) -> Path:
     names = (f"{photo.stem}_{number}{photo.suffix}" for number in count(2))
     copy = target / photo.name
     while copy.exists():
-        if filecmp.cmp(photo, copy):  # by size and time of modification, then by content
+        if filecmp.cmp(photo, copy, shallow=False):  # else equal size and time would do
             return copy
         copy = target / next(names)
     part = target / f".{photo.name}.part"
@@ -162,7 +201,6 @@ class Embeddings:
             ConfigError: The file has fewer rows, or rows of another width.
         """
         self.is_numpy, self.width, self.rows = path.suffix == ".npy", width, rows
-        path.parent.mkdir(parents=True, exist_ok=True)
         end, head = self.HEADER + 4 * width * rows, b""
         if rows and path.is_file() and path.stat().st_size >= end:
             with path.open("rb") as file:
@@ -173,8 +211,10 @@ class Embeddings:
                 f"--embeddings {path}: has not the {rows} rows of {width} numbers that belong to "
                 "the rows of the file that is resumed; start anew without --resume"
             )
-        self.file = path.open("rb+" if rows else "wb+")
-        self.file.truncate(end)
+        with writing("--embeddings", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("rb+" if rows else "wb+")
+            self.file.truncate(end)
         self._write_header()
 
     def __enter__(self) -> "Embeddings":
