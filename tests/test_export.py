@@ -293,13 +293,13 @@ def test_drawn_photos_where_the_runs_own_are_gone(
     printed = capsys.readouterr().out
     assert re.search(r"photos cannot be had \(.*hydra\.yaml is missing", printed)
     assert "photos         32 drawn flowers" in printed
-    assert below(tmp_path / "export") == [
+    assert below(tmp_path / "model" / "export") == [
         "pt2", "pt2/export.json", "pt2/model.pt2", "pt2/preprocess.py",
     ]  # fmt: skip
+    before = below(tmp_path)
     message = refused(capsys, tmp_path, "--int8")
     assert "--int8: needs photos to calibrate on; give them by --photos FOLDER" in message
-    assert below(tmp_path / "export")[0] == "pt2"
-    assert len(below(tmp_path / "export")) == 4
+    assert below(tmp_path) == before
 
 
 def test_a_runs_photos_are_not_downloaded_again(
@@ -344,6 +344,34 @@ def test_what_differs_is_found_on_single_photos_and_where_there_is_no_number(
     assert alone.differing > 0
     assert alone.difference > 0.02
     assert compare(model, no_number, photos).difference == 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("run", "run/export/onnx"),
+        ("run/model", "run/export/onnx"),
+        ("run/checkpoints/last.ckpt", "run/export/last-onnx"),
+        ("run/checkpoints/epoch=3.5.ckpt", "run/export/epoch=3.5-onnx"),
+        ("run/other/last.ckpt", "run/other/export/last-onnx"),
+        ("models/a", "models/a/export/onnx"),
+        ("models/model", "models/model/export/onnx"),
+        ("models/lone.ckpt", "models/export/lone-onnx"),
+    ],
+)
+def test_no_two_models_are_exported_to_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    model: str, folder: str,
+) -> None:  # fmt: skip
+    """The message names the folder, which is there and is no export."""
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / folder).mkdir(parents=True)
+    for name in ("run/model", "models/a", "models/model"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "model.json").touch()
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: None)
+    monkeypatch.chdir(tmp_path)
+    assert f"--out {tmp_path / folder}: exists and is no export" in refused(capsys, model)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from thaw.tools.export_formats import Precision, export
 from thaw.tools.export_parity import Parity, compare
 from thaw.tools.export_photos import find_photos, make_kinds
 from thaw.tools.preprocess import prepare
+from thaw.tools.run_data import run_of
 
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
@@ -44,9 +45,7 @@ def main(words: Sequence[str]) -> int:
     given = _parsed(words)
     precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
     model = load(given.model)
-    run = _run_of(given.model.expanduser().absolute())
-    name = given.format if precision == "float" else f"{given.format}-{precision}"
-    out: Path = given.out.expanduser().absolute() if given.out else run / "export" / name
+    run, out = run_of(given.model), _folder(given, precision)
     if out.exists() and not (out / FACTS).is_file():
         raise ConfigError(f"--out {out}: exists and is no export; give a folder that is not there")
     nearest = next(parent for parent in out.parents if parent.is_dir())
@@ -74,16 +73,18 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _run_of(model: Path) -> Path:
-    """The folder of the run that a model folder or a checkpoint is of."""
-    if model.suffix == ".ckpt":
-        return model.parent.parent
-    return model.parent if (model / "model.json").is_file() else model
+def _folder(given: argparse.Namespace, precision: Precision) -> Path:
+    """Where to write: --out, else a folder that no other model, format or precision has."""
+    if given.out:
+        return given.out.expanduser().absolute()
+    parts = [given.model.stem] if given.model.suffix == ".ckpt" else []
+    parts += [given.format] if precision == "float" else [given.format, precision]
+    return run_of(given.model) / "export" / "-".join(parts)
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("thaw export", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
+    parser.add_argument("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
                         help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
     fewer = parser.add_mutually_exclusive_group()

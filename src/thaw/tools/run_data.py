@@ -11,6 +11,14 @@ from thaw.image_classifier import load
 READ = ("data", "paths", "seed")  # what a word may set here
 
 
+def run_of(model: Path) -> Path:
+    """The folder of the run that a model folder or a checkpoint is of; else that folder itself."""
+    path = model.expanduser().absolute()
+    folder = path.parent if path.suffix == ".ckpt" else path
+    is_part = folder.name in ("model", "checkpoints") and (folder.parent / ".hydra").is_dir()
+    return folder.parent if is_part else folder
+
+
 def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
     """Builds the data module of a run; all of its photos are transformed as for evaluation.
 
