@@ -1,12 +1,11 @@
-"""The photos of a finished run, as evaluation sees them, or other photos for its model."""
+"""The photos of a run, or other photos for its model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from thaw import config, launch, transforms
+from thaw import config, launch
 from thaw.data.base import PhotoDataModule
 from thaw.errors import ConfigError
-from thaw.image_classifier import load
 
 READ = ("data", "paths", "seed")  # what a word may set here
 
@@ -20,21 +19,21 @@ def run_of(model: Path) -> Path:
 
 
 def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
-    """Builds the data module of a run; all of its photos are transformed as for evaluation.
+    """Builds the data module of a run, which says what its photos are; it makes no views of them.
 
     Args:
-        run: The folder of a finished run. A model folder alone is enough where `words` choose the
-            photos.
+        run: The folder of a run, or the model folder or a checkpoint in it; not read where `words`
+            choose the photos.
         words: Settings of train.py that change the photos. With `data=pets` among them nothing of
             the run's own data settings holds; without it they are added to the run's words.
 
     Raises:
-        ConfigError: There is no model, or no settings of a run; a word sets something else.
+        ConfigError: There are no settings of a run; a word sets something else.
     """
     for word in words:
         if launch.key_of(word).partition(".")[0] not in READ:
             raise ConfigError(f"{word}: does not choose photos. Allowed: data=, data.*, paths.*")
-    saved = Path(run) / ".hydra" / "hydra.yaml"
+    saved = run_of(run) / ".hydra" / "hydra.yaml"
     own: list[str] = []
     if "data" not in map(launch.key_of, words):
         if not saved.is_file():
@@ -46,8 +45,4 @@ def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
         own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in replaced]
     cfg = launch.compose_run([*own, *words])
     config.check_keys(cfg)
-    model = load(run)
-    return config.build(
-        cfg.data, "data", train_transform=model.transform, eval_transform=model.transform,
-        shrink=transforms.Shrink(model.input_spec),
-    )  # fmt: skip
+    return config.build(cfg.data, "data")
