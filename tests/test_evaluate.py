@@ -165,7 +165,8 @@ def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
         (["{}/model", "--photos", "{}/p", "--out", "{}/run"], r"run: is the folder of a run"),
         (["{}/model", "--photos", "{}/p"],
          r"classes that the model does not know: hen\. It knows: cat, ant, bee"),
-        (["{}/model", "data=folder", "data.root={}/p2", "data.val_fraction=0.5"],
+        (["{}/model", "data=demo", "data.crop=nonsense"], r"data\.crop=nonsense: is not read here"),
+        (["{}/model", "data=folder", "data.root={}/p2"],
          r"data=folder data\.root=.*: there are no test photos"),
     ],
 )  # fmt: skip

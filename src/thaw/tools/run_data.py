@@ -1,13 +1,16 @@
 """The photos of a run, or other photos for its model."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from thaw import config, launch
 from thaw.data.base import PhotoDataModule
 from thaw.errors import ConfigError
 
-READ = ("data", "paths", "seed")  # what a word may set here
+READ = ("data", "paths")  # what a word may set here
+# Of every source: these make loaders, views and draws for training, on which no test photo depends.
+UNREAD = {field.name for field in fields(PhotoDataModule)} - {"data_dir", "cache_dir"}
 
 
 def run_of(model: Path) -> Path:
@@ -24,15 +27,21 @@ def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
     Args:
         run: The folder of a run, or the model folder or a checkpoint in it; not read where `words`
             choose the photos.
-        words: Settings of train.py that change the photos. With `data=pets` among them nothing of
-            the run's own data settings holds; without it they are added to the run's words.
+        words: Settings of train.py that change the test photos. With `data=pets` among them nothing
+            of the run's own data settings holds; without it they are added to the run's words.
 
     Raises:
-        ConfigError: There are no settings of a run; a word sets something else.
+        ConfigError: There are no settings of a run; a word sets what would not be read.
     """
     for word in words:
-        if launch.key_of(word).partition(".")[0] not in READ:
+        group, _, key = launch.key_of(word).partition(".")
+        if group not in READ:
             raise ConfigError(f"{word}: does not choose photos. Allowed: data=, data.*, paths.*")
+        if group == "data" and key in UNREAD:
+            raise ConfigError(
+                f"{word}: is not read here. Allowed is what chooses test photos, as data.root is; "
+                "--batch-size says how many are computed at once, and crop is the model's own"
+            )
     saved = run_of(run) / ".hydra" / "hydra.yaml"
     own: list[str] = []
     if "data" not in map(launch.key_of, words):
