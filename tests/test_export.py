@@ -23,7 +23,7 @@ from thaw import cli
 from thaw.backbones.backbone import torchvision_backbone
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.data.photos import picture_files
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier
 from thaw.tools import export_formats, export_parity, export_photos
 from thaw.tools.export_formats import export, load_file
@@ -300,6 +300,14 @@ def test_drawn_photos_where_the_runs_own_are_gone(
     message = refused(capsys, tmp_path, "--int8")
     assert "--int8: needs photos to calibrate on; give them by --photos FOLDER" in message
     assert below(tmp_path) == before
+
+
+def test_the_forms_of_a_photo_start_no_other_program(tmp_path: Path) -> None:
+    """An EPS, whatever its name: Pillow would start Ghostscript for it."""
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.eps")
+    photo = (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(PhotoError, match=r"a\.jpg: it is empty, or in none of the formats"):
+        export_photos.make_kinds(photo, tmp_path)
 
 
 def test_a_runs_photos_are_not_downloaded_again(

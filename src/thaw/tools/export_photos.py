@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.base import PhotoDataModule
+from thaw.data.decode import decode
 from thaw.data.flowers import FLOWERS, draw_flower
 from thaw.data.photos import Photos, picture_files
 from thaw.errors import ConfigError, ThawError, reason
@@ -57,8 +58,7 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 def make_kinds(original: Path, folder: Path) -> list[Labelled]:
     """Writes one photo in the forms that programs get wrong: sides, EXIF, grey, CMYK, alpha."""
-    with Image.open(original) as file:
-        image = file.convert("RGB")
+    image = Image.fromarray(decode(original).permute(1, 2, 0).numpy())
     side = min(image.size)
     long, short = max(side, 96), max(side * 2 // 3, 64)
     landscape, exif = image.resize((long, short)), Image.Exif()
