@@ -302,6 +302,26 @@ def test_drawn_photos_where_the_runs_own_are_gone(
     assert below(tmp_path) == before
 
 
+def test_broken_photos_are_passed_over_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat").mkdir()
+    for place in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"{place}.png")
+    for place in (0, 4, 5):
+        (tmp_path / "cat" / f"{place}.png").write_bytes(b"no picture")
+    _, tested, calibrating = export_photos.find_photos(tmp_path, tmp_path, tmp_path)
+    assert [path.stem for path, _ in tested] == ["2", "6"]
+    assert [path.stem for path in calibrating] == ["1", "3", "7"]
+    printed = capsys.readouterr().out
+    assert re.search(r"2 of 4 photos passed over, the first: .*0\.png: it is empty", printed)
+    assert re.search(r"1 of 4 photos passed over, the first: .*5\.png: it is empty", printed)
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"^photos of .*: none can be read; give others by --ph"):
+        export_photos.find_photos(tmp_path, tmp_path, tmp_path)
+
+
 def test_the_forms_of_a_photo_start_no_other_program(tmp_path: Path) -> None:
     """An EPS, whatever its name: Pillow would start Ghostscript for it."""
     Image.new("RGB", (80, 60)).save(tmp_path / "a.eps")
