@@ -27,7 +27,7 @@ from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier
 from thaw.tools import export_formats, export_parity, export_photos
 from thaw.tools.export_formats import export, load_file
-from thaw.tools.export_parity import compare
+from thaw.tools.export_parity import Parity, compare
 from thaw.tools.preprocess import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -328,6 +328,30 @@ def test_the_forms_of_a_photo_start_no_other_program(tmp_path: Path) -> None:
     photo = (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
     with pytest.raises(PhotoError, match=r"a\.jpg: it is empty, or in none of the formats"):
         export_photos.make_kinds(photo, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_photo_that_was_made_is_named_without_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    model: ImageClassifier, kept: bool,
+) -> None:  # fmt: skip
+    """On the screen and in export.json; a photo of the user's keeps its path."""
+    (tmp_path / "photos").mkdir()
+    photo = tmp_path / "photos" / "portrait.jpg"
+    Image.new("RGB", (40, 40)).save(photo)
+
+    def found(_model: object, _run: object, photos: list[export_photos.Labelled]) -> Parity:
+        (path,) = (path for path, _ in photos if (path.name, path == photo) == (photo.name, kept))
+        return Parity(7, 0, 0.01, str(path), 0, 1.0, 1.0, 0.1, 0.1)
+
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: model)
+    monkeypatch.setattr("thaw.tools.export.export", lambda *_: None)
+    monkeypatch.setattr("thaw.tools.export.compare", found)
+    assert run(tmp_path, "--photos", photo.parent, "--out", tmp_path / "out") == 0
+    name = str(photo) if kept else "portrait.jpg"
+    assert f"differ by up to 0.0100 ({name})" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert facts["parity"]["farthest"] == name
 
 
 def test_a_runs_photos_are_not_downloaded_again(
