@@ -330,6 +330,41 @@ def test_the_forms_of_a_photo_start_no_other_program(tmp_path: Path) -> None:
         export_photos.make_kinds(photo, tmp_path)
 
 
+def test_an_export_replaces_an_earlier_one_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: ImageClassifier
+) -> None:
+    """And if a file cannot be put in its place, all is as it was."""
+
+    def write(_model: object, path: Path, *_: object) -> None:
+        path.write_text("new")
+
+    def move(path: Path, target: Path) -> Path:
+        if path.name == "preprocess.py" and ".export-" in str(path):
+            raise PermissionError(13, "in use", str(target))
+        return rename(path, target)
+
+    out, rename = tmp_path / "export" / "onnx", Path.rename
+    found = Parity(6, 0, 0.01, "photo.jpg", 0, 1.0, 1.0, 0.1, 0.1)
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: model)
+    monkeypatch.setattr("thaw.tools.export.export", write)
+    monkeypatch.setattr("thaw.tools.export.compare", lambda *_: found)
+    own, earlier = ("app/model.onnx", "model.txt"), ("export.json", "model.onnx", "model.onnx.data")
+    for name in (*own, *earlier):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    before = below(tmp_path)
+    monkeypatch.setattr(Path, "rename", move)
+    with pytest.raises(PermissionError, match="in use"):
+        run(tmp_path)
+    assert below(tmp_path) == before
+    assert all((out / name).read_text() == "old" for name in (*own, *earlier))
+    monkeypatch.setattr(Path, "rename", rename)
+    assert run(tmp_path) == 0
+    assert below(out) == sorted(["app", *own, "export.json", "model.onnx", "preprocess.py"])
+    assert {(out / name).read_text() for name in own} == {"old"}
+    assert (out / "model.onnx").read_text() == "new"
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_photo_that_was_made_is_named_without_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -11,6 +11,7 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from thaw.errors import ConfigError, check
@@ -26,6 +27,7 @@ from thaw.tools.run_data import run_of
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
 FACTS = "export.json"
+FILES = ("model.onnx", "model.onnx.data", "model.pt2", "preprocess.py", FACTS)
 MAX_LOSS = 0.01  # of accuracy, 0-1, by int8
 
 
@@ -67,12 +69,30 @@ def main(words: Sequence[str]) -> int:
         shutil.copy(preprocess.__file__, folder / "preprocess.py")
         facts = {"format": given.format, "precision": precision, "photos": source}
         write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
-        shutil.rmtree(out, ignore_errors=True)  # of an earlier export
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(out)
-    for path in sorted(out.iterdir()):
+        written = sorted(path.name for path in folder.iterdir())
+        _put(folder, out, Path(scratch) / "earlier")
+    for path in (out / name for name in written):
         print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
     return 0
+
+
+def _put(folder: Path, out: Path, earlier: Path) -> None:
+    """Makes `folder` the folder `out`; of an export that is there the files go to `earlier`.
+
+    Other files in `out` stay. If a file cannot be moved, all go back to where they were.
+    """
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
+        return
+    earlier.mkdir()
+    moves = [(out / name, earlier / name) for name in FILES if (out / name).is_file()]
+    moves += [(path, out / path.name) for path in folder.iterdir()]
+    with ExitStack() as undo:
+        for source, target in moves:
+            source.rename(target)
+            undo.callback(target.rename, source)
+        undo.pop_all()
 
 
 def _folder(given: argparse.Namespace, precision: Precision) -> Path:
