@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from runs import SMALL, draw_photos, run_small
 from test_model_folder import photo, tiny
 
 from thaw import cli
+from thaw.model_reader import read_model
 from thaw.report.predictions import Predictions
 
 
@@ -64,6 +66,26 @@ def test_the_runs_own_test_split_gives_its_own_figures(
     assert "36 photos; the 95 % interval of acc is 0." in printed
     assert f"page      {tmp_path}/report.html" in printed
     assert "calibration error" in (tmp_path / "report.html").read_text()
+
+
+def test_a_checkpoint_is_measured_on_the_photos_of_its_run(run: Path, tmp_path: Path) -> None:
+    """Also of a run that has no model folder yet."""
+    shutil.copytree(run / ".hydra", tmp_path / "begun" / ".hydra")
+    file = tmp_path / "begun" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir()
+    _, described, state = read_model(run)
+    torch.save(
+        {
+            "hyper_parameters": {"model": described, "classes": described["classes"]},
+            "temperature": described["temperature"],
+            "state_dict": {f"classifier.{name}": value for name, value in state.items()},
+        },
+        file,
+    )
+    evaluate(file, "--out", tmp_path / "out", "--device", "cpu")
+    assert table(tmp_path / "out").paths == table(run).paths
+    assert table(tmp_path / "out").predicted.tolist() == table(run).predicted.tolist()
+    assert results_of(tmp_path / "out")["photos"] == "test split of the run"
 
 
 def test_classes_are_the_same_where_their_names_are(run: Path, tmp_path: Path) -> None:
@@ -143,7 +165,8 @@ def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
         (["{}/model", "--photos", "{}/p", "--out", "{}/run"], r"run: is the folder of a run"),
         (["{}/model", "--photos", "{}/p"],
          r"classes that the model does not know: hen\. It knows: cat, ant, bee"),
-        (["{}/model", "data=folder", "data.root={}/p2", "data.val_fraction=0.5"],
+        (["{}/model", "data=demo", "data.crop=nonsense"], r"data\.crop=nonsense: is not read here"),
+        (["{}/model", "data=folder", "data.root={}/p2"],
          r"data=folder data\.root=.*: there are no test photos"),
     ],
 )  # fmt: skip

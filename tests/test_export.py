@@ -23,11 +23,11 @@ from thaw import cli
 from thaw.backbones.backbone import torchvision_backbone
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.data.photos import picture_files
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier
 from thaw.tools import export_formats, export_parity, export_photos
 from thaw.tools.export_formats import export, load_file
-from thaw.tools.export_parity import compare
+from thaw.tools.export_parity import Parity, compare
 from thaw.tools.preprocess import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -293,13 +293,100 @@ def test_drawn_photos_where_the_runs_own_are_gone(
     printed = capsys.readouterr().out
     assert re.search(r"photos cannot be had \(.*hydra\.yaml is missing", printed)
     assert "photos         32 drawn flowers" in printed
-    assert below(tmp_path / "export") == [
+    assert below(tmp_path / "model" / "export") == [
         "pt2", "pt2/export.json", "pt2/model.pt2", "pt2/preprocess.py",
     ]  # fmt: skip
+    before = below(tmp_path)
     message = refused(capsys, tmp_path, "--int8")
     assert "--int8: needs photos to calibrate on; give them by --photos FOLDER" in message
-    assert below(tmp_path / "export")[0] == "pt2"
-    assert len(below(tmp_path / "export")) == 4
+    assert below(tmp_path) == before
+
+
+def test_broken_photos_are_passed_over_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat").mkdir()
+    for place in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"{place}.png")
+    for place in (0, 4, 5):
+        (tmp_path / "cat" / f"{place}.png").write_bytes(b"no picture")
+    _, tested, calibrating = export_photos.find_photos(tmp_path, tmp_path, tmp_path)
+    assert [path.stem for path, _ in tested] == ["2", "6"]
+    assert [path.stem for path in calibrating] == ["1", "3", "7"]
+    printed = capsys.readouterr().out
+    assert re.search(r"2 of 4 photos passed over, the first: .*0\.png: it is empty", printed)
+    assert re.search(r"1 of 4 photos passed over, the first: .*5\.png: it is empty", printed)
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"^photos of .*: none can be read; give others by --ph"):
+        export_photos.find_photos(tmp_path, tmp_path, tmp_path)
+
+
+def test_the_forms_of_a_photo_start_no_other_program(tmp_path: Path) -> None:
+    """An EPS, whatever its name: Pillow would start Ghostscript for it."""
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.eps")
+    photo = (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(PhotoError, match=r"a\.jpg: it is empty, or in none of the formats"):
+        export_photos.make_kinds(photo, tmp_path)
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: ImageClassifier
+) -> None:
+    """And if a file cannot be put in its place, all is as it was."""
+
+    def write(_model: object, path: Path, *_: object) -> None:
+        path.write_text("new")
+
+    def move(path: Path, target: Path) -> Path:
+        if path.name == "preprocess.py" and ".export-" in str(path):
+            raise PermissionError(13, "in use", str(target))
+        return rename(path, target)
+
+    out, rename = tmp_path / "export" / "onnx", Path.rename
+    found = Parity(6, 0, 0.01, "photo.jpg", 0, 1.0, 1.0, 0.1, 0.1)
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: model)
+    monkeypatch.setattr("thaw.tools.export.export", write)
+    monkeypatch.setattr("thaw.tools.export.compare", lambda *_: found)
+    own, earlier = ("app/model.onnx", "model.txt"), ("export.json", "model.onnx", "model.onnx.data")
+    for name in (*own, *earlier):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("old")
+    before = below(tmp_path)
+    monkeypatch.setattr(Path, "rename", move)
+    with pytest.raises(PermissionError, match="in use"):
+        run(tmp_path)
+    assert below(tmp_path) == before
+    assert all((out / name).read_text() == "old" for name in (*own, *earlier))
+    monkeypatch.setattr(Path, "rename", rename)
+    assert run(tmp_path) == 0
+    assert below(out) == sorted(["app", *own, "export.json", "model.onnx", "preprocess.py"])
+    assert {(out / name).read_text() for name in own} == {"old"}
+    assert (out / "model.onnx").read_text() == "new"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_photo_that_was_made_is_named_without_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    model: ImageClassifier, kept: bool,
+) -> None:  # fmt: skip
+    """On the screen and in export.json; a photo of the user's keeps its path."""
+    (tmp_path / "photos").mkdir()
+    photo = tmp_path / "photos" / "portrait.jpg"
+    Image.new("RGB", (40, 40)).save(photo)
+
+    def found(_model: object, _run: object, photos: list[export_photos.Labelled]) -> Parity:
+        (path,) = (path for path, _ in photos if (path.name, path == photo) == (photo.name, kept))
+        return Parity(7, 0, 0.01, str(path), 0, 1.0, 1.0, 0.1, 0.1)
+
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: model)
+    monkeypatch.setattr("thaw.tools.export.export", lambda *_: None)
+    monkeypatch.setattr("thaw.tools.export.compare", found)
+    assert run(tmp_path, "--photos", photo.parent, "--out", tmp_path / "out") == 0
+    name = str(photo) if kept else "portrait.jpg"
+    assert f"differ by up to 0.0100 ({name})" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert facts["parity"]["farthest"] == name
 
 
 def test_a_runs_photos_are_not_downloaded_again(
@@ -344,6 +431,34 @@ def test_what_differs_is_found_on_single_photos_and_where_there_is_no_number(
     assert alone.differing > 0
     assert alone.difference > 0.02
     assert compare(model, no_number, photos).difference == 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("run", "run/export/onnx"),
+        ("run/model", "run/export/onnx"),
+        ("run/checkpoints/last.ckpt", "run/export/last-onnx"),
+        ("run/checkpoints/epoch=3.5.ckpt", "run/export/epoch=3.5-onnx"),
+        ("run/other/last.ckpt", "run/other/export/last-onnx"),
+        ("models/a", "models/a/export/onnx"),
+        ("models/model", "models/model/export/onnx"),
+        ("models/lone.ckpt", "models/export/lone-onnx"),
+    ],
+)
+def test_no_two_models_are_exported_to_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    model: str, folder: str,
+) -> None:  # fmt: skip
+    """The message names the folder, which is there and is no export."""
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / folder).mkdir(parents=True)
+    for name in ("run/model", "models/a", "models/model"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "model.json").touch()
+    monkeypatch.setattr("thaw.tools.export.load", lambda _path: None)
+    monkeypatch.chdir(tmp_path)
+    assert f"--out {tmp_path / folder}: exists and is no export" in refused(capsys, model)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,9 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "thaw evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", nargs="?", type=Path, help="folder of a run, or a model folder")
+    parser.add_argument(
+        "model", nargs="?", type=Path, help="folder of a run, a model folder, or a checkpoint"
+    )
     parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="predictions that are there")

@@ -11,6 +11,7 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from thaw.errors import ConfigError, check
@@ -21,10 +22,12 @@ from thaw.tools.export_formats import Precision, export
 from thaw.tools.export_parity import Parity, compare
 from thaw.tools.export_photos import find_photos, make_kinds
 from thaw.tools.preprocess import prepare
+from thaw.tools.run_data import run_of
 
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
 FACTS = "export.json"
+FILES = ("model.onnx", "model.onnx.data", "model.pt2", "preprocess.py", FACTS)
 MAX_LOSS = 0.01  # of accuracy, 0-1, by int8
 
 
@@ -44,9 +47,7 @@ def main(words: Sequence[str]) -> int:
     given = _parsed(words)
     precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
     model = load(given.model)
-    run = _run_of(given.model.expanduser().absolute())
-    name = given.format if precision == "float" else f"{given.format}-{precision}"
-    out: Path = given.out.expanduser().absolute() if given.out else run / "export" / name
+    run, out = run_of(given.model), _folder(given, precision)
     if out.exists() and not (out / FACTS).is_file():
         raise ConfigError(f"--out {out}: exists and is no export; give a folder that is not there")
     nearest = next(parent for parent in out.parents if parent.is_dir())
@@ -62,28 +63,50 @@ def main(words: Sequence[str]) -> int:
         kinds = make_kinds(photos[0][0], made)
         print(f"photos         {len(photos)} {source}, and one of them in {len(kinds)} other forms")
         parity = compare(model, predict, [*kinds, *photos])
+        if Path(parity.farthest).parent == made:  # which is gone soon
+            parity = dataclasses.replace(parity, farthest=Path(parity.farthest).name)
         _judge(parity, given)
         shutil.copy(preprocess.__file__, folder / "preprocess.py")
         facts = {"format": given.format, "precision": precision, "photos": source}
         write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
-        shutil.rmtree(out, ignore_errors=True)  # of an earlier export
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(out)
-    for path in sorted(out.iterdir()):
+        written = sorted(path.name for path in folder.iterdir())
+        _put(folder, out, Path(scratch) / "earlier")
+    for path in (out / name for name in written):
         print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
     return 0
 
 
-def _run_of(model: Path) -> Path:
-    """The folder of the run that a model folder or a checkpoint is of."""
-    if model.suffix == ".ckpt":
-        return model.parent.parent
-    return model.parent if (model / "model.json").is_file() else model
+def _put(folder: Path, out: Path, earlier: Path) -> None:
+    """Makes `folder` the folder `out`; of an export that is there the files go to `earlier`.
+
+    Other files in `out` stay. If a file cannot be moved, all go back to where they were.
+    """
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
+        return
+    earlier.mkdir()
+    moves = [(out / name, earlier / name) for name in FILES if (out / name).is_file()]
+    moves += [(path, out / path.name) for path in folder.iterdir()]
+    with ExitStack() as undo:
+        for source, target in moves:
+            source.rename(target)
+            undo.callback(target.rename, source)
+        undo.pop_all()
+
+
+def _folder(given: argparse.Namespace, precision: Precision) -> Path:
+    """Where to write: --out, else a folder that no other model, format or precision has."""
+    if given.out:
+        return given.out.expanduser().absolute()
+    parts = [given.model.stem] if given.model.suffix == ".ckpt" else []
+    parts += [given.format] if precision == "float" else [given.format, precision]
+    return run_of(given.model) / "export" / "-".join(parts)
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("thaw export", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
+    parser.add_argument("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
                         help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
     fewer = parser.add_mutually_exclusive_group()

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.base import PhotoDataModule
+from thaw.data.decode import decode
 from thaw.data.flowers import FLOWERS, draw_flower
 from thaw.data.photos import Photos, picture_files
-from thaw.errors import ConfigError, ThawError, reason
+from thaw.errors import ConfigError, PhotoError, ThawError, reason
 from thaw.tools.run_data import data_of
 
 T = TypeVar("T")
@@ -46,7 +47,24 @@ def find_photos(
         except (ThawError, OSError) as error:
             print(f"The run's own photos cannot be had ({reason(error)}).")
             return "drawn flowers", _drawn(scratch), []
-    return source, spread(tested, TESTED), [path for path, _ in spread(calibrating, CALIBRATING)]
+    tested, calibrating = whole(spread(tested, TESTED)), whole(spread(calibrating, CALIBRATING))
+    if not tested:
+        raise ConfigError(f"{source}: none can be read; give others by --photos FOLDER")
+    return source, tested, [path for path, _ in calibrating]
+
+
+def whole(photos: Sequence[Labelled]) -> list[Labelled]:
+    """The photos that can be read; prints how many cannot."""
+    errors: dict[Path, PhotoError] = {}
+    for path, _ in photos:
+        try:
+            decode(path)
+        except PhotoError as error:
+            errors[path] = error
+    if errors:
+        first = next(iter(errors.values()))
+        print(f"{len(errors)} of {len(photos)} photos passed over, the first: {first}")
+    return [photo for photo in photos if photo[0] not in errors]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -57,8 +75,7 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 def make_kinds(original: Path, folder: Path) -> list[Labelled]:
     """Writes one photo in the forms that programs get wrong: sides, EXIF, grey, CMYK, alpha."""
-    with Image.open(original) as file:
-        image = file.convert("RGB")
+    image = Image.fromarray(decode(original).permute(1, 2, 0).numpy())
     side = min(image.size)
     long, short = max(side, 96), max(side * 2 // 3, 64)
     landscape, exif = image.resize((long, short)), Image.Exif()

@@ -1,32 +1,48 @@
-"""The photos of a finished run, as evaluation sees them, or other photos for its model."""
+"""The photos of a run, or other photos for its model."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from thaw import config, launch, transforms
+from thaw import config, launch
 from thaw.data.base import PhotoDataModule
 from thaw.errors import ConfigError
-from thaw.image_classifier import load
 
-READ = ("data", "paths", "seed")  # what a word may set here
+READ = ("data", "paths")  # what a word may set here
+# Of every source: these make loaders, views and draws for training, on which no test photo depends.
+UNREAD = {field.name for field in fields(PhotoDataModule)} - {"data_dir", "cache_dir"}
+
+
+def run_of(model: Path) -> Path:
+    """The folder of the run that a model folder or a checkpoint is of; else that folder itself."""
+    path = model.expanduser().absolute()
+    folder = path.parent if path.suffix == ".ckpt" else path
+    is_part = folder.name in ("model", "checkpoints") and (folder.parent / ".hydra").is_dir()
+    return folder.parent if is_part else folder
 
 
 def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
-    """Builds the data module of a run; all of its photos are transformed as for evaluation.
+    """Builds the data module of a run, which says what its photos are; it makes no views of them.
 
     Args:
-        run: The folder of a finished run. A model folder alone is enough where `words` choose the
-            photos.
-        words: Settings of train.py that change the photos. With `data=pets` among them nothing of
-            the run's own data settings holds; without it they are added to the run's words.
+        run: The folder of a run, or the model folder or a checkpoint in it; not read where `words`
+            choose the photos.
+        words: Settings of train.py that change the test photos. With `data=pets` among them nothing
+            of the run's own data settings holds; without it they are added to the run's words.
 
     Raises:
-        ConfigError: There is no model, or no settings of a run; a word sets something else.
+        ConfigError: There are no settings of a run; a word sets what would not be read.
     """
     for word in words:
-        if launch.key_of(word).partition(".")[0] not in READ:
+        group, _, key = launch.key_of(word).partition(".")
+        if group not in READ:
             raise ConfigError(f"{word}: does not choose photos. Allowed: data=, data.*, paths.*")
-    saved = Path(run) / ".hydra" / "hydra.yaml"
+        if group == "data" and key in UNREAD:
+            raise ConfigError(
+                f"{word}: is not read here. Allowed is what chooses test photos, as data.root is; "
+                "--batch-size says how many are computed at once, and crop is the model's own"
+            )
+    saved = run_of(run) / ".hydra" / "hydra.yaml"
     own: list[str] = []
     if "data" not in map(launch.key_of, words):
         if not saved.is_file():
@@ -38,8 +54,4 @@ def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
         own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in replaced]
     cfg = launch.compose_run([*own, *words])
     config.check_keys(cfg)
-    model = load(run)
-    return config.build(
-        cfg.data, "data", train_transform=model.transform, eval_transform=model.transform,
-        shrink=transforms.Shrink(model.input_spec),
-    )  # fmt: skip
+    return config.build(cfg.data, "data")
