@@ -94,6 +94,8 @@ def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | 
         return 403, f"Host {host}: served are {', '.join(hosts)}"
     if origin is not None and origin.partition("://")[2] != host:
         return 403, f"Origin {origin}: other web pages are not answered"
+    if "transfer-encoding" in request.headers:  # it would outweigh a Content-Length
+        return 411, "Transfer-Encoding: only a request with a Content-Length alone is read"
     if request.method == "POST":
         length = request.headers.get("content-length")
         if length is None:
