@@ -113,10 +113,8 @@ def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any
     for photo, view in zip(photos, views, strict=True):
         if isinstance(view, str):
             answers.append({"path": photo.filename, "error": view})
-            continue
-        ranked = list(next(found).probabilities.items())[:TOP]
-        top = [{"label": label, "probability": value} for label, value in ranked]
-        answers.append({"path": photo.filename, **top[0], "top": top})
+        else:
+            answers.append({"path": photo.filename, **next(found).record(TOP)})
     return answers
 
 
