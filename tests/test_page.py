@@ -237,6 +237,25 @@ def test_the_full_page_has_heat_maps_and_movement(run: Path, tmp_path: Path) -> 
     assert moved in page.text
 
 
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_the_full_page_is_plain_where_a_part_is_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    """thaw cannot build it again, and a run that trained for hours must not end with an error."""
+    tiny(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    facts = json.loads(file.read_text())
+    facts[part]["builder"] = "my.own"
+    file.write_text(json.dumps(facts))
+    evaluated(tmp_path, ["a", "b"], [0, 1], [0, 0])
+    page = Reader(write_page(tmp_path, full=True))
+    assert "50.0 % accuracy" in page.text
+    assert "Where it looks" not in page.text
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("report.html has no heat maps and no layer movement: thaw.load: the ")
+    assert "was built by my.own, which is not thaw's" in line
+
+
 def test_how_far_a_group_moved(run: Path, tmp_path: Path) -> None:
     """Against a body of which one group is made a tenth larger."""
     tiny(tmp_path / "model")
