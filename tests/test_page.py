@@ -233,6 +233,7 @@ def test_the_full_page_has_heat_maps_and_movement(run: Path, tmp_path: Path) -> 
     OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
     page = Reader(write_page(tmp_path, full=True))
     assert "Where it looks" in page.text
+    assert "are from the backbone's weights" in page.text  # not those that ckpt_path started from
     moved = "layer group moved by conv1-layer1 0.00 % layer2 0.00 % layer3 0.00 % layer4 0.00 %"
     assert moved in page.text
 

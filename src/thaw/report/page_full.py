@@ -62,13 +62,15 @@ def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any
 
 @torch.no_grad()
 def movement(run: Path, model: ImageClassifier) -> list[tuple[str, float]]:
-    """How far each layer group of the body moved from the weights that the run started with.
+    """How far each layer group of the body is from the backbone's weights.
 
-    The backbone is built again as the run's settings say, random weights from the same seed.
+    Those are the weights that `backbone.weights` names, or with null the random ones of the run's
+    seed: the backbone is built again as the run's settings say. A run with `ckpt_path` or `resume`
+    went on from a checkpoint instead.
 
     Returns:
-        Name of the group, stem first, and the norm of the change as a share of the norm before;
-        empty for a model folder without a run around it.
+        Name of the group, stem first, and the norm of the difference as a share of the norm of the
+        backbone's weights; empty for a model folder without a run around it.
     """
     file = run / ".hydra" / "config.yaml"
     if not file.is_file():
