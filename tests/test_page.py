@@ -21,7 +21,7 @@ from thaw.errors import ConfigError
 from thaw.heat_map import heat_map
 from thaw.image_classifier import load
 from thaw.report import page_full
-from thaw.report.page import examples, write_page
+from thaw.report.page import draw_history, examples, write_page
 from thaw.report.predictions import Predictions
 
 VOID = {"meta", "img", "path", "rect", "br"}  # without an end tag
@@ -102,6 +102,14 @@ def test_a_run_ends_with_a_page_of_its_test(run: Path) -> None:
     assert len(curves) == 3  # loss, accuracy, rates
     history = json.loads((run / "history.json").read_text())
     assert [row["rates"]["layer4"] > 0 for row in history] == [False, False, True, True]
+
+
+def test_a_history_without_rates_has_no_panel_of_them(tmp_path: Path) -> None:
+    """As an older thaw wrote it, or went on after one."""
+    rows: Any = [{"epoch": epoch, "train/loss": 1.0, "train/acc": 0.5} for epoch in (1, 2)]
+    rows[1]["rates"] = {"head": 0.1}
+    (tmp_path / "history.json").write_text(json.dumps(rows))
+    assert len(draw_history(tmp_path, [])) == 2  # loss, accuracy
 
 
 def test_nothing_is_read_from_elsewhere(run: Path) -> None:
@@ -225,8 +233,28 @@ def test_the_full_page_has_heat_maps_and_movement(run: Path, tmp_path: Path) -> 
     OmegaConf.save(cfg, tmp_path / ".hydra" / "config.yaml")
     page = Reader(write_page(tmp_path, full=True))
     assert "Where it looks" in page.text
+    assert "are from the backbone's weights" in page.text  # not those that ckpt_path started from
     moved = "layer group moved by conv1-layer1 0.00 % layer2 0.00 % layer3 0.00 % layer4 0.00 %"
     assert moved in page.text
+
+
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_the_full_page_is_plain_where_a_part_is_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    """thaw cannot build it again, and a run that trained for hours must not end with an error."""
+    tiny(tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    facts = json.loads(file.read_text())
+    facts[part]["builder"] = "my.own"
+    file.write_text(json.dumps(facts))
+    evaluated(tmp_path, ["a", "b"], [0, 1], [0, 0])
+    page = Reader(write_page(tmp_path, full=True))
+    assert "50.0 % accuracy" in page.text
+    assert "Where it looks" not in page.text
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("report.html has no heat maps and no layer movement: thaw.load: the ")
+    assert "was built by my.own, which is not thaw's" in line
 
 
 def test_how_far_a_group_moved(run: Path, tmp_path: Path) -> None:

@@ -118,7 +118,15 @@ def test_a_table_of_another_program(tmp_path: Path) -> None:
         (HEADER + "1.jpg,a,b,0.5\n2.jpg,a,b\n", "rows of another length than the first line"),
         (HEADER, "is no table of predictions with rows"),
         ("", "is no table of predictions with rows"),
-        (HEADER + "1.jpg,a,b,high\n", "a probability is no number"),
+        (HEADER + "1.jpg,a,b,high\n", "line 2: probability=high: allowed is a number from 0 to 1"),
+        (HEADER + '"1\n.jpg",a,b,1\n\n2.jpg,a,b,85\n', "line 5: probability=85: allowed is"),
+        (HEADER + "1.jpg,a,b,-0.1\n", "line 2: probability=-0.1: allowed is"),
+        (HEADER + "1.jpg,a,b,inf\n", "line 2: probability=inf: allowed is"),
+        (
+            HEADER.strip() + ",uncalibrated\n1.jpg,a,b,1,50%\n",
+            r"line 2: uncalibrated=50%: allowed is a number from 0 to 1 \(85 % is 0\.85\)",
+        ),
+        (HEADER.replace(",", ";") + "1.jpg;a;b;0,5\n", "separated by ';'; allowed is ','"),
         (HEADER + "1.jpg,a,z,0.5\n", "has unknown classes: z"),
     ],
 )
@@ -127,6 +135,22 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         Predictions.read(file, ["a", "b"])
+
+
+def test_nan_is_a_probability_in_the_table_of_a_run_alone(tmp_path: Path) -> None:
+    """A run that went to nan has a page; another program's table says where its nan is."""
+    file = tmp_path / "nan.csv"
+    file.write_text(HEADER + "1.jpg,a,a,1.0000001\n2.jpg,a,b,nan\n")
+    assert np.isnan(Predictions.read(file, ["a", "b"]).probability).tolist() == [False, True]
+    with pytest.raises(ConfigError, match="line 3: probability=nan: allowed is a number from 0"):
+        Predictions.read(file)
+
+
+def test_a_table_that_excel_wrote(tmp_path: Path) -> None:
+    """With a byte order mark, and names of files that are no UTF-8."""
+    file = tmp_path / "excel.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + HEADER.encode() + b"caf\xe9.jpg,a,b,0.5\r\n")
+    assert list(Predictions.read(file).paths) == ["caf\udce9.jpg"]
 
 
 def test_a_table_shorter_than_the_photos_is_of_the_first(tmp_path: Path) -> None:

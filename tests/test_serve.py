@@ -12,7 +12,8 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,17 @@ def test_too_much_at_once_is_refused(
     assert "allowed are 1000 in a request" in answer.json()["detail"]
     stream = iter([b"x"])  # of unknown length
     assert requests.post(f"{address}/predict", data=stream, timeout=60).status_code == 411
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_length_does_not_hide_chunks(address: str, method: str) -> None:
+    """Which the server would follow past any limit, whatever the length says."""
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": "100"}
+    with closing(HTTPConnection(address.removeprefix("http://"), timeout=60)) as connection:
+        connection.request(method, "/predict", iter([b"x" * 1000]), headers, encode_chunked=True)
+        answer = connection.getresponse()
+        assert answer.status == 411
+        assert json.load(answer)["detail"].startswith("Transfer-Encoding: ")
 
 
 @pytest.mark.parametrize(

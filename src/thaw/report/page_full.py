@@ -3,6 +3,7 @@
 Apart from page.py, since it needs the model, which the usual page does not.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,15 @@ EACH = 6  # of the surest mistakes, and of right ones
 def more_of(folder: Path, results: Mapping[str, Any], tested: Predictions | None) -> dict[str, Any]:
     """What `render` of page.py takes besides: heat maps, and the way of the layer groups.
 
-    The model is that of the run in `folder`, or the one that results.json names.
+    The model is that of the run in `folder`, or the one that results.json names. Nothing where it
+    cannot be loaded, as with a backbone or a head of the user's own; one line says why.
     """
     run = Path(results.get("model", folder))
-    model = load(run)
+    try:
+        model = load(run)
+    except ConfigError as error:
+        print(f"report.html has no heat maps and no layer movement: {error}", file=sys.stderr)
+        return {}
     maps = heat_maps(model, tested) if tested else []
     return {"heat_maps": maps, "movement": movement(run, model)}
 
@@ -56,13 +62,15 @@ def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any
 
 @torch.no_grad()
 def movement(run: Path, model: ImageClassifier) -> list[tuple[str, float]]:
-    """How far each layer group of the body moved from the weights that the run started with.
+    """How far each layer group of the body is from the backbone's weights.
 
-    The backbone is built again as the run's settings say, random weights from the same seed.
+    Those are the weights that `backbone.weights` names, or with null the random ones of the run's
+    seed: the backbone is built again as the run's settings say. A run with `ckpt_path` or `resume`
+    went on from a checkpoint instead.
 
     Returns:
-        Name of the group, stem first, and the norm of the change as a share of the norm before;
-        empty for a model folder without a run around it.
+        Name of the group, stem first, and the norm of the difference as a share of the norm of the
+        backbone's weights; empty for a model folder without a run around it.
     """
     file = run / ".hydra" / "config.yaml"
     if not file.is_file():

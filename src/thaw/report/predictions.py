@@ -5,9 +5,10 @@ A photo is five values, however many classes there are, so that a million photos
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw.data.photos import Photos, natural
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, check
 from thaw.training.measures import BINS
 
 COLUMNS = ("path", "label", "predicted", "probability", "uncalibrated")
@@ -54,13 +55,23 @@ class Predictions:
 
         Args:
             file: CSV in UTF-8, except for file names.
-            classes: Names of the classes; None: those that the file names, in natural order.
+            classes: Names of the classes; None: those that the file names, in natural order, and
+                no probability may be nan, as those of a run that went wrong are.
 
         Raises:
-            ConfigError: A column or all rows are missing, a class is unknown, or a number is none.
+            ConfigError: A column or all rows are missing, a class is unknown, or a probability is
+                none.
         """
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            head, *rows = [row for row in csv.reader(opened) if row] or [[]]
+        # utf-8-sig: Excel writes a mark in front
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
+            reader = csv.reader(opened)
+            lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
+        numbers, (head, *rows) = zip(*lines, strict=True)
+        if len(head) == 1 and ";" in head[0]:
+            raise ConfigError(
+                f"{file}: its columns are separated by ';'; allowed is ','. Save it with commas "
+                "between the columns and points in the numbers"
+            )
         if any(len(row) != len(head) for row in rows):
             raise ConfigError(f"{file}: has rows of another length than the first line")
         columns = dict(zip(head, zip(*rows, strict=True), strict=False))
@@ -75,10 +86,10 @@ class Predictions:
             raise ConfigError(f"{file}: has unknown classes: {', '.join(unknown)}")
         place = {name: number for number, name in enumerate(known)}
         places = [np.array([place[name] for name in columns[key]]) for key in COLUMNS[1:3]]
-        try:
-            shares = [np.array(columns[key], float) for key in COLUMNS[3:] if key in columns]
-        except ValueError as error:
-            raise ConfigError(f"{file}: a probability is no number ({error})") from error
+        shares = [
+            _shares(dict(zip(numbers[1:], columns[key], strict=True)), file, key, classes is None)
+            for key in COLUMNS[3:] if key in columns
+        ]  # fmt: skip
         return cls(known, columns["path"], *places, *shares)
 
     def write(self, file: Path) -> None:
@@ -169,3 +180,18 @@ class Predictions:
         total = np.bincount(labels, self.probability[self.right], minlength=number)
         usual = np.divide(total, hits, out=np.ones(number), where=hits > 0)
         return self.by_probability(~self.right & (self.probability >= usual[self.predicted]))
+
+
+def _shares(cells: Mapping[int, str], file: Path, key: str, finite: bool) -> Array:
+    """A column of probabilities, from its cells by their lines; nan is one if not `finite`."""
+    found: list[float] = []
+    for line, cell in cells.items():
+        try:
+            value = float(cell)
+        except ValueError:
+            value = inf
+        # 1.0000001 is what a softmax in single precision can give
+        fits = 0 <= value < 1 + 1e-6 or (isnan(value) and not finite)
+        check(fits, f"{file}, line {line}: {key}", cell, "a number from 0 to 1 (85 % is 0.85)")
+        found.append(value)
+    return np.array(found)

@@ -94,6 +94,8 @@ def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | 
         return 403, f"Host {host}: served are {', '.join(hosts)}"
     if origin is not None and origin.partition("://")[2] != host:
         return 403, f"Origin {origin}: other web pages are not answered"
+    if "transfer-encoding" in request.headers:  # it would outweigh a Content-Length
+        return 411, "Transfer-Encoding: only a request with a Content-Length alone is read"
     if request.method == "POST":
         length = request.headers.get("content-length")
         if length is None:
@@ -111,10 +113,8 @@ def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any
     for photo, view in zip(photos, views, strict=True):
         if isinstance(view, str):
             answers.append({"path": photo.filename, "error": view})
-            continue
-        ranked = list(next(found).probabilities.items())[:TOP]
-        top = [{"label": label, "probability": value} for label, value in ranked]
-        answers.append({"path": photo.filename, **top[0], "top": top})
+        else:
+            answers.append({"path": photo.filename, **next(found).record(TOP)})
     return answers
 
 
