@@ -280,7 +280,8 @@ def test_another_metric_to_go_by(photos: Path, tmp_path: Path) -> None:
 def test_killed_and_resumed_from_the_command_line(photos: Path, tmp_path: Path, epoch: int) -> None:
     """kill -9 in a frozen and in an unfrozen epoch, then resume=<run dir>."""
     settings = [*SMALL, f"data.root={photos}", "head.dropout=0.3", f"paths.root_dir={tmp_path}",
-                "trainer.max_epochs=6", *TWO_AND_TWO, "test=false"]  # fmt: skip
+                "trainer.max_epochs=40", "callbacks.last.every_seconds=0", *TWO_AND_TWO,
+                "test=false"]  # fmt: skip
     folders = [tmp_path / name for name in ("whole", "killed")]
     subprocess.run(command(*settings, f"hydra.run.dir={folders[0]}"), check=True, cwd=ROOT)
     process = subprocess.Popen(command(*settings, f"hydra.run.dir={folders[1]}"), cwd=ROOT)
@@ -300,7 +301,7 @@ def test_killed_and_resumed_from_the_command_line(photos: Path, tmp_path: Path, 
     assert not (folders[1] / "history.json").exists(), "it ended before it was killed"
     subprocess.run(command(f"resume={folders[1]}"), check=True, cwd=ROOT)
     assert equal(folders[0] / "checkpoints" / "last.ckpt", last)
-    assert OmegaConf.load(folders[1] / ".hydra" / "config.yaml").trainer.max_epochs == 6  # pyright: ignore[reportAttributeAccessIssue]
+    assert OmegaConf.load(folders[1] / ".hydra" / "config.yaml").trainer.max_epochs == 40  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.slow
