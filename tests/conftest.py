@@ -10,6 +10,7 @@ import torch
 # Networks here are so small that a second thread costs more than it brings, and waits for its
 # core when anything else runs on the machine.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 # A shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
