@@ -56,7 +56,7 @@ class Watch(pl.Callback):
         labels: that the test predicted.
     """
 
-    made: "list[Watch]" = []  # noqa: RUF012
+    made: "list[Watch]" = []  # noqa: RUF012  shared on purpose: Hydra makes the instances
 
     def __init__(self, stop: int | None = None, layout: bool = False) -> None:
         self.stop, self.layout = stop, layout

@@ -30,7 +30,7 @@ from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-from thaw.tools import serve, serve_app  # noqa: E402
+from thaw.tools import serve, serve_app  # noqa: E402  below, since it imports the extra
 from thaw.tools.serve_worker import Worker  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
