@@ -75,7 +75,7 @@ def all_files(folder: Path) -> Iterator[Path]:
 
 def visible(folder: Path) -> Iterator[Path]:
     """What lies in a folder, in natural order, without hidden files (.DS_Store, ._copy.jpg)."""
-    # names, since a Path for each of a million files would take six times the memory
+    # names alone, since a folder may have a million files
     names = (name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
     return map(folder.joinpath, sorted(names, key=natural))
 
