@@ -81,11 +81,13 @@ def device_of(given: argparse.Namespace) -> torch.device:
 
 
 def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Row:
-    """A plain loop on one batch that is on the device."""
+    """A plain loop on one batch that is on the device, with BatchNorm as thaw has it: in eval."""
     device = device_of(given)
     torch.backends.cudnn.benchmark = True  # as the runs of thaw here
     model: Any = models.get_model(given.backbone, num_classes=CLASSES)
     model = model.to(device, memory_format=torch.channels_last).train()
+    for module in model.modules():
+        module.train(not isinstance(module, nn.BatchNorm2d))
     if plan == "frozen":
         model.requires_grad_(False).eval()
         [*model.children()][-1].requires_grad_(True)

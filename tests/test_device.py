@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from thaw.backbones.backbone import torchvision_backbone
 from thaw.errors import ConfigError
 from thaw.training.device import (
     best_precision,
@@ -10,6 +11,7 @@ from thaw.training.device import (
     describe,
     optimizer_settings,
     trainer_settings,
+    uses_channels_last,
 )
 
 
@@ -109,3 +111,22 @@ def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert describe(torch.device("cpu")) == "cpu"
     assert describe(torch.device("cuda", 1)) == "GPU 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "photos", "expected"),
+    [
+        ("mobilenet_v2", True, 1_000, False),  # depthwise: cuDNN would compile longer than it gains
+        ("mobilenet_v2", True, 200_000, True),
+        ("mobilenet_v2", False, 1_000, True),
+        ("resnet18", True, 1_000, True),
+        ("vit_b_32", True, 200_000, False),
+    ],
+)
+def test_channels_last(
+    monkeypatch: pytest.MonkeyPatch, name: str, gpu: bool, photos: int, expected: bool
+) -> None:
+    backbone = torchvision_backbone(name, None)
+    have(monkeypatch, (9, 0) if gpu else None)
+    trainer = {"accelerator": "auto", "max_epochs": 10}
+    assert uses_channels_last(backbone, trainer, photos) is expected

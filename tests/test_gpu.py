@@ -26,6 +26,8 @@ from thaw.errors import Interrupted
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU here"),
+    # torch 2.11's compiler on Python 3.12; Lightning, of a run on the CPU where there is a GPU
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method|GPU available but not used"),
 ]
 # Lightning sets it for trainer.deterministic=true, but torch looks once: at the first product of
 # matrices in the process, and these runs share one.
@@ -115,7 +117,7 @@ class Watch(pl.Callback):
                 self.gap = gap(logits, usual(images))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.labels = pl_module.test_predictions[:, 0].tolist()  # pyright: ignore
+        self.labels = pl_module.test_predictions[:, 0].long().tolist()  # pyright: ignore
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
