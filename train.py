@@ -5,9 +5,7 @@ python train.py backbone=resnet50 data=flowers102    downloads both on first use
 python train.py data=folder data.root=my/photos      one folder a class
 """
 
-import logging
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     from thaw import memory, model_folder, transforms
     from thaw.classifier import Classifier
+    from thaw.finetune.derive import unfrozen_lr
     from thaw.report import run_files
     from thaw.training import caching, checkpoints, device, metrics, restore
     from thaw.training.callbacks import ApplyPlan, check_callbacks
@@ -50,8 +49,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips are not for here
-    warnings.filterwarnings("ignore", ".*LeafSpec.*|Checkpoint directory .* exists")  # Lightning's
+    device.quiet_lightning()
     device.check_trainer(settings["trainer"])
     memory.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -78,6 +76,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     plan = config.build(
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
+        derived_lr=unfrozen_lr(backbone, len(data.train), data.images_per_step()),
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
@@ -91,7 +90,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     module = TransferModule(
         classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
         normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,
-        channels_last=backbone.is_convolutional, seed=cfg.seed, config=settings, model=model,
+        channels_last=device.uses_channels_last(backbone, cfg.trainer, len(data.train)),
+        seed=cfg.seed, config=settings, model=model,
     )  # fmt: skip
 
     # 6. Trainer

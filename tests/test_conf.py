@@ -40,7 +40,7 @@ COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec"},
     "thaw.mixing": {"num_classes"},
-    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches"},
+    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "derived_lr"},
     "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
@@ -205,7 +205,8 @@ def test_the_settings_of_a_phase_are_built(leaf: str) -> None:
     if name == "none":
         assert set(node.values()) == {None}
     else:
-        make_phase(node, "finetune.frozen", name="frozen")
+        rate = 1e-3 if node["lr"] == "auto" else node["lr"]  # build_plan knows what auto is
+        make_phase({**node, "lr": rate}, "finetune.frozen", name="frozen")
 
 
 def test_all_modes_have_the_same_keys() -> None:

@@ -156,8 +156,8 @@ def test_classes_come_before_the_trainer_and_setup_looks_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        ({"batch_size": 0}, "1 or more"),
-        ({"batch_size": "many"}, "1 or more"),
+        ({"batch_size": 0}, "1 or more, or auto"),
+        ({"batch_size": "many"}, "1 or more, or auto"),
         ({"num_workers": 1.5}, "0 or more, or null"),
         ({"train_per_class": True}, "1 or more, or null"),
         ({"val_fraction": 1}, "0 to below 1"),

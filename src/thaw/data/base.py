@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from thaw.data.dataset import PhotoDataset, Pictures, Transform, read_pictures
-from thaw.data.loading import make_loader
+from thaw.data.loading import choose_batch_size, make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.data.splitting import draw_per_class, split_fold, split_fraction
 from thaw.data.workers import choose_workers
@@ -40,7 +40,7 @@ class PhotoDataModule(LightningDataModule):
 
     data_dir: Path  # of downloaded photos; only downloads write there
     cache_dir: Path  # for everything generated
-    batch_size: int = 64  # images per device and step
+    batch_size: int | Literal["auto"] = "auto"  # images per device and step
     num_workers: int | None = None  # processes that decode, per device; None: chosen
     val_fraction: float | None = None  # 0-1, of the training photos; None: the source's own, or 0.2
     folds: int | None = None  # k-fold: parts of the training and validation photos, by class
@@ -59,7 +59,9 @@ class PhotoDataModule(LightningDataModule):
         self.data_dir = Path(self.data_dir).expanduser()
         self.cache_dir = Path(self.cache_dir).expanduser()
         self._pictures: dict[str, Pictures | None] = {}  # by split
-        for key, least in (("batch_size", 1), ("num_workers", 0), ("train_per_class", 1),
+        fits = self.batch_size == "auto" or (type(self.batch_size) is int and self.batch_size > 0)
+        self.check("batch_size", fits, "1 or more, or auto")
+        for key, least in (("num_workers", 0), ("train_per_class", 1),
                            ("folds", 2), ("fold", 0)):  # fmt: skip
             self.check_integer(key, least)
         if self.val_fraction is not None:
@@ -98,6 +100,12 @@ class PhotoDataModule(LightningDataModule):
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
         return splits
+
+    def images_per_step(self, devices: int = 1) -> int:
+        """The batch size of each device, chosen by the number of training photos if it is auto."""
+        if self.batch_size != "auto":
+            return self.batch_size
+        return max(1, choose_batch_size(len(self.train)) // devices)
 
     def setup(self, stage: str | None = None) -> None:
         _ = self.splits  # finds the photos, unless that is done
@@ -158,7 +166,7 @@ class PhotoDataModule(LightningDataModule):
             )  # fmt: skip
         loader = make_loader(
             PhotoDataset(photos, transform, self.eval_transform, self._pictures.get(split)),
-            labels=photos.labels, batch_size=self.batch_size, num_workers=workers,
+            labels=photos.labels, batch_size=self.images_per_step(devices), num_workers=workers,
             train=train, seed=self.seed, balanced=self.balanced,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,

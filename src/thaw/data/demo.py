@@ -23,7 +23,6 @@ class Demo(PhotoDataModule):
     name = "demo"
     licence = "MIT: the pictures are drawn by thaw"
     size: ClassVar[int] = 128  # pixels, height and width
-    batch_size: int = 16  # small: few-shot, 160 pictures, still makes 10 steps an epoch
     train_pictures: int = 30  # per class
     val_pictures: int = 10
     test_pictures: int = 25

@@ -1,5 +1,6 @@
 """The order in which photos are read: a function of (seed, epoch), resumable within an epoch."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -9,6 +10,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from thaw.seeds import Key, derive
+
+
+def choose_batch_size(photos: int) -> int:
+    """Images in a step: the power of two, 16 to 64, that makes an epoch about 32 steps.
+
+    A few hundred photos need more steps than batches of 64 give them, and BatchNorm with its
+    pretrained statistics does not mind small batches (measured in benchmarks/LOG.md).
+    """
+    return min(64, max(16, 2 ** round(math.log2(max(1, photos) / 32))))
 
 
 def as_key(key: Key | int) -> Key:

@@ -25,15 +25,19 @@ def build_plan(
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
     mixes: bool = False, limits_batches: bool = False,
+    derived_lr: tuple[float, str] = (1e-3, ""),
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
     `mode` is the name of a file in conf/finetune/. The comments in freeze_unfreeze.yaml there
     explain the settings, and `MODES` says which of them a mode has. `mixes` says whether mixup or
     CutMix is chosen. With `limits_batches`, an epoch has only some of the batches, and nothing is
-    cached.
+    cached. `derived_lr` is what `finetune.unfrozen.lr=auto` stands for, and why.
     """
     settings = settings_of(mode, locals())
+    if (settings.get("unfrozen") or {}).get("lr") == "auto":
+        settings |= {"unfrozen": {**settings["unfrozen"], "lr": derived_lr[0]}}
+        settings["derived"] = derived_lr[1]
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
     known = cache_features in ("auto", True, False, None)
@@ -83,6 +87,7 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
         batchnorm=settings.get("batchnorm", "train"), rates=settings.get("rates") or {},
+        derived=settings.get("derived", ""),
         **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
     )  # fmt: skip
     if "every_epochs" not in settings:

@@ -43,6 +43,7 @@ class Phase(Schedule):
         end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
         start: First epoch, from 0.
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
+        derived: Why `lr` is what it is, where the plan chose it.
     """
 
     augment: bool = True
@@ -57,6 +58,7 @@ class Phase(Schedule):
     end_on_plateau: int | None = None
     start: int = 0
     cached_views: int = 0
+    derived: str = ""
 
     @property
     def end(self) -> int:
@@ -67,7 +69,7 @@ class Phase(Schedule):
 def make_phase(given: Any, key: str, **more: Any) -> Phase:
     """Builds a phase from the settings that stand at `key` and those that its mode adds."""
     known = SETTINGS if more else [part.name for part in fields(Phase)]
-    known = [name for name in known if name not in ("start", "cached_views")]  # the plan sets them
+    known = [name for name in known if name not in ("start", "cached_views", "derived")]  # computed
     check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
     check_known(given, known, f"{key}.")
     phase = Phase(**{"lr": None, **given, **more})

@@ -18,8 +18,8 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
     numbers = [f"{number:,}" for number in (*(sizes[name] for name in names), sum(sizes.values()))]
     normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
     columns = [
-        ["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],
-        ["parameters", *numbers, "", "", "", ""],
+        ["layer group", *names, "all", "rate", "steps", "schedule", "BatchNorm", "trains on"],
+        ["parameters", *numbers, *[""] * 5],
     ]
     for phase in plan.phases:
         last = f"s {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f" {phase.end}"
@@ -29,7 +29,7 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
             f"{phase.name}: epoch{last}{plateau}",
             *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
             f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
-            f"{phase.epochs * steps_per_epoch:,}", _schedule(phase),
+            phase.derived or "as set", f"{phase.epochs * steps_per_epoch:,}", _schedule(phase),
             phase.batchnorm if normed else "none", _source(phase),
         ])  # fmt: skip
     return text_table(list(zip(*columns, strict=True)), right=(1,))

@@ -1,0 +1,25 @@
+"""The rate that a run chooses by itself, from what is known before training."""
+
+from thaw.backbones.backbone import Backbone
+
+MANY = 1000  # photos from which on the rate is the highest
+HIGHEST, LOWEST = 1e-3, 1e-4
+SMALL = 1_000_000  # parameters of a body that has little to lose
+
+
+def unfrozen_lr(backbone: Backbone, photos: int, batch_size: int) -> tuple[float, str]:
+    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
+
+    Convolutional bodies: 1e-3 from 1,000 training photos on, and in proportion to their number
+    below, at least 1e-4. Few photos are few steps, in which a high rate loses more of what the
+    weights know than it learns (benchmarks/LOG.md: Pets, Dogs-vs-Cats). A body of less than a
+    million parameters has little to lose and keeps 1e-3 (the demo). Bodies of linear layers, like
+    transformers, were not measured: 5e-4 for a batch of 256, and in proportion to the batch, as MAE
+    fine-tunes ViT-B (arXiv:2111.06377 and its FINETUNE.md, each layer with 0.65 of the rate above).
+    """
+    if not backbone.is_convolutional:
+        return 5e-4 * batch_size / 256, f"5e-4 x {batch_size} / 256: linear layers"
+    parameters = sum(parameter.numel() for parameter in backbone.body.parameters())
+    if parameters < SMALL or photos >= MANY:
+        return HIGHEST, "highest: small network" if parameters < SMALL else "highest: many photos"
+    return max(LOWEST, HIGHEST * photos / MANY), f"1e-6 x {photos} photos"
