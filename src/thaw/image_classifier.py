@@ -4,7 +4,7 @@ Neither Lightning nor Hydra nor a network is needed, and no code of the model fo
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from thaw.backbones.rebuild import BUILDERS, rebuild
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.head import linear, mlp
-from thaw.model_reader import not_described, read_model
+from thaw.model_reader import described_by, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}
@@ -193,37 +193,32 @@ def load(
             that thaw cannot build, or with weights that do not fit them.
     """
     file, facts, state = read_model(Path(path).expanduser())
-    try:
+    with described_by(file):
         if not 0 < float(facts["temperature"]) < math.inf:
             raise ValueError(f"temperature {facts['temperature']}")
         model = ImageClassifier(body or _body(facts), head or _head(facts), facts)
         if misfit := differences(model.state_dict(), state):
             raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")
         model.load_state_dict(state)
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise not_described(file, error) from error
-    return model
+        return model
 
 
 def _body(record: Mapping[str, Any]) -> nn.Module:
     facts = record["backbone"]
-    if facts["builder"] not in BUILDERS:
-        raise _unknown("body", facts["builder"])
+    _check_known("body", facts["builder"], BUILDERS)
     return rebuild(facts["builder"], facts["name"], facts["image_size"])
 
 
 def _head(record: Mapping[str, Any]) -> nn.Module:
     facts = record["head"]
-    if facts["builder"] not in HEADS:
-        raise _unknown("head", facts["builder"])
+    _check_known("head", facts["builder"], HEADS)
     sizes = record["backbone"]["features"], len(record["classes"])
     return HEADS[facts["builder"]](*sizes, **facts["arguments"])
 
 
-def _unknown(part: str, builder: str) -> ConfigError:
-    return ConfigError(
-        f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model folder "
-        f"runs no code. Build the module yourself and give it: thaw.load(path, {part}=MODULE)"
-    )
+def _check_known(part: str, builder: str, known: Collection[str]) -> None:
+    if builder not in known:
+        raise ConfigError(
+            f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model "
+            f"folder runs no code. Build the module yourself: thaw.load(path, {part}=MODULE)"
+        )

@@ -5,6 +5,8 @@ builds those that it knows.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, reason
 from thaw.model_folder import FORMAT, single_precision
 from thaw.store import sha256
 from thaw.training.restore import read_checkpoint
@@ -39,12 +41,11 @@ def _from_checkpoint(file: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor
             f"{file}: does not say which model it is of, since an older thaw wrote it. With the "
             f"settings of its run, train.py train=false ckpt_path={file} makes a model folder"
         )
-    _check_format(file, model["format"])
+    _check_format(file, model)
     own = "classifier."
     state = {name.removeprefix(own): value for name, value in checkpoint["state_dict"].items()
              if name.startswith(own)}  # fmt: skip
-    described = {**model, "temperature": checkpoint["temperature"]}
-    return file, described, single_precision(state)
+    return file, {**model, "temperature": checkpoint["temperature"]}, single_precision(state)
 
 
 def _from_folder(given: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
@@ -58,37 +59,35 @@ def _from_folder(given: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
             "of a finished run, like logs/train/runs/2026-01-31_12-00-00, or its model folder"
             f"{hint}"
         )
-    try:
+    with described_by(file):
         model = json.loads(file.read_text(encoding="utf-8"))
-        _check_format(file, model["format"])
-        checksum = model["sha256"]
-        if not weights.is_file() or sha256(weights) != checksum:
+        _check_format(file, model)
+        if not weights.is_file() or sha256(weights) != model["sha256"]:
             raise ConfigError(
                 f"{weights}: is missing, or is not the file that model.json was written with (by "
                 "its sha256); copy the whole model folder again"
             )
         return file, model, load_file(weights)
-    except SafetensorError as error:
-        raise ConfigError(f"{weights}: is no safetensors file ({error})") from error
+
+
+@contextmanager
+def described_by(file: Path) -> Iterator[None]:
+    """ConfigError where a description, or the weights beside it, were made or changed by hand."""
+    try:
+        yield
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise not_described(file, error) from error
-
-
-def not_described(file: Path, error: Exception) -> ConfigError:
-    """The error for a description that was made or changed by hand."""
-    cause = f"without {error}" if isinstance(error, KeyError) else error
-    return ConfigError(
-        f"{file}: is no description of a model ({cause}); copy the whole model folder again, or "
-        "make it again with the settings of its run and train=false ckpt_path=CHECKPOINT"
-    )
-
-
-def _check_format(file: Path, found: object) -> None:
-    if not isinstance(found, int):
-        raise not_described(file, TypeError(f"format {found!r} is no whole number"))
-    if found > FORMAT:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+            SafetensorError) as error:  # fmt: skip
         raise ConfigError(
-            f"{file}: has format {found}, and this thaw reads up to {FORMAT}; update thaw"
+            f"{file}: is no description of a model ({reason(error)}); copy the whole model folder "
+            "again, or make it again with the settings of its run and train=false "
+            "ckpt_path=CHECKPOINT"
+        ) from error
+
+
+def _check_format(file: Path, model: dict[str, Any]) -> None:
+    if model["format"] > FORMAT:
+        raise ConfigError(
+            f"{file}: has format {model['format']}, and this thaw reads up to {FORMAT}; update thaw"
         )
