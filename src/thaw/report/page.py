@@ -74,11 +74,9 @@ def render(
     heat_maps: Sequence[Mapping[str, Any]] = (), movement: Sequence[tuple[str, float]] = (),
 ) -> Path:  # fmt: skip
     """Fills the template; `heat_maps` and `movement` are as in page_full.py."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = percent
     plan, page = folder / "plan.txt", folder / "report.html"
-    text = environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        name=folder.resolve().name, results=results, tested=tested,
+    text = fill_template(
+        TEMPLATE, name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
@@ -86,6 +84,13 @@ def render(
     )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
+
+
+def fill_template(template: Path, **values: Any) -> str:
+    """The text of a template with these values in it, in which no value is taken for HTML."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["percent"] = percent
+    return environment.from_string(template.read_text("utf-8")).render(values)
 
 
 def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -98,7 +103,7 @@ def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]
     panels = [draw_curves(history, unfreezes, [metric]) for metric in ("loss", "acc")]
     if all("rates" in row for row in history):  # an older thaw did not write them
         panels.append(draw_rates(history, unfreezes))
-    return [svg(panel) for panel in panels]
+    return [drawn(panel, "svg") for panel in panels]
 
 
 def examples(tested: Predictions, one: int, two: int) -> list[int]:
@@ -138,11 +143,11 @@ def jpeg(picture: Tensor) -> str:
     return _data_uri("jpeg", data)
 
 
-def svg(figure: Figure) -> str:
-    """A figure -> a data URI."""
+def drawn(figure: Figure, form: str) -> str:
+    """A figure -> a data URI; `form` is svg or png."""
     data = io.BytesIO()
-    figure.savefig(data, format="svg")
-    return _data_uri("svg+xml", data)
+    figure.savefig(data, format=form, dpi=110)
+    return _data_uri("svg+xml" if form == "svg" else form, data)
 
 
 def percent(share: float) -> str:

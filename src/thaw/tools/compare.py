@@ -14,7 +14,6 @@ from pathlib import Path
 from thaw.errors import ConfigError
 from thaw.text_table import text_table
 from thaw.tools.compare_groups import group_runs
-from thaw.tools.compare_page import html_page
 from thaw.tools.compare_runs import Run, find_runs, last_of_each, read_run
 from thaw.tools.compare_tables import as_csv, as_markdown, best_line, notes_of, table_rows
 from thaw.training.measures import MODES
@@ -51,6 +50,8 @@ def main(arguments: list[str]) -> int:
     if given.csv:
         given.csv.write_text(as_csv(comparisons), encoding="utf-8")
     if given.page:
+        from thaw.tools.compare_page import html_page  # which imports torch
+
         given.page.write_text(html_page(comparisons, notes), encoding="utf-8")
     return 0
 

@@ -1,10 +1,8 @@
 """The comparison as one HTML page that opens from disk: tables, curves, bars, pictures inline."""
 
-import base64
-import io
 from collections.abc import Sequence
-from html import escape
 from math import isfinite, nan
+from pathlib import Path
 from statistics import fmean, stdev
 from textwrap import fill
 
@@ -12,38 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.report.curves import History, finish_panel
+from thaw.report.page import drawn, fill_template
 from thaw.tools.compare_groups import Comparison, Group
-from thaw.tools.compare_tables import Rows, best_line, spread_cell, table_rows
+from thaw.tools.compare_tables import best_line, spread_cell, table_rows
 from thaw.training.measures import MODES, TITLES
 
 MOST = 10  # groups in a picture: the best by validation, one of matplotlib's ten colours each
 MARKS = "osD^v"
 FROZEN, UNFROZEN = "#9ecae1", "#08519c"  # light and dark of one blue: also apart in grey
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; }
-table { border-collapse: collapse; font-size: 14px; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
-"""
+TEMPLATE = Path(__file__).with_name("compare.html")
 
 
 def html_page(comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
     """The page: for each set of photos a table, curves and bars; notes on how to read them."""
-    parts = ["<h1>Comparison of runs</h1>"]
-    for each in comparisons:
-        parts += [
-            f"<h2>{escape(each.photos)}</h2>",
-            _table(table_rows(each)),
-            f"<p>{escape(best_line(each))}</p>",
-            _figure("Validation by epoch, all groups", draw_curves_together(each)),
-            _figure("Frozen and unfrozen epochs: the best of each", draw_bars(each)),
-        ]
-    parts += ["<h2>How to read it</h2><ul>", *(f"<li>{escape(note)}</li>" for note in notes)]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>thaw compare</title>\n'
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</ul></body></html>\n"
-    )
+    return fill_template(
+        TEMPLATE, comparisons=comparisons, notes=notes, table_rows=table_rows, best_line=best_line,
+        curves=draw_curves_together, bars=draw_bars, drawn=drawn,
+    )  # fmt: skip
 
 
 def draw_curves_together(comparison: Comparison) -> Figure | None:
@@ -137,19 +120,3 @@ def best_values(group: Group, metric: str, *, frozen: bool) -> list[float]:
 
 def _with_history(comparison: Comparison) -> list[Group]:
     return [group for group in comparison.groups if any(run.history for run in group.runs)][:MOST]
-
-
-def _table(rows: Rows) -> str:
-    head, *body = [[escape(cell) for cell in row] for row in rows]
-    lines = [f"<tr><th>{'</th><th>'.join(head)}</th></tr>"]
-    lines += [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in body]
-    return "<table>" + "\n".join(lines) + "</table>"
-
-
-def _figure(title: str, figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    data = base64.b64encode(picture.getvalue()).decode()
-    return f'<h2>{title}</h2>\n<img alt="{title}" src="data:image/png;base64,{data}">'
