@@ -11,17 +11,16 @@ from pathlib import Path
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from made_runs import write_run
-from matplotlib.container import BarContainer
 from omegaconf import OmegaConf
 from PIL import Image
 from runs import SMALL, configuration, draw_photos
 
 import train
 from thaw import cli
+from thaw.tools.compare import difference_cell, spread_cell, table_rows
 from thaw.tools.compare_groups import Comparison, Difference, group_runs
-from thaw.tools.compare_page import best_values, draw_bars, draw_curves_together
+from thaw.tools.compare_page import bars, best_values, draw_curves_together
 from thaw.tools.compare_runs import Run, find_runs, read_run
-from thaw.tools.compare_tables import difference_cell, spread_cell, table_rows
 
 HEAD, FULL = "finetune.unfreeze_epoch=3", "finetune.unfreeze_epoch=1"
 
@@ -75,7 +74,7 @@ def test_a_real_run_whose_phases_have_other_names(tmp_path: Path) -> None:
     assert group.values("test/acc") == {run.unit: run.results["test/acc"]}
     page = tmp_path / "page.html"
     compare(tmp_path / "run", "--page", page)
-    assert page.read_text(encoding="utf-8").count("<img") == 2
+    assert page.read_text(encoding="utf-8").count("<img") == 1
 
 
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,11 +136,10 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert len(page.links) == 2
-    for link in page.links:
-        kind, _, data = link.partition(",")
-        assert kind == "data:image/png;base64"
-        assert Image.open(io.BytesIO(base64.b64decode(data))).width > 500
+    (link,) = page.links
+    kind, _, data = link.partition(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).width > 500
     assert "0.6100 ± 0.0100" in text
     assert "finetune.tag=&lt;b&gt;" in text
 
@@ -227,24 +225,28 @@ def test_cells(tmp_path: Path) -> None:
 
 
 def test_bars_of_frozen_against_unfrozen(tmp_path: Path) -> None:
-    """The best validation value within each; a dot for each run."""
-    write_two_groups(tmp_path)
-    figure = draw_bars(comparison_of(tmp_path))
-    assert figure is not None
-    (axes,) = figure.axes
-    widths = [bar[0].get_width() for bar in axes.containers if isinstance(bar, BarContainer)]
-    assert widths == pytest.approx([0.2, 0.5, 0.8, 0.6])
-    assert [label.get_text() for label in axes.get_yticklabels()] == [FULL, HEAD]
-    assert [len(line.get_xdata()) for line in axes.lines] == [1, 3, 1, 3]
-    assert axes.get_xlim()[0] == 0  # bars that do not begin at zero lie
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["frozen", "unfrozen"]
+    """The best validation value within each."""
+    write_two_groups(tmp_path / "runs")
+    found = bars(comparison_of(tmp_path / "runs"))
+    assert [(name, kind) for name, kind, *_ in found] == [
+        (FULL, "frozen"), (FULL, "unfrozen"), (HEAD, "frozen"), (HEAD, "unfrozen"),
+    ]  # fmt: skip
+    assert [mean for *_, mean, _ in found] == pytest.approx([0.2, 0.8, 0.5, 0.6])
+    assert found[2][3] == "0.500 ± 0.000"
+    compare(tmp_path / "runs", "--page", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert re.findall(r'class="(\w+)" style="--share: ([\d.]+)"', text) == [
+        ("frozen", "0.250"), ("unfrozen", "1.000"), ("frozen", "0.625"), ("unfrozen", "0.750"),
+    ]  # fmt: skip
 
 
 def test_bars_need_a_group_with_both(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [HEAD], scores={"val/acc": 0.4}, values=[0.4, 0.3], frozen=2)
-    assert draw_bars(comparison_of(tmp_path)) is None
+    assert bars(comparison_of(tmp_path)) == []
     write_run(tmp_path / "b", [FULL], scores={"val/acc": 0.5}, values=[0.2, 0.5], frozen=1)
-    assert draw_bars(comparison_of(tmp_path)) is not None
+    assert [kind for _, kind, *_ in bars(comparison_of(tmp_path))] == [
+        "frozen", "unfrozen", "frozen",
+    ]  # fmt: skip
 
 
 def test_curves_of_all_groups(tmp_path: Path) -> None:

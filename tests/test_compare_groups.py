@@ -9,6 +9,7 @@ import pytest
 from made_runs import write_run
 from scipy import stats
 
+from thaw.tools.compare import best_line
 from thaw.tools.compare_groups import (
     Comparison,
     Difference,
@@ -17,7 +18,6 @@ from thaw.tools.compare_groups import (
     paired_difference,
 )
 from thaw.tools.compare_runs import Run, Unit, read_run
-from thaw.tools.compare_tables import best_line
 
 
 def units(values: dict[int, float]) -> dict[Unit, float]:

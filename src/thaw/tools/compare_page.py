@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 
 from thaw.report.curves import History, finish_panel
 from thaw.report.page import drawn, fill_template
+from thaw.tools.compare import best_line, spread_cell, table_rows
 from thaw.tools.compare_groups import Comparison, Group
-from thaw.tools.compare_tables import best_line, spread_cell, table_rows
 from thaw.training.measures import MODES, TITLES
 
 MOST = 10  # groups in a picture: the best by validation, one of matplotlib's ten colours each
 MARKS = "osD^v"
-FROZEN, UNFROZEN = "#9ecae1", "#08519c"  # light and dark of one blue: also apart in grey
 TEMPLATE = Path(__file__).with_name("compare.html")
 
 
@@ -25,7 +24,8 @@ def html_page(comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
     """The page: for each set of photos a table, curves and bars; notes on how to read them."""
     return fill_template(
         TEMPLATE, comparisons=comparisons, notes=notes, table_rows=table_rows, best_line=best_line,
-        curves=draw_curves_together, bars=draw_bars, drawn=drawn,
+        curves=draw_curves_together, bars=bars, drawn=drawn,
+        titles=TITLES,
     )  # fmt: skip
 
 
@@ -78,33 +78,19 @@ def values_by_epoch(histories: Sequence[History], name: str) -> dict[int, list[f
     return dict(sorted(values.items()))
 
 
-def draw_bars(comparison: Comparison) -> Figure | None:
-    """Draws the best validation value of the frozen and of the unfrozen epochs of each group."""
-    metric, groups = comparison.metric, _with_history(comparison)
-    values = [[best_values(group, metric, frozen=frozen) for frozen in (True, False)]
-              for group in groups]  # fmt: skip
-    if not any(all(each) for each in values):
-        return None
-    figure = Figure(figsize=(9, 1.3 + 0.75 * len(groups)), layout="constrained")
-    axes = figure.subplots()
-    for part, (label, colour) in enumerate((("frozen", FROZEN), ("unfrozen", UNFROZEN))):
-        for place, each in enumerate(values):
-            if not each[part]:
-                continue
-            y = place + (0.38 * part - 0.19 if all(each) else 0)
-            axes.barh(y, fmean(each[part]), 0.36, color=colour, label=label)
-            axes.plot(each[part], [y] * len(each[part]), "o", color="white",
-                      markeredgecolor="black", markeredgewidth=0.7, markersize=3.5)  # fmt: skip
-            axes.annotate(spread_cell(each[part], ".3f"), (max(each[part]), y), (6, 0),
-                          textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-            label = f"_{label}"  # one entry each in the legend
-    axes.set_yticks(range(len(groups)), [fill(group.name, 36) for group in groups], fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlim(0, axes.get_xlim()[1] * 1.14)  # bars begin at zero
-    axes.set_xlabel(f"validation {TITLES[metric]}, best epoch of each; dots: runs")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    return figure
+def bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
+    """Name of a group, "frozen" or "unfrozen", the mean of the best epochs, and what to write.
+
+    Empty where no group has epochs of both kinds.
+    """
+    found, both = [], False
+    for group in _with_history(comparison):
+        values = {kind: best_values(group, comparison.metric, frozen=kind == "frozen")
+                  for kind in ("frozen", "unfrozen")}  # fmt: skip
+        found += [(group.name, kind, fmean(each), spread_cell(each, ".3f"))
+                  for kind, each in values.items() if each]  # fmt: skip
+        both = both or all(values.values())
+    return found if both else []
 
 
 def best_values(group: Group, metric: str, *, frozen: bool) -> list[float]:
