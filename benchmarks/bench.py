@@ -31,13 +31,11 @@ from bench_runs import (
     CACHED,
     HERE,
     PEERS,
-    QUICK_PHOTOS,
     Bench,
     FailedError,
     environment,
-    fewer_photos,
 )  # fmt: skip
-from job import Job
+from job import QUICK_PHOTOS, Job, fewer_photos
 
 BLOCK = 10  # steps; TensorBoard is written to once in as many
 Results = dict[str, Any]

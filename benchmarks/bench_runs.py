@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from job import SPLITS
-from scipy.io import loadmat, savemat
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"plain": "plain PyTorch", "lightning": "Lightning BackboneFinetuning",
@@ -27,8 +25,6 @@ BACKBONES = {  # of thaw: its name, its file in weights/
     "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2.pth"),
     "lite0": ("timm/tf_efficientnet_lite0", "tf_efficientnet_lite0.safetensors"),
 }
-QUICK_PHOTOS = 64  # to train on: one batch, which fastai needs
-QUICK_EACH = {"train": 8, "val": 2, "test": 4}  # photos of each class; eight classes
 LIMIT = 3 * 3600  # seconds for one process
 CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.cached_views=1"]
 
@@ -194,24 +190,6 @@ def environment(bench: Bench) -> dict[str, Any]:
         "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-
-
-def fewer_photos(data: Path, folder: Path) -> Path:
-    """A folder like `data` with few photos, of the first eight classes."""
-    flowers = folder / "flowers-102"
-    flowers.mkdir(parents=True)
-    (folder / "weights").symlink_to(data / "weights")
-    for name in ("jpg", "imagelabels.mat"):
-        (flowers / name).symlink_to(data / "flowers-102" / name)
-    ids = loadmat(data / "flowers-102" / "setid.mat", squeeze_me=True)
-    labels = loadmat(data / "flowers-102" / "imagelabels.mat", squeeze_me=True)["labels"]
-    few = {}
-    for split, each in QUICK_EACH.items():
-        numbers = ids[SPLITS[split]]
-        classes = range(1, QUICK_PHOTOS // QUICK_EACH["train"] + 1)
-        few[SPLITS[split]] = [n for k in classes for n in numbers[labels[numbers - 1] == k][:each]]
-    savemat(flowers / "setid.mat", few)
-    return folder
 
 
 def others() -> float:
