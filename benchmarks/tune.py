@@ -2,7 +2,8 @@
 
     python benchmarks/tune.py --data ../shared/data --device cuda --jobs 8 --out lite0.jsonl
     python benchmarks/tune.py ... --only timm,plain --seconds 400     starts nothing after that
-    python benchmarks/tune.py --quick --jobs 1 --out quick.jsonl      64 photos, 1 + 1 epochs
+    python benchmarks/tune.py --quick --out quick.jsonl               64 photos, 1 + 1 epochs
+    python benchmarks/tune.py --out lite0.jsonl --seconds 0 --keep    the best into tuned.json
 
 The grid is 3 rates of the head by 3 of the body: in the middle what the tool's own page uses
 (`RATES` in job.py), then three times as much and a third, as people try rates. Where the best lies
@@ -117,6 +118,15 @@ def tune(given: argparse.Namespace) -> Runs:
                 print(json.dumps(line), flush=True)
 
 
+def summary(peer: str, runs: dict[Place, float | None]) -> dict | None:
+    """What tuned.json says of a peer; `whole`: all neighbours of the best were measured."""
+    if (place := best(runs)) is None:
+        return None
+    head, body = rates(peer, place)
+    return {"head_rate": head, "body_rate": body, "val": runs[place], "runs": len(runs),
+            "whole": not missing(runs)}  # fmt: skip
+
+
 def options() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -129,6 +139,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", default="timm,lightning,plain", help="peers, apart by commas")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="then starts no more")
     parser.add_argument("--quick", action="store_true", help="64 photos, 1 + 1 epochs")
+    parser.add_argument("--keep", action="store_true", help="put the best into tuned.json")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if wrong := set(given.only) - set(RATES):
@@ -144,11 +155,13 @@ def main() -> None:
         if given.quick:
             given.data = fewer_photos(given.data.resolve(), Path(temporary) / "data")
         runs = tune(given)
-    for peer in given.only:
-        if (place := best(runs[peer])) is not None:
-            edge = ", with its neighbours unmeasured" if missing(runs[peer]) else ""
-            head, body = rates(peer, place)
-            print(f"{peer}: head {head:g}, body {body:g}: val {runs[peer][place]:.4f}{edge}")
+    found = {peer: record for peer in given.only if (record := summary(peer, runs[peer]))}
+    print(json.dumps(found, indent=1))
+    if given.keep:
+        file = HERE / "tuned.json"
+        tuned = json.loads(file.read_text(encoding="utf-8"))
+        tuned.setdefault(given.backbone, {}).update(found)
+        file.write_text(json.dumps(tuned, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
