@@ -1,17 +1,17 @@
 """thaw beside what people use, in one run on one machine: seconds, accuracy, memory, and floors.
 
-    make bench                                 all of it; writes bench.json, bench.md and bench.png
-    make bench QUICK=1                         64 photos, 1 + 1 epochs, 3 minutes: does all work?
-    make bench ARGS="--seeds 0,1,2"            the table's accuracies over three seeds
+    make bench                                 all of it, an hour; into logs/bench/
+    make bench QUICK=1                         64 photos, 1 + 1 epochs: does all work?
+    make bench ARGS="--seeds 0,1,2 --update"   the tables over three seeds; into benchmarks/
     make bench ARGS="--part floors"            a part: startup, overhead, loading, floors, systems
-    make bench ARGS="--part systems --only thaw,timm"
-    python benchmarks/bench.py --part systems --only thaw --backbone lite0 --seeds 0,1,2 --update
+    python benchmarks/bench.py --part systems --only timm,thaw --backbone lite0 --seeds 0 --update
 
-The job: MobileNetV2 with the weights of <data>/weights/mobilenet_v2.pth, Flowers102's official
-split, 128 pixels, 5 epochs with a frozen body and 5 with everything, batch 64, on the CPU. thaw can
-do it with EfficientNet-Lite0's own weights too (--backbone lite0), as a row of its own. --update
-replaces what it measures in bench.json here and keeps the rest; parts of it, and --quick, leave
-their files in logs/bench/, not here.
+The job: Flowers102's official split, 128 pixels, 5 epochs with a frozen body and 5 with everything,
+batch 64, on the CPU, EfficientNet-Lite0 with its own weights, or MobileNetV2 with those of
+<data>/weights/mobilenet_v2.pth. Two tables: each peer as its own page has it, and tuned with care,
+with the rates that tune.py found for it by validation (tuned.json). thaw stands in both with its
+defaults. --update replaces what it measures (of the systems: seed by seed) in bench.json here and
+keeps the rest. The floors are MobileNetV2's.
 """
 
 import argparse
@@ -26,43 +26,47 @@ from pathlib import Path
 from typing import Any
 
 import bench_page
+import bench_picture
 from bench_runs import (
-    BACKBONES,
     CACHED,
     HERE,
     PEERS,
-    QUICK_PHOTOS,
     Bench,
     FailedError,
     environment,
-    fewer_photos,
+    lacking_files,
+    lacking_rates,
 )  # fmt: skip
-from job import Job
+from job import BACKBONES, QUICK_PHOTOS, Job, fewer_photos
 
+FLOORS = "mobilenet_v2"  # the network of floors.py
 BLOCK = 10  # steps; TensorBoard is written to once in as many
+PARTIAL = HERE.parent / "logs" / "bench"  # what does not go into the repository
 Results = dict[str, Any]
 
 
 def systems(bench: Bench, given: argparse.Namespace, results: Results) -> None:
-    """Lets each system do the job with each seed."""
-    rows: Results = results.setdefault("systems", {})
-    names = [bench.row if name == "thaw" else name for name in given.only]
-    for name in names:
-        rows[name] = []
-    for seed, name in itertools.product(given.seeds, names):
+    """Lets each system do the job with each network, setting and seed."""
+    facts, runs = environment(bench), results.setdefault("systems", [])
+    jobs = [(name, table) for name in given.only
+            for table in (["both"] if name == "thaw" else given.tables)]  # fmt: skip
+    for seed, backbone, (name, table) in itertools.product(given.seeds, given.backbones, jobs):
+        key = {"system": name, "table": table, "backbone": backbone, "seed": seed}
         try:
-            if name == bench.row:
-                run = bench.thaw(f"seed={seed}")
+            if name == "thaw":
+                run = bench.thaw(backbone, f"seed={seed}")
             else:
-                run = bench.peer(name, seed, bench.frozen, bench.unfrozen)
-            say(f"{name}, seed {seed}: {run['seconds']['trained']:.1f} s, test {run['test']:.4f}, "
-                f"others used {run['others']:.0%} of the CPUs")  # fmt: skip
+                run = bench.peer(name, backbone, seed, tuned=table == "tuned")
+            said = f"{run['seconds']['trained']:.1f} s, val {run['val']:.4f}, "
+            said += f"test {run['test']:.4f}, others used {run['others']:.0%} of the CPUs"
         except FailedError as error:  # the others' figures are still worth having
-            run = {"error": str(error)}
-            say(run["error"])
-        rows[name].append({"seed": seed, **run})
+            said = str(error)
+            run = {"error": said}
+        say(f"{', '.join(map(str, key.values()))}: {said}")
+        runs[:] = [old for old in runs if any(old[word] != key[word] for word in key)]
+        runs.append({**key, **run, "date": facts["date"], "thaw": facts["thaw"]})
         bench.forget()
-        save(results, partial())
+        save(results, PARTIAL)
 
 
 def floors(bench: Bench, given: argparse.Namespace) -> Results:
@@ -74,19 +78,16 @@ def floors(bench: Bench, given: argparse.Namespace) -> Results:
     for _ in range(given.repeats):
         passes, _ended = bench.script("floors.py", "--epochs", str(epochs))
         cache = bench.folder("cache")
-        passes["cold"] = [bench.thaw(*long_phase, cache=cache)["seconds"]["frozen"]]
-        passes["warm"] = [bench.thaw(*long_phase, cache=cache)["seconds"]["frozen"]]
+        passes["cold"] = [bench.thaw(FLOORS, *long_phase, cache=cache)["seconds"]["frozen"]]
+        passes["warm"] = [bench.thaw(FLOORS, *long_phase, cache=cache)["seconds"]["frozen"]]
         full = ["finetune=full", f"trainer.max_epochs={epochs}", "test=false"]
         full += ["finetune.unfrozen.warmup_epochs=0"]
-        passes["unfrozen_epoch"] = bench.thaw(*full)["epochs"]
+        passes["unfrozen_epoch"] = bench.thaw(FLOORS, *full)["epochs"]
         for name, seconds in passes.items():
             measured[name] += seconds
         say(", ".join(f"{name} {fmt(seconds)} s" for name, seconds in passes.items()))
         bench.forget()
-    lightning = []
-    if "systems" not in given.parts or "lightning" not in given.only:  # else it is known from there
-        lightning.append(bench.peer("lightning", 0, bench.frozen, 0))
-    return {**measured, "lightning": lightning}
+    return {**measured, "lightning": [bench.peer("lightning", FLOORS, 0, head_only=True)]}
 
 
 def loading(bench: Bench, given: argparse.Namespace) -> Results:
@@ -135,6 +136,7 @@ SHORT: dict[str, Callable[[Bench, argparse.Namespace], Results]] = {
     "startup": startup, "overhead": overhead, "loading": loading, "floors": floors,
 }  # fmt: skip
 PARTS = [*SHORT, "systems"]
+TABLES = list(bench_page.TABLES)
 
 
 def measure(bench: Bench, given: argparse.Namespace, results: Results) -> list[str]:
@@ -147,7 +149,7 @@ def measure(bench: Bench, given: argparse.Namespace, results: Results) -> list[s
                 systems(bench, given, results)
             else:
                 results[name] = SHORT[name](bench, given)
-                save(results, partial())
+                save(results, PARTIAL)
         except FailedError as error:  # the other parts are still worth having
             failed.append(f"{name}: {error}")
             say(failed[-1])
@@ -164,19 +166,13 @@ def fmt(seconds: list[float]) -> str:
     return ", ".join(f"{value:.1f}" for value in seconds)
 
 
-def partial() -> Path:
-    """The folder of what is not the whole."""
-    return HERE.parent / "logs" / "bench"
-
-
 def save(results: Results, folder: Path) -> None:
     """bench.json, bench.md and bench.png, as far as it was measured."""
     folder.mkdir(parents=True, exist_ok=True)
     targets = bench_page.judge(results)
     record = {**results, "targets": [dataclasses.asdict(target) for target in targets]}
-    if "systems" in results:  # rows for the README, whose test reads them here
-        record["table"] = bench_page.readme_rows(results)
-        bench_page.draw(results, folder / "bench.png")
+    if "systems" in results:
+        bench_picture.draw(results, folder / "bench.png")
     (folder / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (folder / "bench.md").write_text(bench_page.page(results, targets), encoding="utf-8")
 
@@ -190,7 +186,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0", help="apart by commas")
     parser.add_argument("--part", default=",".join(PARTS), help="apart by commas; default: all")
     parser.add_argument("--only", default=",".join([*PEERS, "thaw"]), help="systems")
-    parser.add_argument("--backbone", choices=BACKBONES, default="mobilenet_v2", help="of thaw")
+    parser.add_argument("--tables", default=",".join(TABLES), help="of the systems' settings")
+    parser.add_argument("--backbone", default="lite0", help="of the systems, apart by commas")
     parser.add_argument("--repeats", type=int, default=3, help="of what is short")
     parser.add_argument("--threads", type=int, default=cpus, help="of tensor operations")
     parser.add_argument("--workers", type=int, default=max(1, cpus // 2), help="decoding processes")
@@ -200,47 +197,50 @@ def options() -> argparse.Namespace:
     given = parser.parse_args()
     given.seeds = [int(seed) for seed in given.seeds.split(",")]
     given.parts, given.only = given.part.split(","), given.only.split(",")
-    for named, allowed in ((given.parts, PARTS), (given.only, [*PEERS, "thaw"])):
+    given.tables, given.backbones = given.tables.split(","), given.backbone.split(",")
+    for named, allowed in ((given.parts, PARTS), (given.only, [*PEERS, "thaw"]),
+                           (given.tables, TABLES), (given.backbones, BACKBONES)):  # fmt: skip
         if wrong := set(named) - set(allowed):
             parser.error(f"{', '.join(wrong)}: allowed are {', '.join(allowed)}")
     if given.quick and given.update:
         parser.error("--quick: its figures mean nothing; leave --update out")
-    if given.backbone != "mobilenet_v2" and given.only != ["thaw"]:
-        parser.error(f"--backbone {given.backbone}: the others have no such weights; --only thaw")
     given.data = given.data.resolve()
-    for needed in ("flowers-102/setid.mat", f"weights/{BACKBONES[given.backbone][1]}"):
-        if not (given.data / needed).exists():
-            parser.error(f"{given.data / needed} is missing; name its folder: THAW_DATA=<folder>")
+    trained = given.backbones if "systems" in given.parts else []
+    tuned = set(given.only) - {"thaw"} if "tuned" in given.tables and not given.quick else set()
+    networks = [*trained, FLOORS] if "floors" in given.parts else trained
+    if said := lacking_files(given.data, networks) or lacking_rates(trained, tuned):
+        parser.error(said)  # before hours of measuring
     return given
+
+
+def begin(results: Results, bench: Bench, given: argparse.Namespace) -> None:
+    """Fills in how and on what it is measured."""
+    facts = environment(bench)
+    if results:
+        when = [facts[key] for key in ("thaw", "machine", "date")]
+        line = ", ".join([given.part, *given.only, *given.backbones, *when])
+        results["environment"].setdefault("updated", []).append(line)
+        return
+    photos = sum(len(Job(bench.data).photos(split)[0]) for split in ("train", "val"))
+    results["title"] = "QUICK: figures without meaning" if given.quick else "thaw and its peers"
+    results["environment"] = facts
+    results["settings"] = {"frozen": bench.frozen, "unfrozen": bench.unfrozen,
+                           "photos": photos, "threads": bench.threads}  # fmt: skip
 
 
 def main() -> None:
     """Measures, prints and writes."""
     given = options()
     with tempfile.TemporaryDirectory() as temporary:
-        scratch = Path(temporary)
-        data = fewer_photos(given.data, scratch / "data") if given.quick else given.data
-        bench = Bench(data, scratch / "runs", given.threads, given.workers, given.backbone,
-                      more=given.thaw.split())  # fmt: skip
+        folder, more = Path(temporary), given.thaw.split()
+        data = fewer_photos(given.data, folder / "data") if given.quick else given.data
+        bench = Bench(data, folder / "runs", given.threads, given.workers, more=more)
         if given.quick:
             bench.frozen = bench.unfrozen = given.repeats = 1
-        job = Job(data, bench.frozen, bench.unfrozen, seed=0, workers=bench.workers)
-        facts = environment(bench)
-        if given.update:
-            results: Results = json.loads((HERE / "bench.json").read_text())
-            when = [facts[key] for key in ("thaw", "machine", "date")]
-            line = ", ".join([given.part, *given.only, *when])
-            results["environment"].setdefault("updated", []).append(line)
-        else:
-            photos = sum(len(job.photos(split)[0]) for split in ("train", "val"))
-            title = "QUICK: figures without meaning" if given.quick else "thaw and its peers"
-            results = {"title": title, "environment": facts}
-            results["settings"] = {"frozen": bench.frozen, "unfrozen": bench.unfrozen,
-                                   "photos": photos, "threads": bench.threads}  # fmt: skip
+        results = json.loads((HERE / "bench.json").read_text()) if given.update else {}
+        begin(results, bench, given)
         failed = measure(bench, given, results)
-    complete = set(given.parts) == set(PARTS) and set(given.only) == {*PEERS, "thaw"}
-    folder = HERE if given.update or (complete and not given.quick) else partial()
-    save(results, folder)
+    save(results, folder := HERE if given.update else PARTIAL)
     print(f"\n{(folder / 'bench.md').read_text(encoding='utf-8')}\nwritten to {folder}")
     if failed:
         raise SystemExit("failed: " + "; ".join(failed))

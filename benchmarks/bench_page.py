@@ -1,17 +1,18 @@
-"""Shows what bench.py measured: promises and whether they held, tables, a picture."""
+"""Shows what bench.py measured: promises and whether they held, and tables."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from bench_runs import PEERS, TITLES
-from matplotlib.figure import Figure
+from job import BACKBONES
 
 LONG = 16  # epochs of the frozen phase in the promises
 QUIET = 0.1  # share of the CPUs; a run during which others used more says nothing of seconds
-COLOURS = {"set-up": "0.75", "frozen": "tab:blue", "unfrozen": "tab:orange"}
+NETWORKS = {"lite0": "EfficientNet-Lite0", "mobilenet_v2": "MobileNetV2"}
+TABLES = {"page": "Each as its own page has it", "tuned": "The peers tuned with care"}
 Results = Mapping[str, Any]
 Runs = list[dict[str, Any]]
 
@@ -53,13 +54,18 @@ def seconds_of(runs: Runs, part: str) -> float:
     return median(run["seconds"][part] for run in quiet(runs) or runs)
 
 
-def whole(results: Results) -> dict[str, Runs]:
-    """The systems that ran and did not fail, each with its runs."""
-    return {
-        name: runs
-        for name, runs in results["systems"].items()
-        if runs and not any("error" in run for run in runs)
-    }
+def rows_of(results: Results, backbone: str, table: str) -> dict[str, Runs]:
+    """The systems of a table with a network that ran and did not fail, each with its runs."""
+    rows: dict[str, Runs] = {}
+    for run in results.get("systems", []):
+        if run["backbone"] == backbone and run["table"] in (table, "both"):
+            rows.setdefault(run["system"], []).append(run)
+    return {name: runs for name, runs in rows.items() if not any("error" in run for run in runs)}
+
+
+def mean(runs: Runs, key: str) -> float:
+    """Of test or val, 0-1, over the seeds."""
+    return fmean(run[key] for run in runs)
 
 
 # --- promises ---
@@ -79,8 +85,7 @@ def of_floors(results: Results) -> list[Target]:
         at_most("unfrozen epoch, to the bare loop", epoch / bare, 1.05,
                 f"{epoch:.1f} s / {bare:.1f} s, training and validation"),
     ]  # fmt: skip
-    runs = floors["lightning"] or results.get("systems", {}).get("lightning", [])
-    if runs := [run for run in runs if "error" not in run]:
+    if runs := floors["lightning"]:
         theirs = seconds_of(runs, "frozen") * LONG / length
         how = f"{theirs:.0f} s / {cold:.1f} s; Lightning's: {length} epochs times {LONG}/{length}"
         name = f"{phase}, first time, against BackboneFinetuning"
@@ -89,25 +94,29 @@ def of_floors(results: Results) -> list[Target]:
 
 
 def of_systems(results: Results) -> list[Target]:
-    """The whole job and the accuracy, with the weights that all systems have."""
-    runs = whole(results)
-    peers = {name: r for name, r in runs.items() if name in PEERS}
-    if "thaw" not in runs or not peers:
-        return []
-    ours, total = mean_test(runs["thaw"]), seconds_of(runs["thaw"], "trained")
-    test = {name: mean_test(r) for name, r in peers.items()}
-    best = max(test, key=lambda name: test[name])
-    reach = {name: seconds_of(r, "trained") for name, r in peers.items() if test[name] >= ours}
-    fastest = min(reach, key=lambda name: reach[name]) if reach else best
-    theirs = seconds_of(peers[fastest], "trained")
-    note = "" if reach else "; none reaches our accuracy, so against the most accurate"
-    return [
-        at_most(f"whole job, to {fastest}", total / theirs, 0.5,
-                f"{total:.0f} s / {theirs:.0f} s, start to end of training{note}"),
-        at_least(f"test accuracy, above {best}", ours - test[best], 0,
-                 f"{ours:.4f} - {test[best]:.4f}, means of {len(runs['thaw'])} and "
-                 f"{len(runs[best])} seed(s)", "points"),
-    ]  # fmt: skip
+    """The whole job and the accuracy, in each table and with each network."""
+    targets = []
+    for table, backbone in itertools.product(TABLES, BACKBONES):
+        runs = rows_of(results, backbone, table)
+        peers = {name: r for name, r in runs.items() if name in PEERS}
+        if "thaw" not in runs or not peers:
+            continue
+        ours, total = mean(runs["thaw"], "test"), seconds_of(runs["thaw"], "trained")
+        test = {name: mean(r, "test") for name, r in peers.items()}
+        best = max(test, key=lambda name: test[name])
+        reach = {name: seconds_of(r, "trained") for name, r in peers.items() if test[name] >= ours}
+        fastest = min(reach, key=lambda name: reach[name]) if reach else best
+        theirs = seconds_of(peers[fastest], "trained")
+        note = "" if reach else "; none reaches our accuracy, so against the most accurate"
+        where = f"{table}, {NETWORKS[backbone]}"
+        targets += [
+            at_most(f"{where}: whole job, to {fastest}", total / theirs, 0.5,
+                    f"{total:.0f} s / {theirs:.0f} s, start to end of training{note}"),
+            at_least(f"{where}: test accuracy, above {best}", ours - test[best], 0,
+                     f"{ours:.4f} - {test[best]:.4f}, means of {len(runs['thaw'])} and "
+                     f"{len(runs[best])} seed(s)", "points"),
+        ]  # fmt: skip
+    return targets
 
 
 def of_loading(results: Results) -> list[Target]:
@@ -145,11 +154,6 @@ def judge(results: Results) -> list[Target]:
     return [target for part, rule in RULES.items() if part in results for target in rule(results)]
 
 
-def mean_test(runs: Runs) -> float:
-    """Test accuracy, 0-1, over the seeds."""
-    return fmean(run["test"] for run in runs)
-
-
 # --- page ---
 
 
@@ -158,33 +162,37 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
-def readme_rows(results: Results) -> list[list[str]]:
-    """A row a system: mean test accuracy, that of each seed, seconds frozen, unfrozen, in all."""
+def row(name: str, runs: Runs, thaw: Runs) -> list[str]:
+    """Cells of a system with a network; without `thaw` there is no ratio."""
+    total = seconds_of(runs, "trained")
+    rates = [f"{run['head_rate']:g}, {run['body_rate']:g}" for run in runs if "head_rate" in run]
+    parts = ("frozen", "unfrozen", "trained", "startup")
     return [
-        [
-            TITLES[name],
-            f"{mean_test(runs):.3f}",
-            ", ".join(f"{run['test']:.3f}" for run in runs),
-            *[f"{seconds_of(runs, part):.0f}" for part in ("frozen", "unfrozen", "trained")],
-        ]
-        for name, runs in sorted(whole(results).items(), key=lambda pair: -mean_test(pair[1]))
-    ]
+        NETWORKS[runs[0]["backbone"]], TITLES[name], f"{mean(runs, 'test'):.3f}",
+        ", ".join(f"{run['test']:.3f}" for run in runs), f"{mean(runs, 'val'):.3f}",
+        *[f"{seconds_of(runs, part):.0f}" for part in parts],
+        f"{total / seconds_of(thaw, 'trained'):.1f}" if thaw else "",
+        "; ".join(sorted(set(rates))), f"{len(quiet(runs))} of {len(runs)}",
+        ", ".join(sorted({run["date"][:10] for run in runs})),
+    ]  # fmt: skip
 
 
-def systems(results: Results) -> str:
-    """The README's rows with more cells, and what failed."""
-    head = ["", "test accuracy", "seeds", "s frozen", "s unfrozen", "s in all", "s to first step",
-            "quiet"]  # fmt: skip
-    runs_of = {TITLES[name]: runs for name, runs in results["systems"].items() if runs}
+def systems(results: Results, name: str) -> str:
+    """A table of `TABLES`, and what failed in it."""
+    head = ["network", "", "test", "seeds", "val", "s frozen", "s unfrozen", "s in all",
+            "s to first step", "to thaw", "rates", "quiet", "measured"]  # fmt: skip
     rows = []
-    for row in readme_rows(results):
-        runs = runs_of.pop(row[0])
-        first = f"{seconds_of(runs, 'startup'):.1f}"
-        rows.append([*row, first, f"{len(quiet(runs))} of {len(runs)}"])
-    for title, runs in runs_of.items():
-        error = next(run["error"] for run in runs if "error" in run)
-        rows.append([title, f"failed: {error}", *[""] * (len(head) - 2)])
-    return table(head, rows)
+    for backbone in BACKBONES:
+        there = rows_of(results, backbone, name)
+        for each in sorted(there, key=lambda each: -mean(there[each], "test")):
+            rows.append(row(each, there[each], there.get("thaw", [])))
+    failed = [
+        f"{TITLES[run['system']]} with {NETWORKS[run['backbone']]}, seed {run['seed']}, failed: "
+        f"{run['error']}"
+        for run in results["systems"]
+        if "error" in run and run["table"] in (name, "both")
+    ]
+    return "\n\n".join([f"## {TABLES[name]}", table(head, rows), *failed])
 
 
 def floors(results: Results) -> str:
@@ -206,11 +214,14 @@ def floors(results: Results) -> str:
 
 
 SYSTEMS_NOTE = (
-    "Seconds of the phases count the validation after each epoch, as every one of these tools does "
-    "it; the first step lies in the frozen phase, after the pass that caches features where there "
-    "is one. Seconds in all go from the start of the process to the end of training, the test is "
-    "apart. thaw tests its best epoch, the others their last. Seconds are medians of the quiet "
-    f"runs: others used at most {QUIET:.0%} of the CPUs."
+    "Tuned: rates of head and body by validation accuracy with seed 0 (tune.py, tuned.json), label "
+    "smoothing, a cosine, the body's BatchNorm in eval mode. thaw stands in both tables with its "
+    "defaults. Seconds of the phases count the validation after each epoch, as every one of these "
+    "tools does it; the first step lies in the frozen phase, after the pass that caches features "
+    "where there is one. Seconds in all go from the start of the process to the end of training, "
+    "the test is apart; `to thaw` divides them by thaw's. thaw tests its best epoch, the others "
+    f"their last. Seconds are medians of the quiet runs: others used at most {QUIET:.0%} of the "
+    "CPUs; of all runs where none was quiet."
 )
 
 
@@ -222,7 +233,7 @@ def page(results: Results, targets: Sequence[Target]) -> str:
     ]
     parts = [f"# {results['title']}", "\n".join(facts)]
     if "systems" in results:
-        parts += [systems(results), SYSTEMS_NOTE]
+        parts += [systems(results, name) for name in TABLES] + [SYSTEMS_NOTE]
     if "floors" in results:
         parts += [floors(results), "Medians; thaw's phases count their validations too."]
     if targets:
@@ -230,35 +241,3 @@ def page(results: Results, targets: Sequence[Target]) -> str:
                 for t in targets]  # fmt: skip
         parts.append(table(["", "value", "target", "met", "how"], rows))
     return "\n\n".join(parts) + "\n"
-
-
-def draw(results: Results, path: Path) -> None:
-    """Seconds and accuracy of the systems, side by side."""
-    runs = whole(results)
-    names = [name for name in ("thaw_lite0", "thaw", *PEERS) if name in runs]
-    if not names:
-        return
-    figure = Figure(figsize=(10, 1.6 + 0.5 * len(names)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for name in names:
-        begin = 0.0
-        parts = {phase: seconds_of(runs[name], phase) for phase in ("frozen", "unfrozen")}
-        # set-up: imports, weights, files; what is in neither phase
-        parts = {"set-up": seconds_of(runs[name], "trained") - sum(parts.values()), **parts}
-        for part, seconds in parts.items():
-            label = part if name == names[0] else None
-            left.barh(TITLES[name], seconds, left=begin, color=COLOURS[part], label=label)
-            begin += seconds
-        tests = [100 * run["test"] for run in runs[name]]
-        right.plot(tests, [TITLES[name]] * len(tests), "o", color="0.6", markersize=4)
-        right.plot([fmean(tests)], [TITLES[name]], "|", color="black", markersize=16)
-    left.set_xlabel("seconds")
-    figure.legend(loc="outside lower center", ncols=len(COLOURS))
-    right.set_xlabel("test accuracy, percent (line: mean of the seeds)")
-    right.grid(axis="x", alpha=0.3)
-    settings = results["settings"]
-    figure.suptitle(
-        f"Flowers102, MobileNetV2, {settings['frozen']} frozen + {settings['unfrozen']} unfrozen "
-        f"epochs, {settings['threads']} threads"
-    )
-    figure.savefig(path, dpi=120)

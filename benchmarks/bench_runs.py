@@ -3,6 +3,7 @@
 """
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -10,27 +11,48 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-from job import SPLITS
-from scipy.io import loadmat, savemat
+from job import BACKBONES, RATES
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"plain": "plain PyTorch", "lightning": "Lightning BackboneFinetuning",
          "fastai": "fastai fine_tune", "timm": "timm"}  # fmt: skip
-TITLES = {"thaw": "thaw", **PEERS, "thaw_lite0": "thaw, EfficientNet-Lite0"}
-BACKBONES = {  # of thaw: its name, its file in weights/
-    "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2.pth"),
-    "lite0": ("timm/tf_efficientnet_lite0", "tf_efficientnet_lite0.safetensors"),
-}
-QUICK_PHOTOS = 64  # to train on: one batch, which fastai needs
-QUICK_EACH = {"train": 8, "val": 2, "test": 4}  # photos of each class; eight classes
+TITLES = {"thaw": "thaw", **PEERS}
+THAW_NAMES = {"lite0": "timm/tf_efficientnet_lite0", "mobilenet_v2": "mobilenet_v2"}
 LIMIT = 3 * 3600  # seconds for one process
 CACHED = ["finetune=feature_extraction", "finetune.cache_features=true", "finetune.cached_views=1"]
+
+
+def tuned_rates(backbone: str, peer: str) -> tuple[float, float] | None:
+    """Of the head and the body, out of tuned.json, which tune.py writes; None: not tuned yet."""
+    peers = json.loads((HERE / "tuned.json").read_text(encoding="utf-8")).get(backbone, {})
+    return (peers[peer]["head_rate"], peers[peer]["body_rate"]) if peer in peers else None
+
+
+def lacking_files(data: Path, backbones: Iterable[str]) -> str:
+    """What to say of photos or weights that are not there; empty: all are."""
+    files = ["flowers-102/setid.mat", *(f"weights/{BACKBONES[name].file}" for name in backbones)]
+    missing = [str(data / file) for file in files if not (data / file).exists()]
+    return f"{missing[0]} is missing; name its folder: THAW_DATA=<folder>" if missing else ""
+
+
+def lacking_rates(backbones: Iterable[str], peers: Iterable[str]) -> str:
+    """What to say of peers that tuned.json has no rates of; empty: it has."""
+    pairs = itertools.product(backbones, sorted(peers))
+    missing = [pair for pair in pairs if tuned_rates(*pair) is None]
+    if not missing:
+        return ""
+    names = ", ".join(f"{peer} for {backbone}" for backbone, peer in missing)
+    return (
+        f"tuned.json has no rates of {names}; find them with benchmarks/tune.py (--keep writes "
+        "them there), or leave that table out: --tables page"
+    )
 
 
 class FailedError(Exception):
@@ -59,7 +81,6 @@ class Bench:
     scratch:   a folder that is thrown away
     threads:   of each process's tensor operations
     workers:   processes that decode, for every system
-    backbone:  of thaw, one of `BACKBONES`
     frozen, unfrozen:  epochs
     more:      further settings of thaw
     """
@@ -68,16 +89,10 @@ class Bench:
     scratch: Path
     threads: int
     workers: int
-    backbone: str = "mobilenet_v2"
     frozen: int = 5
     unfrozen: int = 5
     more: list[str] = field(default_factory=list)
     count: int = 0
-
-    @property
-    def row(self) -> str:
-        """Thaw's key in the table."""
-        return "thaw" if self.backbone == "mobilenet_v2" else f"thaw_{self.backbone}"
 
     def folder(self, name: str) -> Path:
         """A new one."""
@@ -94,7 +109,7 @@ class Bench:
         """
         folder = self.folder(f"log-{name}")
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if name not in ("peer_fastai", "peer_timm"):  # Lightning would find their rich and use it
+        if name != "peer_fastai":  # Lightning would find its rich and use it
             paths = [path for path in paths if not (Path(path) / "fastai").exists()]
         started, before = time.time(), others()
         environment = {
@@ -125,17 +140,29 @@ class Bench:
         ended = self.run(file.removesuffix(".py"), str(HERE / file), *given)
         return json.loads(ended.last), ended
 
-    def peer(self, name: str, seed: int, frozen: int, unfrozen: int) -> dict[str, Any]:
-        """Trains and tests one of `PEERS`."""
-        options = {"frozen": frozen, "unfrozen": unfrozen, "seed": seed}
-        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        line, ended = self.script(f"peer_{name}.py", *words)
-        return {**line, "process": ended.seconds, "others": ended.others}
-
-    def thaw(self, *settings: str, cache: Path | None = None) -> dict[str, Any]:
-        """A run of train.py on the job's network and photos.
+    def peer(
+        self, name: str, backbone: str, seed: int, *, tuned: bool = False, head_only: bool = False
+    ) -> dict[str, Any]:
+        """Trains and tests one of `PEERS`.
 
         Args:
+            tuned: with the rates of tuned.json; those of the peer's own page where it has none.
+            head_only: only the frozen phase.
+        """
+        head, body = (tuned_rates(backbone, name) if tuned else None) or RATES[name]
+        options = {"backbone": backbone, "frozen": self.frozen, "seed": seed,
+                   "unfrozen": 0 if head_only else self.unfrozen,
+                   "head-rate": head, "body-rate": body}  # fmt: skip
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        line, ended = self.script(f"peer_{name}.py", *words, *(["--tuned"] if tuned else []))
+        return {**line, "head_rate": head, "body_rate": body, "process": ended.seconds,
+                "others": ended.others}  # fmt: skip
+
+    def thaw(self, backbone: str, *settings: str, cache: Path | None = None) -> dict[str, Any]:
+        """A run of train.py on the job's photos.
+
+        Args:
+            backbone: one of `BACKBONES`.
             settings: after those of the job.
             cache: folder of caches; None: a new one.
         """
@@ -143,7 +170,7 @@ class Bench:
         mode += ["finetune.unfrozen.warmup_epochs=0.5"] if self.unfrozen == 1 else []
         if any(word.startswith("finetune=") for word in settings):
             mode = []  # another mode has no such keys
-        name, file = BACKBONES[self.backbone]
+        name, file = THAW_NAMES[backbone], BACKBONES[backbone].file
         seen, ended, out = self.train(
             f"backbone={name}", f"backbone.weights='{self.data}/weights/{file}'",
             "backbone.image_size=128", "data=flowers102", f"paths.data_dir='{self.data}'",
@@ -194,24 +221,6 @@ def environment(bench: Bench) -> dict[str, Any]:
         "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
-
-
-def fewer_photos(data: Path, folder: Path) -> Path:
-    """A folder like `data` with few photos, of the first eight classes."""
-    flowers = folder / "flowers-102"
-    flowers.mkdir(parents=True)
-    (folder / "weights").symlink_to(data / "weights")
-    for name in ("jpg", "imagelabels.mat"):
-        (flowers / name).symlink_to(data / "flowers-102" / name)
-    ids = loadmat(data / "flowers-102" / "setid.mat", squeeze_me=True)
-    labels = loadmat(data / "flowers-102" / "imagelabels.mat", squeeze_me=True)["labels"]
-    few = {}
-    for split, each in QUICK_EACH.items():
-        numbers = ids[SPLITS[split]]
-        classes = range(1, QUICK_PHOTOS // QUICK_EACH["train"] + 1)
-        few[SPLITS[split]] = [n for k in classes for n in numbers[labels[numbers - 1] == k][:each]]
-    savemat(flowers / "setid.mat", few)
-    return folder
 
 
 def others() -> float:

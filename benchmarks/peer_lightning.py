@@ -1,23 +1,25 @@
-"""Lightning with its BackboneFinetuning, defaults all over.
+"""Lightning with its BackboneFinetuning, defaults all over or tuned.
 
     python benchmarks/peer_lightning.py --data ../shared/data
 
 After the example in the docstring of lightning.pytorch.callbacks.BackboneFinetuning (2.6.6) and
 lightning.ai/docs/pytorch/stable/advanced/transfer_learning.html: Adam 1e-3 on the head, the
 callback adds the body at a tenth of that and raises it by 1.5 an epoch up to the head's rate.
-The last epoch is the result.
+--tuned: label smoothing, the callback's `backbone_initial_lr` and `train_bn=False`, which leaves
+BatchNorm's statistics moving, so the module stops those itself; a cosine on the head's rate, which
+the callback's `should_align` holds the body's below. The module sets it, as torch's schedulers
+refuse an optimiser that the callback has added a group to. The last epoch is the result.
 """
 
+import math
 import tempfile
 
 import lightning.pytorch as pl
-import torch
-from job import CLASSES, Job, asked
+from job import CLASSES, Job, asked, keep_statistics
 from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import Tensor, nn, optim
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
-from torchvision import models
 from watch import Watch
 
 Batch = tuple[Tensor, Tensor]
@@ -28,10 +30,10 @@ class TransferLearningModel(pl.LightningModule):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        network = models.mobilenet_v2()
-        network.load_state_dict(torch.load(job.weights, weights_only=True))
-        self.backbone = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(network.last_channel, CLASSES))
+        self.job, self.backbone = job, job.network()
+        self.backbone.reset_classifier(0)  # leaves the pooled features
+        width = self.backbone.num_features
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, CLASSES))
         self.accuracy = nn.ModuleDict(
             {split: MulticlassAccuracy(CLASSES, average="micro") for split in ("val", "test")}
         )
@@ -42,10 +44,18 @@ class TransferLearningModel(pl.LightningModule):
 
     def configure_optimizers(self) -> optim.Optimizer:
         """Of the head; the callback adds the body."""
-        return optim.Adam(self.head.parameters(), lr=1e-3)
+        return optim.Adam(self.head.parameters(), lr=self.job.head_rate)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.job.tuned:
+            keep_statistics(self.backbone)
+            share = self.global_step / self.trainer.estimated_stepping_batches
+            rate = self.job.head_rate * (1 + math.cos(math.pi * share)) / 2
+            self.optimizers().param_groups[0]["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = functional.cross_entropy(self(batch[0]), batch[1])
+        smoothing = self.job.smoothing
+        loss = functional.cross_entropy(self(batch[0]), batch[1], label_smoothing=smoothing)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -62,22 +72,24 @@ class TransferLearningModel(pl.LightningModule):
 
 
 def main() -> None:
-    watch, job = Watch(), asked()
+    watch, job = Watch(), asked("lightning")
     pl.seed_everything(job.seed, workers=True)
     model = TransferLearningModel(job)
+    tuned = {"backbone_initial_lr": job.body_rate, "train_bn": False} if job.tuned else {}
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_epochs=job.frozen + job.unfrozen,
-            callbacks=[BackboneFinetuning(unfreeze_backbone_at_epoch=job.frozen), watch],
-            accelerator="cpu", default_root_dir=folder, log_every_n_steps=10,
+            callbacks=[BackboneFinetuning(job.frozen, **tuned), watch],
+            accelerator=job.device, devices=1, default_root_dir=folder, log_every_n_steps=10,
         )  # fmt: skip
         trainer.fit(model, job.loader("train"), job.loader("val"))
         val = trainer.callback_metrics["val_acc"].item()
-        trainer.test(model, job.loader("test"))
+        if job.test:
+            trainer.test(model, job.loader("test"))
     clock = watch.watch
     clock.seconds["frozen"] = sum(watch.epochs[: job.frozen])
     clock.seconds["unfrozen"] = sum(watch.epochs[job.frozen :])
-    clock.line(val, trainer.callback_metrics["test_acc"].item())
+    clock.line(val, trainer.callback_metrics["test_acc"].item() if job.test else None)
 
 
 if __name__ == "__main__":

@@ -5,80 +5,100 @@
 After pytorch.org/tutorials/beginner/transfer_learning_tutorial.html (requires_grad=False, a new
 last layer, model.train() in each epoch, so BatchNorm of the frozen body goes on), with Adam and the
 discriminative rates that follow-ups add (Howard and Ruder, arXiv:1801.06146: divide by a constant a
-layer). The last epoch is the result.
+layer). --tuned: label smoothing, a cosine in each phase, the body's BatchNorm in eval mode. The
+last epoch is the result.
 """
 
 import torch
-from job import CLASSES, Job, Stopwatch, asked
+from job import CLASSES, Job, Stopwatch, asked, keep_statistics
 from torch import nn, optim
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from torchvision import models
 
-STAGES = ((14, 19), (7, 14), (4, 7), (2, 4), (0, 2))  # of model.features, by resolution
-HEAD_RATE, RATE, DIVISOR = 1e-3, 1e-4, 1.5
+STAGES = (  # by resolution, from the head down
+    ("blocks.5", "blocks.6", "conv_head", "bn2"), ("blocks.3", "blocks.4"), ("blocks.2",),
+    ("blocks.1",), ("conv_stem", "bn1", "blocks.0"),
+)  # fmt: skip
+DIVISOR = 1.5
 
 
-def make_model(job: Job) -> models.MobileNetV2:
+def make_model(job: Job) -> nn.Module:
     """The pretrained network with a new last layer."""
-    model = models.mobilenet_v2()
-    model.load_state_dict(torch.load(job.weights, weights_only=True))
-    model.classifier[1] = nn.Linear(model.last_channel, CLASSES)
-    return model
+    model = job.network(drop_rate=0.2)
+    model.classifier = nn.Linear(model.num_features, CLASSES)
+    return model.to(job.device)
 
 
-def train(
-    model: nn.Module, loader: DataLoader, optimiser: optim.Optimizer, watch: Stopwatch
-) -> None:
-    """One epoch."""
-    model.train()
-    for images, labels in loader:
-        optimiser.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
-        optimiser.step()
-        watch.step()
+def set_frozen(model: nn.Module, frozen: bool) -> None:
+    """Freezes or unfreezes all but the classifier."""
+    for parameter in model.parameters():
+        parameter.requires_grad = not frozen
+    for parameter in model.classifier.parameters():
+        parameter.requires_grad = True
 
 
-def accuracy(model: nn.Module, loader: DataLoader) -> float:
+def body_groups(model: nn.Module, rate: float) -> list[dict]:
+    """Of the optimiser: each stage has a smaller rate than the one above it."""
+    groups = []
+    for depth, names in enumerate(STAGES, 1):
+        body = [p for name in names for p in model.get_submodule(name).parameters()]
+        groups.append({"params": body, "lr": rate / DIVISOR**depth})
+    return groups
+
+
+def fit(job: Job, model: nn.Module, loaders: dict[str, DataLoader], epochs: int,
+        optimiser: optim.Optimizer, watch: Stopwatch) -> float:  # fmt: skip
+    """Trains and validates; returns the last validation accuracy."""
+    cosine = optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * len(loaders["train"]))
+    val = 0.0
+    for _ in range(epochs):
+        model.train()
+        if job.tuned:
+            keep_statistics(model)
+        for images, labels in loaders["train"]:
+            images, labels = images.to(job.device), labels.to(job.device)
+            optimiser.zero_grad()
+            scores = model(images)
+            functional.cross_entropy(scores, labels, label_smoothing=job.smoothing).backward()
+            optimiser.step()
+            if job.tuned:
+                cosine.step()
+            watch.step()
+        val = accuracy(job, model, loaders["val"])
+    return val
+
+
+def accuracy(job: Job, model: nn.Module, loader: DataLoader) -> float:
     """Share of photos whose best class is right."""
     model.eval()
     right = total = 0
     with torch.no_grad():
         for images, labels in loader:
-            right += (model(images).argmax(1) == labels).sum().item()
+            right += (model(images.to(job.device)).argmax(1).cpu() == labels).sum().item()
             total += len(labels)
     return right / total
 
 
 def main() -> None:
-    watch, job = Stopwatch(), asked()
+    watch, job = Stopwatch(), asked("plain")
     torch.manual_seed(job.seed)
     model = make_model(job)
-    loaders = {split: job.loader(split) for split in ("train", "val", "test")}
-    val = 0.0
+    loaders = {split: job.loader(split) for split in ("train", "val")}
 
-    for parameter in model.features.parameters():
-        parameter.requires_grad = False
-    optimiser = optim.Adam(model.classifier.parameters(), HEAD_RATE)
+    set_frozen(model, True)
+    optimiser = optim.Adam(model.classifier.parameters(), job.head_rate)
     with watch.part("frozen"):
-        for _ in range(job.frozen):
-            train(model, loaders["train"], optimiser, watch)
-            val = accuracy(model, loaders["val"])
+        val = fit(job, model, loaders, job.frozen, optimiser, watch)
 
-    for parameter in model.features.parameters():
-        parameter.requires_grad = True
-    groups = [{"params": model.classifier.parameters(), "lr": RATE}]
-    for depth, (start, end) in enumerate(STAGES, 1):
-        body = model.features[start:end].parameters()
-        groups.append({"params": body, "lr": RATE / DIVISOR**depth})
-    optimiser = optim.Adam(groups)
-    with watch.part("unfrozen"):
-        for _ in range(job.unfrozen):
-            train(model, loaders["train"], optimiser, watch)
-            val = accuracy(model, loaders["val"])
+    set_frozen(model, False)
+    head = {"params": model.classifier.parameters(), "lr": job.body_rate}
+    optimiser = optim.Adam([head, *body_groups(model, job.body_rate)])
+    if job.unfrozen:
+        with watch.part("unfrozen"):
+            val = fit(job, model, loaders, job.unfrozen, optimiser, watch)
 
     with watch.part("test"):
-        test = accuracy(model, loaders["test"])
+        test = accuracy(job, model, job.loader("test")) if job.test else None
     watch.line(val, test)
 
 
