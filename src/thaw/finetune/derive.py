@@ -17,9 +17,12 @@ def unfrozen_lr(backbone: Backbone, photos: int, batch_size: int) -> tuple[float
     transformers, were not measured: 5e-4 for a batch of 256, and in proportion to the batch, as MAE
     fine-tunes ViT-B (arXiv:2111.06377 and its FINETUNE.md, each layer with 0.65 of the rate above).
     """
-    if not backbone.is_convolutional:
-        return 5e-4 * batch_size / 256, f"5e-4 x {batch_size} / 256: linear layers"
     parameters = sum(parameter.numel() for parameter in backbone.body.parameters())
-    if parameters < SMALL or photos >= MANY:
-        return HIGHEST, "highest: small network" if parameters < SMALL else "highest: many photos"
-    return max(LOWEST, HIGHEST * photos / MANY), f"1e-6 x {photos} photos"
+    if not backbone.is_convolutional:
+        lr, why = 5e-4 * batch_size / 256, "5e-4 x batch / 256"
+    elif parameters < SMALL:
+        lr, why = HIGHEST, "a small network"
+    else:
+        lr = HIGHEST * min(1.0, photos / MANY)
+        lr, why = max(LOWEST, lr), f"{photos:,} photos"
+    return lr, f"for {why}, batch {batch_size}"
