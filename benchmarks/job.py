@@ -39,7 +39,7 @@ SMOOTHING = 0.1  # thaw's label smoothing, which the tuned peers have too
 RATES = {  # what each tool's own page uses: of the head, of the body
     "plain": (1e-3, 1e-4),
     "lightning": (1e-3, 1e-4),  # the callback's tenth
-    "timm": (2e-3, 1e-3),  # thaw's, as timm names none; here of the two phases
+    "timm": (2e-3, 1e-3),  # those that thaw began with, as timm names none
     "fastai": (2e-3, 2e-5),  # base_lr, and base_lr / lr_mult
 }
 

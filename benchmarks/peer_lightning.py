@@ -7,8 +7,9 @@ lightning.ai/docs/pytorch/stable/advanced/transfer_learning.html: Adam 1e-3 on t
 callback adds the body at a tenth of that and raises it by 1.5 an epoch up to the head's rate.
 --tuned: label smoothing, the callback's `backbone_initial_lr` and `train_bn=False`, which leaves
 BatchNorm's statistics moving, so the module stops those itself; a cosine on the head's rate, which
-the callback's `should_align` holds the body's below. The module sets it, as torch's schedulers
-refuse an optimiser that the callback has added a group to. The last epoch is the result.
+the callback's `should_align` holds the body's below. The module sets it: of torch's schedulers,
+LambdaLR and OneCycleLR refuse an optimiser that the callback has added a group to (2.15). The last
+epoch is the result.
 """
 
 import math

@@ -4,9 +4,9 @@
 
 After huggingface.co/docs/timm (feature_extraction, reference/optimizers, reference/schedulers) and
 the docstrings of timm.utils.freeze and unfreeze (1.0.31). They name no rates for a job like this
-one; these are thaw's, the head's for the frozen phase and the body's for the other. --tuned: label
-smoothing, the body's BatchNorm in eval mode; the cosine is there anyway. The last epoch is the
-result.
+one; these are what thaw began with, the head's for the frozen phase and the body's for the other.
+--tuned: label smoothing, the body's BatchNorm in eval mode; the cosine is there anyway. The last
+epoch is the result.
 """
 
 import torch
