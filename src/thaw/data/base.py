@@ -116,14 +116,13 @@ class PhotoDataModule(LightningDataModule):
         self.prepare_data()
         source = self.find_splits()
         if (self.wanted, self.groups, self.skip, self.group_of) != (None,) * 4:
-            choose = import_module("thaw.data.choose")  # few runs need it: loaded here only
-            source = choose.narrow(self, source)
+            source = import_module("thaw.data.choose").narrow(self, source)  # few runs load it
         splits = self._draw_splits(add_test_split(source, self.test_fraction))
         val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
         if source.train.groups:
-            choose.check_groups(splits, source)
+            import_module("thaw.data.choose").check_groups(splits, source)
         for name, photos in splits.items():
             there = {splits.classes[label] for label in set(photos.labels)}
             if absent := [each for each in splits.classes if each not in there]:
