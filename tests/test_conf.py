@@ -49,6 +49,7 @@ launch.register_backbones()  # recipes choose some
 # What a choice needs from the user, or from a machine with weights, to be built here.
 NEEDED = {
     "data/folder": ["data.root=."],
+    "data/csv": [f"data.csv={__file__}"],
     "backbone/tiny": ["backbone.weights=null"],
     "backbone/torchvision": ["backbone.name=resnet18", "backbone.weights=null"],
     "backbone/timm": ["backbone.name=resnet18", "backbone.weights=null"],

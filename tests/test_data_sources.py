@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from thaw.data import dogs_vs_cats, flowers102, pets
 from thaw.data.base import PhotoDataModule
+from thaw.data.csv import Csv
 from thaw.data.demo import Demo
 from thaw.data.dogs_vs_cats import DogsVsCats
 from thaw.data.flowers102 import Flowers102
@@ -46,7 +47,7 @@ def sizes(module: PhotoDataModule) -> tuple[int, int, int]:
     return len(module.train), size(module.val), size(module.test)
 
 
-@pytest.mark.parametrize("source", [Flowers102, Pets, DogsVsCats, Folder, Demo])
+@pytest.mark.parametrize("source", [Flowers102, Pets, DogsVsCats, Folder, Csv, Demo])
 def test_yaml_has_every_argument_with_its_default(source: type) -> None:
     module = source.__module__.rpartition(".")[2]
     leaf = yaml.safe_load((ROOT / "conf" / "data" / f"{module}.yaml").read_text())
@@ -108,12 +109,12 @@ def test_a_relative_root_is_seen_from_here(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(*(tmp_path / "train" / name / "0.jpg" for name in "abc"), tmp_path / "val/a/0.jpg")
-    touch(tmp_path / "train/a/notes.txt", tmp_path / "train/b/x.heic", tmp_path / "models/m.pth")
+    touch(tmp_path / "train/a/notes.txt", tmp_path / "train/b/x.mp4", tmp_path / "models/m.pth")
     folder(tmp_path).setup()
     said = capsys.readouterr().out
     assert "not read, beside train/: models" in said
     assert "train: 2 files are left out, as notes.txt" in said
-    assert "val has no picture of 2 classes: b, c" in said
+    assert "val       no photo of 2 classes: b, c" in said
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 (`prepare_data`). Everything else - validation split, few-shot, loaders - is done here.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 from thaw.data.dataset import PhotoDataset, Pictures, Transform, read_pictures
 from thaw.data.loading import choose_batch_size, make_loader
 from thaw.data.photos import Photos, Splits
-from thaw.data.splitting import draw_per_class, split_fold, split_fraction
+from thaw.data.splitting import add_test_split, draw_per_class, split_fold, split_fraction
 from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, check
 
@@ -24,6 +26,16 @@ DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it l
 
 
 print_once = rank_zero_only(partial(print, flush=True))  # in the first process only
+
+
+class Classes:
+    """`data.classes`: set to the names that are wanted (None: all), read as those of the labels."""
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        return module and module.splits.classes  # of the class itself: None, the default
+
+    def __set__(self, module: Any, names: Sequence[str] | None) -> None:
+        module.wanted = names
 
 
 # A dataclass, so that a source lists its own arguments only and still has one flat signature.
@@ -37,9 +49,14 @@ class PhotoDataModule(LightningDataModule):
     """
 
     licence: ClassVar[str]  # of the photos; every source sets it, and `name`
+    wanted: ClassVar[Any] = None  # what data.classes says
+    test_fraction = 0.0  # 0-1, of the training photos; a setting of sources without test photos
 
     data_dir: Path  # of downloaded photos; only downloads write there
     cache_dir: Path  # for everything generated
+    classes: Classes = Classes()  # to use, in the order of the labels; None: all
+    groups: str | None = None  # regular expression: what it finds in a path is in one split only
+    skip: Path | None = None  # text file of photos to leave out
     batch_size: int | Literal["auto"] = "auto"  # images per device and step
     num_workers: int | None = None  # processes that decode, per device; None: chosen
     val_fraction: float | None = None  # 0-1, of the training photos; None: the source's own, or 0.2
@@ -59,11 +76,15 @@ class PhotoDataModule(LightningDataModule):
         self.data_dir = Path(self.data_dir).expanduser()
         self.cache_dir = Path(self.cache_dir).expanduser()
         self._pictures: dict[str, Pictures | None] = {}  # by split
+        self.folder = self.data_dir  # that lists of photos are relative to
+        self.skipped = 0  # photos that data.skip left out
+        self.group_of: Callable[[Path], str] | None = None  # of a photo; data.groups, or a source's
         fits = self.batch_size == "auto" or (type(self.batch_size) is int and self.batch_size > 0)
         self.check("batch_size", fits, "1 or more, or auto")
         for key, least in (("num_workers", 0), ("train_per_class", 1),
                            ("folds", 2), ("fold", 0)):  # fmt: skip
             self.check_integer(key, least)
+        self.check_fraction("test_fraction")
         if self.val_fraction is not None:
             self.check_fraction("val_fraction")
             self.check("val_fraction", self.folds is None, "null, since data.folds is set")
@@ -95,10 +116,19 @@ class PhotoDataModule(LightningDataModule):
     def splits(self) -> Splits:
         """The photos of every split, after the draws; finding them prints how many there are."""
         self.prepare_data()
-        splits = self._draw_splits(self.find_splits())
+        source = self.find_splits()
+        if (self.wanted, self.groups, self.skip, self.group_of) != (None,) * 4:
+            source = import_module("thaw.data.choose").narrow(self, source)  # few runs load it
+        splits = self._draw_splits(add_test_split(source, self.test_fraction))
         val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
+        if source.train.groups:
+            import_module("thaw.data.choose").check_groups(splits, source)
+        for name, photos in splits.items():
+            there = {splits.classes[label] for label in set(photos.labels)}
+            if absent := [each for each in splits.classes if each not in there]:
+                print_once(f"{name:<10}no photo of {len(absent)} classes: {', '.join(absent)}")
         return splits
 
     def images_per_step(self, devices: int = 1) -> int:
@@ -110,7 +140,6 @@ class PhotoDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         _ = self.splits  # finds the photos, unless that is done
 
-    classes = property(lambda self: self.splits.classes)
     train = property(lambda self: self.splits.train)
     val = property(lambda self: self.splits.val)
     test = property(lambda self: self.splits.test)

@@ -7,7 +7,10 @@ formats, and reads the header of all: it detects a GIF named .jpg, and refuses s
 import contextlib
 import io
 import math
+import mmap
+import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +22,15 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from thaw.errors import PhotoError
 
 # Pillow reads more, but its EPS reader starts Ghostscript: a photo must not run a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000")
+with contextlib.suppress(ImportError):  # reads the photos of iPhones, where it is installed
+    import_module("pillow_heif").register_heif_opener()
 Image.init()
+HEIC, AVIF = "HEIC: pip install pillow-heif", "AVIF: pip install 'pillow>=11.3'"
+PLUGINS = {b"heic": HEIC, b"heix": HEIC, b"mif1": HEIC, b"avif": AVIF}  # by the file's bytes 8-11
 MAX_RATIO = 200  # of the sides: with a short side of 224 pixels a long one of 45,000
 FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 has no AVIF
+_said = mmap.mmap(-1, 1)  # whether it was said that frames are left out; of all forked workers
 
 
 def decode(path: Path) -> Tensor:
@@ -37,6 +45,8 @@ def decode(path: Path) -> Tensor:
             (Pillow's limit against files that unpack to more than the memory), or is so long and
             thin that resizing it would do that.
     """
+    if path.exists() and not path.is_file():
+        raise _photo_error(path, "it is no file")  # a pipe would never end
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,11 +59,12 @@ def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) ->
     try:
         with warnings.catch_warnings():  # what cannot be decoded raises; odd EXIF may only warn
             warnings.simplefilter("ignore")
-            return _decode(data, max_pixels)
+            return _decode(data, name, max_pixels)
     except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
         cause = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            cause = f"it is empty, or in none of the formats {', '.join(FORMATS)}"
+            other = f"empty, or in none of the formats {', '.join(FORMATS)}"
+            cause = f"it is {PLUGINS.get(data[8:12], other)}"
         raise _photo_error(name, cause) from error
 
 
@@ -63,7 +74,7 @@ def _photo_error(name: str | Path, cause: str) -> PhotoError:
     )
 
 
-def _decode(data: bytes, max_pixels: float) -> Tensor:
+def _decode(data: bytes, name: str | Path, max_pixels: float) -> Tensor:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
@@ -77,7 +88,12 @@ def _decode(data: bytes, max_pixels: float) -> Tensor:
                 picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
                 assert isinstance(picture, Tensor)  # it is a list only for a list of files
                 return picture
-        return from_pillow(image)
+        picture = from_pillow(image)
+        with contextlib.suppress(Exception):  # what is wrong with the second frame does not count
+            if not _said[0] and getattr(image, "is_animated", False):
+                _said[0] = 1
+                print(f"{name}: of several frames or pages, the first is used", file=sys.stderr)
+        return picture
 
 
 def from_pillow(image: Image.Image) -> Tensor:

@@ -8,8 +8,7 @@ import numpy as np
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.flowers import FLOWERS, VERSION, draw_flower
-from thaw.data.folder import find_in
-from thaw.data.photos import Splits
+from thaw.data.photos import Photos, Splits, natural
 from thaw.store import make_once
 
 
@@ -39,7 +38,14 @@ class Demo(PhotoDataModule):
         make_once(self.folder, self._draw)
 
     def find_splits(self) -> Splits:
-        return find_in(self.folder)
+        classes = tuple(sorted(FLOWERS, key=natural))
+
+        def photos(split: str) -> Photos:
+            numbers = range(getattr(self, f"{split}_pictures"))
+            folders = [(self.folder / split / name, k) for k, name in enumerate(classes)]
+            return Photos.of((folder / f"{i:04d}.jpg", k) for folder, k in folders for i in numbers)
+
+        return Splits(classes, photos("train"), photos("val") or None, photos("test") or None)
 
     def _draw(self, folder: Path) -> Path:
         print_once(f"Drawing pictures of flowers into {self.folder}")

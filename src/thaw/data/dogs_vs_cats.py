@@ -8,7 +8,6 @@ from pathlib import Path
 from thaw.data.archive import fetch_archive, offline
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
-from thaw.data.splitting import add_test_split
 from thaw.errors import ConfigError
 
 # fast.ai's copy of Kaggle's photos, and its checksum in fastai/data/checks.txt (839,285,364 bytes).
@@ -44,10 +43,6 @@ class DogsVsCats(PhotoDataModule):
     licence = "non-commercial research (Microsoft Research, Petfinder.com)"
     test_fraction: float = 0.2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_fraction("test_fraction")
-
     def prepare_data(self) -> None:
         """Downloads fast.ai's 839 MB, if no layout is there."""
         if find_layouts(self.data_dir):
@@ -72,7 +67,7 @@ class DogsVsCats(PhotoDataModule):
         if layout == MICROSOFT:
             train = _without(train, _ambiguous(train), "pictures that lie under both labels")
         val = _photos(home, FASTAI_VAL) if layout == FASTAI else None
-        return add_test_split(Splits(CLASSES, train, val or None, None), self.test_fraction)
+        return Splits(CLASSES, train, val or None, None)
 
 
 def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:

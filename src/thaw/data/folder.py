@@ -1,20 +1,23 @@
 """Your own photos: one sub-folder per class, with or without train/val/test folders above them."""
 
+import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
-from thaw.data.photos import SUFFIXES, Photos, Splits, all_files, natural, visible
-from thaw.data.splitting import add_test_split
+from thaw.data.photos import SUFFIXES, Photos, Splits, all_files, picture_files, visible
 from thaw.errors import ConfigError
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+          "test": "test", "testing": "test"}  # fmt: skip
 LAYOUT = "Give ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg and as you like ROOT/val, ROOT/test."
+Layout = dict[str, tuple[Path, list[Path]]]  # name of split -> its folder and its class folders
 
 
 @dataclass(kw_only=True, eq=False)
 class Folder(PhotoDataModule):
-    """Your own photos below the folder `root`, in one of the two layouts that LAYOUT describes.
+    """Your own photos in the folder `root`, in one of the layouts that LAYOUT describes.
 
     `test_fraction` (0-1) of the training photos are to test on, the same for every seed; 0: the
     photos in root/test, if there are any.
@@ -27,78 +30,109 @@ class Folder(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.root = Path(self.root).expanduser()
-        self.check_fraction("test_fraction")
+        self.root = self.folder = Path(self.root).expanduser()
 
     def find_splits(self) -> Splits:
         """Lists the photos below `root`."""
-        return add_test_split(find_in(self.root), self.test_fraction)
+        return find_in(self.folder, self.wanted or ())
 
 
-def find_in(root: Path) -> Splits:
-    """Lists the photos below `root`; raise a ConfigError if it has neither layout, or both."""
+def find_in(root: Path, wanted: Collection[str] = ()) -> Splits:
+    """Lists the photos below `root`; raise a ConfigError if it has no layout, or two.
+
+    Folders that are `wanted` are classes, whatever their names are.
+    """
     if not root.is_dir():
         raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
-    folders = _split_folders(root)
-    classes = tuple(sorted((f.name for f in _subfolders(folders["train"])), key=natural))
-    if len(classes) < 2:
-        found = f"found {len(classes)} class folders in {folders['train']}, two or more are needed"
-        raise ConfigError(f"data.root={root}: {found}. {LAYOUT}")
-    splits = {name: _photos(folder, classes) for name, folder in folders.items()}
-    train = splits["train"]
-    empty = [folders["train"] / name for k, name in enumerate(classes) if k not in train.labels]
-    empty += [folders[name] for name, photos in splits.items() if not photos]
+    ignored: set[Path] = set()
+    layout = _layout(root, wanted, ignored)
+    folders = layout["train"][1]
+    _check_classes(root, folders, wanted)
+    classes = tuple(folder.name for folder in folders)
+    splits = {name: _photos(*pair, classes, ignored) for name, pair in layout.items()}
+    there = set(splits["train"].labels)
+    empty = [folder for label, folder in enumerate(folders) if label not in there]
+    empty += [layout[name][0] for name, photos in splits.items() if not photos]
     if empty:
         raise ConfigError(
-            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}). "
-            "Add some or delete the folder."
+            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}) in "
+            "class folders. Add some or delete the folder."
         )
-    return Splits(classes, train, splits.get("val"), splits.get("test"))
+    if ignored:
+        what = f"{len(ignored)} hidden or system files and links that lead back up"
+        print_once(f"data.root={root}: ignored {what}, as {min(ignored)}")
+    return Splits(classes, splits["train"], splits.get("val"), splits.get("test"))
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Name of split -> its folder; "train" is `root` if that holds the class folders itself.
+def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
+    """Finds the splits; "train" is `root` if that holds the class folders itself.
 
-    root/train is a split only if it holds folders. With pictures right inside it, "train" is a
-    class (beside "plane", for example).
+    A folder named as a split is one only if it holds folders. With pictures right inside it,
+    "train" is a class (beside "plane", for example), and "test" is without labels.
     """
-    folders, others = {}, []
-    for folder in _subfolders(root):
-        split = SPLITS.get(folder.name.lower())
-        if split in folders:
+    layout: Layout = {}
+    others: list[Path] = []
+    folders = _subfolders(root, ignored)
+    for folder in folders:
+        split = None if folder.name in wanted else SPLITS.get(folder.name.lower())
+        inside = _subfolders(folder, ignored) if split else []
+        if split in layout:
             raise ConfigError(f"data.root={root} holds two folders for {split} photos. Keep one.")
-        if split:
-            folders[split] = folder
+        if split == "test" and not inside and any(picture_files(folder)):
+            print_once(f"{folder}: has no class folders, so its photos have no labels: not tested")
+        elif not split or (split == "train" and not inside):
+            others.append(folder)
         else:
-            others.append(folder.name)
-    if "train" in folders and _subfolders(folders["train"]):
-        if others:
-            print_once(f"data.root={root}: not read, beside train/: {', '.join(others)}")
-        return folders
-    if folders and not others:
-        raise ConfigError(f"data.root={root} has {', '.join(sorted(folders))} only. {LAYOUT}")
-    return {"train": root}
+            layout[split] = (folder, inside)
+    if len({folder.resolve() for folder, _ in layout.values()}) < len(layout):
+        raise ConfigError(f"data.root={root}: two of {', '.join(layout)} are the same folder.")
+    names = sorted(folder.name for folder in others)
+    if "train" in layout and names:
+        print_once(f"data.root={root}: not read, beside train/: {', '.join(names)}")
+    elif folders and "train" not in layout and {n.lower() for n in names} <= SPLITS.keys():
+        found = ", ".join(sorted(folder.name for folder in folders))
+        raise ConfigError(f"data.root={root} has {found} only. {LAYOUT}")
+    return {"train": (root, others), **layout}
 
 
-def _photos(folder: Path, classes: tuple[str, ...]) -> Photos:
+def _check_classes(root: Path, folders: list[Path], wanted: Collection[str]) -> None:
+    """Raises a ConfigError if the class folders of training do not look like classes."""
+    names = [folder.name for folder in folders]
+    inside = list(visible(folders[0])) if folders else []
+    parts = [path.name for path in inside if path.is_dir()]
+    if len(names) < 2:
+        fault = f"found {len(names)} class folders, two or more are needed"
+    elif len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
+        fault = f"names of two class folders look the same: {names!a}"
+    elif wanted or not 1 < len(parts) == len(inside) or any(
+        [path.name for path in visible(folder)] != parts for folder in folders
+    ):  # fmt: skip
+        return
+    else:
+        fault = f"all of {', '.join(names)} hold the same folders, {', '.join(parts)}. If they are "
+        fault += f"classes, give data.classes=[{','.join(names)}]"
+    hint = f" Is it data.root={folders[0]}?" if parts else ""
+    raise ConfigError(f"data.root={root}: {fault}. {LAYOUT}{hint}")
+
+
+def _photos(
+    home: Path, folders: list[Path], classes: tuple[str, ...], ignored: set[Path]
+) -> Photos:
     """The pictures of one split, by class and then by name."""
-    unknown = [f.name for f in _subfolders(folder) if f.name not in classes]
-    if unknown:
+    if unknown := [folder.name for folder in folders if folder.name not in classes]:
         raise ConfigError(
-            f"{folder} has class folders that the training photos have not: {', '.join(unknown)}. "
+            f"{home} has class folders that the training photos have not: {', '.join(unknown)}. "
             "Rename or move them."
         )
-    files = list(all_files(folder))
-    pictures = [f for f in files if f.suffix.lower() in SUFFIXES and f.parent != folder]
-    labels = [classes.index(path.relative_to(folder).parts[0]) for path in pictures]
-    photos = Photos(tuple(pictures), tuple(labels))
-    absent = [name for label, name in enumerate(classes) if label not in labels]
-    if absent and photos:
-        print_once(f"{folder} has no picture of {len(absent)} classes: {', '.join(absent)}")
-    if left_out := sorted(set(files).difference(pictures)):
-        print_once(f"{folder}: {len(left_out)} files are left out, as {left_out[0].name}")
-    return photos
+    stray = [(path, -1) for path in visible(home, ignored) if not path.is_dir()]
+    found = [(path, label) for folder in folders for label in [classes.index(folder.name)]
+             for path in all_files(folder, ignored)]  # fmt: skip
+    pictures = [pair for pair in found if pair[0].suffix.lower() in SUFFIXES]
+    if stray := sorted({*stray, *found}.difference(pictures)):
+        print_once(f"{home}: {len(stray)} files are left out, as {stray[0][0].name}")
+    return Photos.of(pictures)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in visible(folder) if path.is_dir()]
+def _subfolders(folder: Path, ignored: set[Path]) -> list[Path]:
+    above = {folder.resolve(), *folder.resolve().parents}
+    return [path for path in visible(folder, ignored, above) if path.is_dir()]

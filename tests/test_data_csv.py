@@ -1,0 +1,126 @@
+"""data=csv: tables of photos, and errors that name the line."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_data_sources import folder, names, sizes, touch
+
+from thaw.data.csv import Csv
+from thaw.errors import ConfigError
+
+
+def table(root: Path, text: str, encoding: str = "utf-8", **settings: object) -> Csv:
+    file = root / "photos.csv"
+    file.write_bytes(text.encode(encoding))
+    return Csv(data_dir=root, cache_dir=root, csv=file, **settings)  # pyright: ignore
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    touch(*(tmp_path / f"{i}.jpg" for i in range(12)))
+    return tmp_path
+
+
+def rows(*columns: str, count: int = 12, sep: str = ",") -> str:
+    """A table of 12 photos of two classes; other columns are given by their values for i."""
+    lines = [sep.join(("path", "label", *(name.partition("=")[0] for name in columns)))]
+    for i in range(count):
+        extra = [eval(name.partition("=")[2], {"i": i}) for name in columns]
+        lines.append(sep.join((f"{i}.jpg", "ab"[i % 2], *extra)))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_path_and_label_alone(root: Path, sep: str, encoding: str) -> None:
+    module = table(root, rows(sep=sep), encoding)
+    assert (module.classes, sizes(module)) == (("a", "b"), (10, 2, 0))
+    assert sizes(table(root, rows(), test_fraction=0.2)) == (8, 2, 2)
+    assert all("ab"[label] == "ab"[int(name[:-4]) % 2] for name, label in names(module.train, root))
+
+
+def test_splits_by_column_and_other_names(root: Path) -> None:
+    text = rows("split=('Train','valid','TESTING')[i // 2 % 3]")
+    module = table(root, text)
+    assert sizes(module) == (4, 4, 4)
+    assert names(module.val, root) == [("2.jpg", 0), ("3.jpg", 1), ("8.jpg", 0), ("9.jpg", 1)]
+    other = text.replace("path,label,split", "file,kind,part")
+    columns = {"path_column": "file", "label_column": "kind", "split_column": "part"}
+    assert table(root, other, **columns).splits == module.splits
+    (root / "else").mkdir()
+    file = root / "else" / "t.csv"
+    file.write_text(text)
+    moved = Csv(data_dir=root, cache_dir=root, csv=file, images=root)
+    assert moved.splits == module.splits
+
+
+def test_what_a_run_wrote_gives_the_same_splits(tmp_path: Path) -> None:
+    touch(*(tmp_path / "p" / name / f"{i}.jpg" for name in "ab" for i in range(10)))
+    first = folder(tmp_path / "p", test_fraction=0.2)
+    first.splits.write(tmp_path / "split.csv", first.folder)
+    again = Csv(data_dir=tmp_path, cache_dir=tmp_path, csv=tmp_path / "split.csv",
+                images=tmp_path / "p")  # fmt: skip
+    assert again.splits == first.splits
+
+
+@pytest.mark.parametrize(
+    ("column", "groups"),
+    [("group", None), ("animal", "animal"), ("other", r"^(\d)")],
+)
+def test_groups_by_column_or_expression(root: Path, column: str, groups: str | None) -> None:
+    module = table(root, rows(f"{column}=str(i // 4)"), groups=groups, val_fraction=0.34)
+    assert module.val is not None
+    number = (lambda p: int(p.stem) // 4) if groups != r"^(\d)" else (lambda p: p.name[0])
+    train, val = ({number(p) for p in part.paths} for part in (module.train, module.val))
+    assert not train & val
+    assert val
+
+
+def test_classes_and_skipped_photos(root: Path) -> None:
+    (root / "skip.txt").write_text("3.jpg\n")
+    module = table(root, rows(), skip=root / "skip.txt", classes=["b", "a"], val_fraction=0)
+    assert module.classes == ("b", "a")
+    assert (module.train.labels.count(0), module.train.labels.count(1)) == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\n0.jpg,a\n99.jpg,b\n", r"line 3: there is no file .*99\.jpg; data\.images"),
+        ("path,label\n0.jpg,a\n1.jpg,\n", r"line 3: label is empty"),
+        ("path,label\n0.jpg,a\n1.jpg\n", r"line 3: label is empty"),
+        ("path,label\n0.jpg,a\n1.jpg,b,c\n", r"line 3: more values than columns"),
+        ("path,label\n0.jpg,a\n1.jpg,b\n0.jpg,b\n", r"line 4: .*0\.jpg is in line 2 already"),
+        ("path,label,split\n0.jpg,a,train\n1.jpg,b,later\n", r"line 3: split must be one of train"),
+        ("path,label,split\n0.jpg,a,train\n1.jpg,b,train\n2.jpg,c,test\n", r"line 4: no .*'c'"),
+        ("file,label\n0.jpg,a\n", r"no column 'path' \(data\.path_column\).* are: file, label"),
+        ("path,label\n0.jpg,a\n", r"1 classes to train on; two or more"),
+        ("path,label\n", r"0 classes to train on"),
+        ("", r"0 classes to train on"),
+    ],
+)
+def test_lines_that_are_refused(root: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        table(root, text).setup()
+
+
+def test_tables_that_are_not_there(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.csv=.*none\.csv: allowed is a file \(looked in"):
+        Csv(data_dir=root, cache_dir=root, csv=root / "none.csv")
+    with pytest.raises(ConfigError, match=r"no column 'fold' \(data\.split_column\)"):
+        table(root, rows(), split_column="fold").setup()
+
+
+def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "t.parquet").write_bytes(b"PAR1")
+    module = Csv(data_dir=root, cache_dir=root, csv=root / "t.parquet", val_fraction=0)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas pyarrow"):
+        module.setup()
+    records = [{"path": f"{i}.jpg", "label": "ab"[i % 2]} for i in range(4)]
+    frame = SimpleNamespace(to_dict=lambda kind: records)
+    frame.fillna = frame.astype = lambda value: frame
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(read_parquet=lambda file: frame))
+    assert len(module.train) == 4
