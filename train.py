@@ -123,14 +123,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     results = run_files.make_results(
         classifier, record, scores, seconds=round(time.perf_counter() - started, 3),
         seed=cfg.seed, device=device.describe(trainer.strategy.root_device), git=revision,
-        best_checkpoint=checkpoint and str(checkpoint), classes=data.classes, tags=settings["tags"],
+        best_checkpoint=checkpoint and str(checkpoint), data=data, tags=settings["tags"],
     )  # fmt: skip
     if trainer.is_global_zero:
         model_folder.save_model(
             output / "model", classifier, model, temperature=module.temperature, metrics=scores,
             versions=results["versions"], git=revision,
         )  # fmt: skip
-        run_files.write(output, results, record)
+        run_files.write(output, results, record, data)
         if cfg.report:
             tested = {"photos": data.test, "test_predictions": module.test_predictions}
             config.build(cfg.report, "report", folder=output, **tested)

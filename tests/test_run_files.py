@@ -3,17 +3,23 @@
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from matplotlib.colors import to_rgba
 from models import small_classifier
 
+from thaw.data.photos import Photos, Splits
 from thaw.finetune.builder import build_plan
 from thaw.report import run_files
 from thaw.tools.pictures import draw_photos
 from thaw.training.record import Record
 
+PHOTOS = Splits(("cat", "dog"), Photos((Path("in/cat/1.jpg"), Path("in/dog/2.jpg")), (0, 1)),
+                Photos((Path("in/dog/3.jpg"),), (1,)), None)  # fmt: skip
+DATA: Any = SimpleNamespace(classes=PHOTOS.classes, skipped=2, splits=PHOTOS, folder=Path("in"))
 SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [
     {"epoch": epoch + 1, "phase": "frozen" if epoch < 2 else "unfrozen",
@@ -51,7 +57,7 @@ def record_of(mode: str) -> Record:
 def test_results(mode: str) -> None:
     model = small_classifier()
     results = run_files.make_results(
-        model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, seed=4
+        model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, DATA, seed=4
     )
     every = sum(parameter.numel() for parameter in model.parameters())
     head = 8 * 4 + 4
@@ -63,6 +69,7 @@ def test_results(mode: str) -> None:
          "images_per_second": 200.0, "trains": ["head"], "frozen": True}
     ]  # fmt: skip
     assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
+    assert (results["classes"], results["skipped"]) == (["cat", "dog"], 2)
     assert json.loads(json.dumps(results)) == results
 
 
@@ -95,12 +102,15 @@ def test_pictures_stand_under_their_titles() -> None:
 def test_written_files(tmp_path: Path) -> None:
     record = record_of("freeze_unfreeze")
     record.history = HISTORY
-    run_files.write(tmp_path / "run", RESULTS, record)
+    run_files.write(tmp_path / "run", RESULTS, record, DATA)
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == RESULTS
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == HISTORY
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "results.json", "history.json",
+        "results.json", "history.json", "split.csv",
     }  # fmt: skip
+    assert (tmp_path / "run" / "split.csv").read_text().splitlines() == [
+        "path,split,label", "cat/1.jpg,train,cat", "dog/2.jpg,train,dog", "dog/3.jpg,val,dog",
+    ]  # fmt: skip
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

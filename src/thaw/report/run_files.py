@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 import thaw
 from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
+from thaw.data.base import PhotoDataModule
 from thaw.store import write_json
 from thaw.training.record import Record
 
@@ -21,7 +22,11 @@ ROOT = Path(thaw.__file__).resolve().parents[2]
 
 
 def make_results(
-    model: Classifier, record: Record, metrics: Mapping[str, float], **facts: Any
+    model: Classifier,
+    record: Record,
+    metrics: Mapping[str, float],
+    data: PhotoDataModule,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Gives the content of results.json: the final `metrics`, the phases, sizes and `facts`.
 
@@ -48,16 +53,19 @@ def make_results(
         "phases": phases,
         "parameters": total,
         "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
+        "classes": list(data.classes),
+        "skipped": data.skipped,
         **facts,
         "versions": versions(),
     }
 
 
-def write(folder: Path, results: Mapping[str, Any], record: Record) -> None:
-    """Writes history.json (the metrics of every epoch) and results.json."""
+def write(folder: Path, results: Mapping[str, Any], record: Record, data: PhotoDataModule) -> None:
+    """Writes split.csv, history.json (the metrics of every epoch) and results.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("predictions.csv", "report.html"):  # of the run before, where one was resumed
         (folder / name).unlink(missing_ok=True)
+    data.splits.write(folder / "split.csv", data.folder)
     write_json(record.history, folder / "history.json")
     write_json(results, folder / "results.json")  # last: its presence says that the run is finished
 

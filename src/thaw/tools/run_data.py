@@ -10,7 +10,8 @@ from thaw.errors import ConfigError
 
 READ = ("data", "paths")  # what a word may set here
 # Of every source: these make loaders, views and draws for training, on which no test photo depends.
-UNREAD = {field.name for field in fields(PhotoDataModule)} - {"data_dir", "cache_dir"}
+UNREAD = {field.name for field in fields(PhotoDataModule)}
+UNREAD -= {"data_dir", "cache_dir", "classes", "groups", "skip"}
 
 
 def run_of(model: Path) -> Path:
