@@ -14,8 +14,9 @@ import torchvision
 
 from thaw import launch
 from thaw.backbones import tracing
-from thaw.backbones.backbone import Backbone, torchvision_backbone, torchvision_model
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.meta_device import without_values
+from thaw.backbones.torchvision_backbone import torchvision_backbone, torchvision_model
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# torchvision's models as backbones

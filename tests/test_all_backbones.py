@@ -11,9 +11,10 @@ from order import reads
 from torch import nn
 
 from thaw.backbones import groups, tracing
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import Granularity
 from thaw.backbones.meta_device import without_values
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 
 pytestmark = pytest.mark.slow
 

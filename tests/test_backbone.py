@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import RegNet_Y_16GF_Weights, ResNet18_Weights, Swin_T_Weights
 
-from thaw.backbones.backbone import torchvision_backbone
 from thaw.backbones.pretrained import read_weights
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 
@@ -178,7 +178,7 @@ def test_weights_of_another_model_are_refused(resnet_file: Path) -> None:
 
 
 def test_a_wrong_size_is_told_before_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thaw.backbones.backbone.official_file", pytest.fail)
+    monkeypatch.setattr("thaw.backbones.torchvision_backbone.official_file", pytest.fail)
     with pytest.raises(ConfigError, match=r"backbone\.image_size=8: alexnet cannot take this "):
         torchvision_backbone("alexnet", image_size=8)
 
@@ -194,7 +194,9 @@ def test_another_size_gives_features(name: str) -> None:
 
 def test_the_licence_line(monkeypatch: pytest.MonkeyPatch, resnet_file: Path) -> None:
     """What the publisher declares: torchvision does so for SWAG's weights only."""
-    monkeypatch.setattr("thaw.backbones.backbone.official_file", lambda url: resnet_file)
+    monkeypatch.setattr(
+        "thaw.backbones.torchvision_backbone.official_file", lambda url: resnet_file
+    )
     declared = RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1.meta["license"]
     assert declared == "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
     line = "weights: no licence declared by torchvision"

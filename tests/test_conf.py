@@ -324,7 +324,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
         assert set(loader.get_group_options("backbone")) == {*names, *own}
         for name in (names[0], names[-1]):
             assert compose(f"backbone/{name}").backbone == {
-                "_target_": "thaw.backbones.backbone.torchvision_backbone",
+                "_target_": "thaw.backbones.torchvision_backbone.torchvision_backbone",
                 "name": name, "weights": "DEFAULT", "image_size": None, "granularity": "stage",
             }  # fmt: skip
         parser = OverridesParser.create(config_loader=loader)

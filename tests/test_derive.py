@@ -4,8 +4,9 @@ from functools import cache
 
 import pytest
 
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.finetune.derive import unfrozen_lr
 
 backbone = cache(lambda name: torchvision_backbone(name, None))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thaw.backbones.backbone import torchvision_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.errors import ConfigError
 from thaw.training.device import (
     best_precision,

@@ -20,8 +20,8 @@ from test_model_folder import CLASSES, save, tiny
 
 import thaw
 from thaw import cli
-from thaw.backbones.backbone import torchvision_backbone
 from thaw.backbones.timm_backbone import timm_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.data.photos import picture_files
 from thaw.errors import ConfigError, PhotoError
 from thaw.image_classifier import ImageClassifier

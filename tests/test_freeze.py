@@ -12,7 +12,7 @@ from models import small_classifier
 from test_resume import SCHEDULES, slow
 from torch import Tensor, nn
 
-from thaw.backbones.backbone import torchvision_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.finetune.builder import build_plan
 from thaw.finetune.optim import parameter_groups

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier
 

@@ -14,8 +14,9 @@ from test_model_folder import CLASSES, photo, save, tiny
 
 import thaw
 import train
-from thaw.backbones.backbone import Crop, torchvision_backbone
+from thaw.backbones.backbone import Crop
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.transforms import eval_transform, normalise

@@ -16,10 +16,11 @@ from torch import nn
 
 import thaw
 from thaw import transforms
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.head import linear, mlp

@@ -15,8 +15,9 @@ from torch import nn
 import thaw
 import train
 from thaw import cli
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.data import dataset
 from thaw.errors import ConfigError
 from thaw.tools.probe import read

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from thaw.backbones.backbone import Backbone, torchvision_backbone
+from thaw.backbones.backbone import Backbone
 from thaw.backbones.cnn import cnn_backbone
 from thaw.backbones.rebuild import rebuild
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.backbones.tiny import tiny_backbone
+from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.errors import ConfigError
 
 # with weights, as after training, where that changes how the model is built

@@ -1,6 +1,7 @@
 """From a name to a pretrained body, the input it expects, and its layer groups.
 
-    backbone.py         the contract of all backbones (Backbone, InputSpec); torchvision's models
+    backbone.py         the contract of all backbones (Backbone, InputSpec)
+    torchvision_backbone.py  torchvision's models
     timm_backbone.py    timm's models
     tiny.py             a small network of thaw's own, with weights
     cnn.py              the textbook network to train from scratch

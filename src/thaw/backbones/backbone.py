@@ -1,22 +1,20 @@
-"""What every backbone provides, and torchvision's models as backbones.
+"""What every backbone provides.
 
 A backbone owns the preprocessing that its weights were trained with, so no configuration file
 contains an image size, mean, standard deviation or interpolation.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-import torchvision.models
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from thaw.backbones import groups, tracing
 from thaw.backbones.groups import Granularity, LayerGroup
-from thaw.backbones.pretrained import Source, load_into, official_file, own_source
+from thaw.backbones.pretrained import Source, load_into
 from thaw.backbones.tracing import Make, Trace
-from thaw.errors import ConfigError, near
+from thaw.errors import ConfigError
 
 Crop = Literal["center", "squash", "pad"]
 
@@ -63,54 +61,6 @@ class Backbone:
             module.weight.numel() for module in self.body.modules() if isinstance(module, nn.Conv2d)
         )
         return convolutions > 0.5 * sum(weight.numel() for weight in self.body.parameters())
-
-
-def torchvision_backbone(
-    name: str, weights: str | None = "DEFAULT", image_size: int | None = None,
-    granularity: Granularity = "stage",
-) -> Backbone:  # fmt: skip
-    """Builds any of torchvision's classification models as a backbone.
-
-    Args:
-        name: A name from `torchvision.models.list_models(module=torchvision.models)`.
-        weights: "DEFAULT" (the best that torchvision has), a name from the model's weights enum
-            ("IMAGENET1K_V1"), the path of a file, or None for random weights.
-        image_size: Side of the input in pixels. None uses the size the weights were trained at.
-        granularity: Of the layer groups, see `groups.split`.
-    """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise ConfigError(
-            f"backbone.name={name}: no such torchvision model{near(name, known)}. "
-            "`thaw models` lists them."
-        )
-    enum: Any = torchvision.models.get_model_weights(name)
-    source = own_source(weights, sorted({*enum.__members__, "DEFAULT"}))
-    # Random weights and weights from a file use the preprocessing of the default weights.
-    entry = enum.DEFAULT if source else enum[weights]
-    preset = entry.transforms()
-    if source is None:
-        declared = entry.meta.get("license") or "no licence declared by torchvision"
-        source = Source(entry.name, f"weights: {declared}", partial(official_file, entry.url))
-    mean, std = tuple(preset.mean), tuple(preset.std)
-    spec = InputSpec(preset.crop_size[0], preset.resize_size[0], mean, std, preset.interpolation)
-    spec = spec.at(image_size)
-    make = partial(torchvision_model, name, random=weights is None)
-    return assemble("torchvision", name, make, spec, source, granularity)
-
-
-def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module:
-    """Builds the whole model for inputs of `size` pixels; without a slow start if not `random`."""
-    options: dict[str, Any] = {}
-    if name.startswith("vit_"):
-        options["image_size"] = size  # the position embedding has one entry per patch
-    elif name.startswith("maxvit_"):
-        options["input_size"] = (size, size)  # the windows must tile every stage
-    elif name in ("googlenet", "inception_v3"):
-        # torchvision sets transform_input for its weights, which expect another mean and std.
-        # thaw always sets it, so that the input means the same with any weights.
-        options.update(transform_input=True, aux_logits=False, init_weights=random)
-    return torchvision.models.get_model(name, weights=None, **options)
 
 
 def assemble(

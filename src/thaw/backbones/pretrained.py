@@ -50,18 +50,6 @@ def own_source(weights: str | None, names: Collection[str], hint: str = "") -> S
     )
 
 
-def official_file(url: str) -> Path:
-    """Returns torchvision's weight file, which is fetched on first use into torch hub's folder."""
-    from thaw.download import fetch  # imports network libraries, which thaw.load has no use for
-
-    name = url.rpartition("/")[2]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    digest = re.search(r"-([0-9a-f]{8,})\.", name)  # torch hub's convention: start of the sha256
-    remedy = f"put the file at {path}, {OFFLINE}"
-    fetch(url, path, checksum=f"sha256:{digest[1]}" if digest else None, remedy=remedy)
-    return path
-
-
 def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tensor]:
     """Reads tensors by name, in single precision, from a weight file; runs no code in it.
 

@@ -8,7 +8,7 @@ from torch import nn
 from thaw.errors import ConfigError
 
 BUILDERS = {  # imported when used: timm is an extra
-    "torchvision": "thaw.backbones.backbone.torchvision_backbone",
+    "torchvision": "thaw.backbones.torchvision_backbone.torchvision_backbone",
     "timm": "thaw.backbones.timm_backbone.timm_backbone",
     "tiny": "thaw.backbones.tiny.tiny_backbone",
     "cnn": "thaw.backbones.cnn.cnn_backbone",
