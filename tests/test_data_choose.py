@@ -163,3 +163,24 @@ def test_a_split_is_written_and_sorted_as_it_was_drawn(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         numbers = [row[0] for row in rows if row[1] == split]
         assert all(a < b for a, b in pairwise(numbers))
+
+
+def test_a_class_without_training_photos_is_refused(tmp_path: Path) -> None:
+    photos = Photos.of((Path(f"/nowhere/{k}/{i}.jpg"), k) for k in range(2) for i in range(9))
+    (tmp_path / "skip.txt").write_text("".join(f"/nowhere/0/{i}.jpg\n" for i in range(9)))
+    module = make(Splits(("a", "b"), photos, None, None), skip=tmp_path / "skip.txt")
+    with pytest.raises(ConfigError, match="leaves no training photo of 'a'"):
+        _ = module.splits
+
+
+@pytest.mark.parametrize("key", ["classes", "groups", "skip"])
+def test_values_of_another_type(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.{key}=5: allowed is"):
+        make(**{key: 5})  # pyright: ignore
+
+
+def test_too_few_groups_for_validation() -> None:
+    photos = Photos.of((Path(f"/nowhere/{k}/{i}.jpg"), k) for k in range(2) for i in range(9))
+    module = make(Splits(("a", "b"), photos, None, None), groups="^[^/]+")
+    with pytest.raises(ConfigError, match="too few to draw validation photos"):
+        _ = module.splits

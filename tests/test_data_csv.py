@@ -124,3 +124,31 @@ def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) 
     frame.fillna = frame.astype = lambda value: frame
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(read_parquet=lambda file: frame))
     assert len(module.train) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("path,label,split", "path,label,Split", "write the column 'Split' as 'split'"),
+        ("path,label,split", "path,label,label", "name each column once"),
+        ("0.jpg,a", "0.jpg,B\udce4r", "is not in UTF-8; in Excel save it as 'CSV UTF-8'"),
+        ("0.jpg,a", '0.jpg,"a', "unexpected end of data"),
+    ],
+)
+def test_tables_that_would_be_read_wrongly(root: Path, old: str, new: str, said: str) -> None:
+    text = rows("split=['train', 'val'][i > 8]").replace(old, new, 1)
+    file = root / "photos.csv"
+    file.write_text(text, "utf-8", "surrogateescape")
+    with pytest.raises(ConfigError, match=said):
+        _ = Csv(data_dir=root, cache_dir=root, csv=file).splits
+
+
+def test_columns_that_are_not_read_are_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sizes(table(root, rows("set='test'"))) == (10, 2, 0)
+    assert "columns that are not read: set" in capsys.readouterr().out
+
+
+def test_a_class_that_is_not_wanted_may_be_in_the_test_alone(root: Path) -> None:
+    text = rows("split='train'") + "12.jpg,c,test\n"
+    touch(root / "12.jpg")
+    assert sizes(table(root, text, classes=["b", "a"])) == (10, 2, 0)

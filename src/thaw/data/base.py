@@ -79,6 +79,10 @@ class PhotoDataModule(LightningDataModule):
         self.folder = self.data_dir  # that lists of photos are relative to
         self.skipped = 0  # photos that data.skip left out
         self.group_of: Callable[[Path], str] | None = None  # of a photo; data.groups, or a source's
+        fits = self.wanted is None or isinstance(self.wanted, list | tuple)
+        check(fits, "data.classes", self.wanted, "a list of names, or null")
+        self.check("groups", isinstance(self.groups, str | None), "text, or null")
+        self.check("skip", isinstance(self.skip, str | Path | None), "a text file, or null")
         fits = self.batch_size == "auto" or (type(self.batch_size) is int and self.batch_size > 0)
         self.check("batch_size", fits, "1 or more, or auto")
         for key, least in (("num_workers", 0), ("train_per_class", 1),
@@ -124,14 +128,16 @@ class PhotoDataModule(LightningDataModule):
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
         if source.train.groups:
-            import_module("thaw.data.choose").check_groups(splits, source)
+            import_module("thaw.data.choose").check_groups(
+                splits, source, wants_val=self.val_fraction != 0
+            )
         for name, photos in splits.items():
             there = {splits.classes[label] for label in set(photos.labels)}
             if absent := [each for each in splits.classes if each not in there]:
                 print_once(f"{name:<10}no photo of {len(absent)} classes: {', '.join(absent)}")
         return splits
 
-    def images_per_step(self, devices: int = 1) -> int:
+    def images_per_step(self, devices: int) -> int:
         """The batch size of each device, chosen by the number of training photos if it is auto."""
         if self.batch_size != "auto":
             return self.batch_size
@@ -182,7 +188,7 @@ class PhotoDataModule(LightningDataModule):
             raise ConfigError(
                 f"{self.name}: give train_transform, eval_transform and, for cache=ram, shrink."
             )
-        devices = trainer.num_devices if trainer else 1
+        devices, ranks = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
         workers = self.num_workers
         if workers is None:
@@ -195,10 +201,9 @@ class PhotoDataModule(LightningDataModule):
             )  # fmt: skip
         loader = make_loader(
             PhotoDataset(photos, transform, self.eval_transform, self._pictures.get(split)),
-            labels=photos.labels, batch_size=self.images_per_step(devices), num_workers=workers,
+            labels=photos.labels, batch_size=self.images_per_step(ranks), num_workers=workers,
             train=train, seed=self.seed, balanced=self.balanced,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0, world_size=ranks,
         )  # fmt: skip
         if trainer and train:
             progress = trainer.fit_loop.epoch_loop.batch_progress

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
@@ -23,11 +24,16 @@ def narrow(module: PhotoDataModule, splits: Splits) -> Splits:
     labels = {k: classes.index(name) for k, name in enumerate(splits.classes) if name in classes}
     if module.groups and module.group_of is None:
         module.group_of = grouping(module.groups, module.folder)
-    kept: dict[str, Photos] = {}
+    kept: dict[str, Any] = {}
     for name, part in splits.items():
         pairs = [(p, labels[k]) for p, k in part.pairs() if p not in out and k in labels]
         groups = module.group_of and tuple(module.group_of(path) for path, _ in pairs)
-        kept[name] = replace(Photos.of(pairs), groups=groups)
+        kept[name] = replace(Photos.of(pairs), groups=groups) if pairs else None
+        if name == "train" and (lost := set(range(len(classes))) - {k for _, k in pairs}):
+            raise ConfigError(
+                f"data.skip={module.skip}: leaves no training photo of {classes[min(lost)]!r}. "
+                "Keep some, or leave that class out by data.classes"
+            )
     return replace(splits, classes=classes, **kept)
 
 
@@ -87,19 +93,28 @@ def grouping(pattern: str, folder: Path) -> Callable[[Path], str]:
     return group_of
 
 
-def check_groups(splits: Splits, source: Splits) -> None:
-    """Raises a ConfigError if a group is in two splits, or the draws left a class untrained."""
+def check_groups(splits: Splits, source: Splits, *, wants_val: bool) -> None:
+    """Raises a ConfigError if a group is in two splits, or the draws left a class untrained.
+
+    Also if validation photos are wanted and no group could be drawn for them.
+    """
     owner: dict[str, str] = {}
     for name, photos in splits.items():
         for group in photos.groups or ():
             if (other := owner.setdefault(group, name)) != name:
                 raise ConfigError(
                     f"data.groups: group {group!r} has photos in {other} and in {name}. Move them "
-                    "into one split, or leave the splits to data.val_fraction and test_fraction."
+                    "into one split, or leave the splits to data.val_fraction and test_fraction; "
+                    "data.groups='' does without the column group of a table."
                 )
     if lost := set(source.train.labels).difference(splits.train.labels):
         raise ConfigError(
             f"data.groups: all groups with class {splits.classes[min(lost)]!r} were drawn for "
             "validation or test. Change data.seed, or choose smaller groups."
+        )
+    if wants_val and not splits.val:
+        raise ConfigError(
+            f"data.groups: {len(owner)} groups are too few to draw validation photos from. Choose "
+            "smaller groups, or set data.val_fraction=0."
         )
     print_once(f"data      {len(owner):,} groups, none of them in two splits")

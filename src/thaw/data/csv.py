@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from thaw.data.base import PhotoDataModule
+from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.folder import SPLITS
 from thaw.data.photos import Photos, Splits, natural
 from thaw.errors import ConfigError, near
@@ -50,15 +50,19 @@ class Csv(PhotoDataModule):
             split = SPLITS.get(row.get(self.split_column, "train").lower())
             if split is None:
                 raise self._error(line, f"{self.split_column} must be one of {', '.join(SPLITS)}")
-            pairs[split].append((path, row[self.label_column]))
+            if not self.wanted or row[self.label_column] in self.wanted:
+                pairs[split].append((path, row[self.label_column]))
         classes = tuple(sorted({name for _, name in pairs["train"]}, key=natural))
+        if unreadable := [name for name in classes if not name.isprintable()]:
+            fault = f"the label {unreadable[0]!a} is not in UTF-8; in Excel save it as 'CSV UTF-8'"
+            raise self._error(1, fault)
         labels = {name: label for label, name in enumerate(classes)}
         for path, name in pairs["val"] + pairs["test"]:
             if name not in labels:
                 raise self._error(rows[path][0], f"no training photo is of class {name!r}")
         if len(classes) < 2:
             raise self._error(1, f"{len(classes)} classes to train on; two or more are needed")
-        column = self.groups or "group"
+        column = "group" if self.groups is None else self.groups
         if all(column in row for _, row in rows.values()):
             self.group_of = lambda path: rows[path][1][column] or str(path)  # no name: on its own
         train, val, test = (Photos.of((path, labels[label]) for path, label in part)
@@ -75,7 +79,8 @@ class Csv(PhotoDataModule):
                     there = f"{near(column, row)}. There are: {', '.join(row)}"
                     raise self._error(1, f"there is no column {column!r} (data.{key}){there}")
                 if row.get(column) == "":
-                    raise self._error(line, f"{column} is empty")
+                    hint = "; write train, val or test, or delete the column"
+                    raise self._error(line, f"{column} is empty{hint * (column == 'split')}")
             path = self.folder / row[self.path_column]
             if path in rows:
                 raise self._error(line, f"{path} is in line {rows[path][0]} already")
@@ -97,11 +102,31 @@ class Csv(PhotoDataModule):
         with self.csv.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
             file.seek(0)
-            table = csv.DictReader(file, delimiter=max(",;\t", key=first.count), restval="")
-            for row in table:
-                if None in row:
-                    raise self._error(table.line_num, "more values than columns; quote commas")
-                yield table.line_num, {name: value.strip() for name, value in row.items()}
+            separator = max(",;\t", key=first.count)
+            table = csv.DictReader(file, delimiter=separator, restval="", strict=True)
+            self._check_columns([name.strip() for name in table.fieldnames or ()])
+            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+            try:
+                for row in table:
+                    if None in row:
+                        raise self._error(table.line_num, "more values than columns; quote commas")
+                    yield table.line_num, {name: value.strip() for name, value in row.items()}
+            except csv.Error as error:  # a quote without its second, a value of 100,000 characters
+                raise self._error(table.line_num, str(error)) from error
+
+    def _check_columns(self, names: list[str]) -> None:
+        """Refuses names that cannot be what is meant, and says which columns are not read."""
+        if any(not name.isprintable() for name in names):
+            raise self._error(1, "is not in UTF-8; in Excel save it as 'CSV UTF-8'")
+        if len({*names}) < len(names) or not names:
+            raise self._error(1, f"must name each column once, and has {', '.join(names)}")
+        group = "group" if self.groups is None else self.groups
+        read = [self.path_column, self.label_column, self.split_column, group]
+        for name in names:
+            if name not in read and name.lower() in (self.split_column, group):
+                raise self._error(1, f"write the column {name!r} as {name.lower()!r}")
+        if others := [name for name in names if name not in read]:
+            print_once(f"data      columns that are not read: {', '.join(others)}")
 
     def _error(self, line: int, fault: str) -> ConfigError:
         return ConfigError(f"data.csv={self.csv}, line {line}: {fault}.")

@@ -8,8 +8,12 @@ from thaw.finetune.plan import Plan
 from thaw.text_table import text_table
 
 
-def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
-    """Lays out layer group x parameters x rate in each phase, with epochs counted from 1."""
+def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int = 0) -> str:
+    """Lays out layer group x parameters x rate in each phase, with epochs counted from 1.
+
+    `images` is the number of a step, on all devices together; 0: not known.
+    """
+    size = f" of {images} images" if images else ""
     names = plan.groups[::-1]  # head first
     sizes = {
         group.name: sum(parameter.numel() for _, parameter in named)
@@ -29,7 +33,8 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int) -> str:
             f"{phase.name}: epoch{last}{plateau}",
             *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
             f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
-            phase.derived or "as set", f"{phase.epochs * steps_per_epoch:,}", _schedule(phase),
+            phase.derived or "as set",
+            f"{phase.epochs * steps_per_epoch:,}{size}", _schedule(phase),
             phase.batchnorm if normed else "none", _source(phase),
         ])  # fmt: skip
     return text_table(list(zip(*columns, strict=True)), right=(1,))

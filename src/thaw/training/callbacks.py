@@ -74,7 +74,9 @@ class ApplyPlan(pl.Callback):
 
     def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
         self.printed_epochs = module.plan.unfreeze_epochs
-        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer))
+        batch = getattr(trainer.train_dataloader, "batch_size", None) or 0
+        images = batch * trainer.accumulate_grad_batches * trainer.world_size
+        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer), images)
         text = "\n".join([*self.notes, table])
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
