@@ -98,7 +98,7 @@ def test_classes_and_skipped_photos(root: Path) -> None:
         ("file,label\n0.jpg,a\n", r"no column 'path' \(data\.path_column\).* are: file, label"),
         ("path,label\n0.jpg,a\n", r"1 classes to train on; two or more"),
         ("path,label\n", r"0 classes to train on"),
-        ("", r"0 classes to train on"),
+        ("", r"line 1: must name each column once"),
     ],
 )
 def test_lines_that_are_refused(root: Path, text: str, message: str) -> None:

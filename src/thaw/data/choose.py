@@ -29,7 +29,8 @@ def narrow(module: PhotoDataModule, splits: Splits) -> Splits:
         pairs = [(p, labels[k]) for p, k in part.pairs() if p not in out and k in labels]
         groups = module.group_of and tuple(module.group_of(path) for path, _ in pairs)
         kept[name] = replace(Photos.of(pairs), groups=groups) if pairs else None
-        if name == "train" and (lost := set(range(len(classes))) - {k for _, k in pairs}):
+        before = {labels[k] for k in part.labels if k in labels}
+        if name == "train" and (lost := before - {k for _, k in pairs}):
             raise ConfigError(
                 f"data.skip={module.skip}: leaves no training photo of {classes[min(lost)]!r}. "
                 "Keep some, or leave that class out by data.classes"
