@@ -117,12 +117,10 @@ def test_one_folder_under_two_names(tmp_path: Path) -> None:
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """The fingerprint, the draws and the table take them; two runs find the same."""
-    root = os.fsencode(tmp_path)
-    for name in (b"a", b"b"):
-        (tmp_path / os.fsdecode(name)).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
         for i in range(5):
-            with open(os.path.join(root, name, b"\xe4%d.jpg" % i), "wb") as file:  # noqa: PTH118, PTH123
-                file.write(b"x")
+            (tmp_path / name / os.fsdecode(b"\xe4%d.jpg" % i)).write_bytes(b"x")
     module = folder(tmp_path)
     assert sizes(module) == (8, 2, 0)
     assert len(module.train.fingerprint()) == 64

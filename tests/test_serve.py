@@ -31,7 +31,7 @@ from thaw.image_classifier import ImageClassifier
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 from thaw.tools import serve, serve_app  # noqa: E402  below, since it imports the extra
-from thaw.tools.serve_worker import Worker  # noqa: E402
+from thaw.tools.serve_worker import Worker  # noqa: E402  the same
 
 CHROMIUM = Path("/usr/bin/chromium")
 THAW = [sys.executable, "-c", "from thaw.cli import main; raise SystemExit(main())"]
