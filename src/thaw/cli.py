@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from thaw import launch
+from thaw.errors import ConfigError
 
 COMMANDS = {
     "predict": "say what is on photos, with a trained model",
@@ -29,17 +30,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the command line names.
+    """Runs the command that the words after `thaw` name, and returns its exit status.
 
-    Args:
-        arguments: The words after `thaw`; None: those of this process.
-
-    Returns:
-        The exit status of the command.
-
-    Raises:
-        SystemExit: With 1 after one paragraph about an error that the user can mend; with 2 for a
-            wrong command line.
+    SystemExit with 1 follows one paragraph about an error that the user can mend, with 2 a wrong
+    command line.
     """
     listed = "\n".join(f"  {name:<8}  {about}" for name, about in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -58,3 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141  # as shells report it
+        except OSError as error:
+            hint = "give a place that can be read and written, and has room"
+            raise ConfigError(f"thaw {given.command}: {error}; {hint}") from error

@@ -10,7 +10,7 @@ Photos that cannot be read are named and passed over; the exit status 1 says tha
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -23,27 +23,17 @@ from tqdm import tqdm
 from thaw.data.decode import decode
 from thaw.data.photos import SUFFIXES, picture_files
 from thaw.data.workers import choose_workers
-from thaw.errors import ConfigError, PhotoError
+from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, Prediction, load
 from thaw.memory import keep_freed_memory
 from thaw.store import sha256
-from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into, writing
+from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 
 
 def main(words: Sequence[str]) -> int:
-    """Predicts photo after photo; those that cannot be read are named on stderr and passed over.
-
-    Args:
-        words: The words of the command line after `thaw predict`.
-
-    Returns:
-        The exit status: 1 where a photo could not be read; the results of all others are there.
-
-    Raises:
-        ConfigError: There is no model or no photo, or a number, a device or a file cannot be used.
-    """
+    """Predicts photo after photo; 1 where one could not be read, which stderr names."""
     given = _parsed(words)
     device = choose_device(given.device)
     _check_photos(given.photos, given.copy_into)
@@ -51,7 +41,6 @@ def main(words: Sequence[str]) -> int:
     model = load(given.model).to(device)
     given.top = min(given.top, len(model.classes))
     total = sum(1 for _ in _files(given.photos))
-    workers = choose_workers(total, 1, on_cpu=device.type == "cpu")
     broken = 0
     with ExitStack() as stack, torch.inference_mode():
         rows, embeddings = _outputs(given, model, stack)
@@ -59,18 +48,14 @@ def main(words: Sequence[str]) -> int:
         bar = tqdm(total=total, initial=rows.number, unit=" photos", disable=hidden)
         stack.enter_context(bar)
         files = (path for path in _files(given.photos) if _readable(path) not in rows.done)
-        for paths, views, errors in _batches(files, model, given.batch_size, workers):
+        for paths, views, errors in decoded(files, total, model, given.batch_size, device):
             for error in errors:
                 tqdm.write(error, file=sys.stderr)
             broken += len(errors)
             if paths:
                 features, probabilities = _answers(model, views.to(device), mirrored=given.tta)
                 pairs = zip(paths, model.named(probabilities), strict=True)
-                records = [_record(path, prediction, given) for path, prediction in pairs]
-                for path, record in zip(paths, records, strict=True) if given.copy_into else ():
-                    label = "unsure" if record.get("unsure") else record["label"]
-                    with writing("--copy-into", given.copy_into):
-                        copy_into(given.copy_into, label, path)
+                records = [_record(given, *pair) for pair in pairs]
                 if embeddings:
                     embeddings.add(features)
                 rows.add(records)
@@ -102,13 +87,11 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         help="write what the head gets, a row a photo: .npy or .safetensors")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
-    for name, value in (("--top", given.top), ("--batch-size", given.batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} {value}: allowed is 1 or more")
-    if not 0 <= given.unsure <= 1:
-        raise ConfigError(f"--unsure {given.unsure}: allowed is a probability, 0 to 1")
-    if given.embeddings and given.embeddings.suffix not in (".npy", ".safetensors"):
-        raise ConfigError(f"--embeddings {given.embeddings}: allowed ends are .npy, .safetensors")
+    check(given.top >= 1, "--top", given.top, "1 or more")
+    check(given.batch_size >= 1, "--batch-size", given.batch_size, "1 or more")
+    check(0 <= given.unsure <= 1, "--unsure", given.unsure, "a probability, 0 to 1")
+    fits = not given.embeddings or given.embeddings.suffix in (".npy", ".safetensors")
+    check(fits, "--embeddings", given.embeddings, "a file that ends in .npy or .safetensors")
     given.form = next((form for form in ("csv", "json", "jsonl") if getattr(given, form)), "text")
     file = getattr(given, given.form, "-")
     given.file = None if file == "-" else Path(file)
@@ -139,15 +122,16 @@ class Decoded(Dataset[Batch]):
         return paths, torch.stack(views) if views else torch.empty(0), errors
 
 
-def _batches(
-    files: Iterator[Path], model: ImageClassifier, size: int, workers: int
-) -> Iterable[Batch]:
-    """Decodes in worker processes, in the order of the files.
+def decoded(
+    files: Iterator[Path], number: int, model: ImageClassifier, size: int, device: torch.device
+) -> DataLoader[Batch]:
+    """Decodes about `number` files in worker processes, in their order, `size` in a batch.
 
     The sampler names the files of a batch when a worker has room for it, so that of a million files
     no more than the names in one folder are in memory.
     """
     names = iter(lambda: list(islice(files, size)), [])
+    workers = choose_workers(number, 1, on_cpu=device.type == "cpu")
     return DataLoader(Decoded(model.transform), sampler=names, batch_size=None, num_workers=workers)
 
 
@@ -156,7 +140,8 @@ def _outputs(
 ) -> tuple[Rows, Embeddings | None]:
     """Opens the files to write to, and closes them with the stack."""
     weights = model.facts.get("sha256") or sha256(given.model.expanduser())  # of a checkpoint
-    made_with = {"model": weights, "--tta": given.tta, "--unsure": given.unsure}
+    made_with = {"model": weights, "form": given.form, "--top": given.top, "--tta": given.tta,
+                 "--unsure": given.unsure, "--embeddings": str(given.embeddings)}  # fmt: skip
     rows = Rows(given.form, given.file, given.top, marks=given.unsure > 0, resume=given.resume,
                 made_with=made_with)  # fmt: skip
     stack.enter_context(rows)
@@ -166,8 +151,12 @@ def _outputs(
     return rows, stack.enter_context(Embeddings(given.embeddings, width, rows.number))
 
 
-def _record(path: Path, prediction: Prediction, given: argparse.Namespace) -> Record:
-    mark = {"unsure": prediction.probability < given.unsure} if given.unsure else {}
+def _record(given: argparse.Namespace, path: Path, prediction: Prediction) -> Record:
+    """The row of a photo, which is copied where that is asked for."""
+    unsure = prediction.probability < given.unsure
+    if given.copy_into:
+        copy_into(given.copy_into, "unsure" if unsure else prediction.label, path)
+    mark = {"unsure": unsure} if given.unsure else {}
     return {"path": _readable(path), **prediction.record(given.top), **mark}
 
 
@@ -187,7 +176,7 @@ def _check_photos(photos: Sequence[Path], target: Path | None) -> None:
     for path in photos:
         if not path.exists():
             raise ConfigError(f"{path}: no such photo or folder (looked in {Path.cwd()})")
-        if path.is_dir() and next(picture_files(path), None) is None:
+        if path.is_dir() and not any(picture_files(path)):
             raise ConfigError(f"{path}: holds no photos ({' '.join(SUFFIXES)})")
         if path.is_dir() and target and target.resolve().is_relative_to(path.resolve()):
             raise ConfigError(
