@@ -17,30 +17,19 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from thaw.data.dataset import PhotoDataset
-from thaw.data.loading import make_loader
 from thaw.data.photos import Photos, picture_files, visible
-from thaw.data.workers import choose_workers
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
-from thaw.tools.predict import choose_device
+from thaw.tools.predict import choose_device, decoded
 from thaw.tools.run_data import data_of
 from thaw.training.metrics import best_class
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints the metrics; writes predictions.csv, results.json and report.html into a folder.
-
-    Args:
-        words: The words of the command line after `thaw evaluate`.
-
-    Raises:
-        ConfigError: There is no model or no labelled photo; the photos have a class that the model
-            does not know; or the folder to write into is that of a run.
-    """
+    """Prints the metrics; writes predictions.csv, results.json and report.html into a folder."""
     given, began = _parsed(words), time.perf_counter()
     tested, facts = measured(given)
     metrics = tested.metrics()
@@ -66,9 +55,8 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "thaw evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "model", nargs="?", type=Path, help="folder of a run, a model folder, or a checkpoint"
-    )
+    about = "folder of a run, a model folder, or a checkpoint"
+    parser.add_argument("model", nargs="?", type=Path, help=about)
     parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="predictions that are there")
@@ -78,16 +66,15 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_intermixed_args(words)
-    if bool(given.model) == bool(given.csv):
-        raise ConfigError("thaw evaluate: give either a model, or predictions with --csv FILE")
-    if sum(map(bool, (given.photos, given.words, given.csv))) > 1:
-        raise ConfigError("thaw evaluate: give one of data=..., --photos DIR and --csv FILE")
+    sources = sum(map(bool, (given.photos, given.words, given.csv)))
+    if bool(given.model) == bool(given.csv) or sources > 1:
+        raise ConfigError(
+            "thaw evaluate: give either a model, with data=... or --photos DIR as you like, or "
+            "predictions with --csv FILE"
+        )
     if given.csv and given.full:
         raise ConfigError("--full: needs a model, and --csv has none; leave it out")
-    if given.csv and not given.csv.is_file():
-        raise ConfigError(f"--csv {given.csv}: no such file")
-    if given.batch_size < 1:
-        raise ConfigError(f"--batch-size {given.batch_size}: allowed is 1 or more")
+    check(given.batch_size >= 1, "--batch-size", given.batch_size, "1 or more")
     if (given.out / ".hydra").exists():
         raise ConfigError(f"--out {given.out}: is the folder of a run; choose another one")
     return given
@@ -99,50 +86,43 @@ def measured(given: argparse.Namespace) -> tuple[Predictions, dict[str, str]]:
         return Predictions.read(given.csv), {"photos": str(given.csv)}
     device = choose_device(given.device)
     model = load(given.model).to(device)
-    photos, names = labelled_photos(given)
-    photos = with_labels_of(model.classes, photos, names)
+    photos = labelled_photos(given, model.classes)
     source = given.photos or f"test split of {' '.join(given.words) or 'the run'}"
     facts = {"model": str(given.model.absolute()), "photos": str(source), "device": str(device)}
     return predictions_of(model, photos, given.batch_size), facts
 
 
-def labelled_photos(given: argparse.Namespace) -> tuple[Photos, Sequence[str]]:
-    """The photos to measure on, and the names of their classes in the order of the labels."""
-    if not given.photos:
+def labelled_photos(given: argparse.Namespace, classes: Sequence[str]) -> Photos:
+    """The photos to measure on, with the model's labels: classes are the same where names are."""
+    if given.photos:
+        inside = visible(given.photos) if given.photos.is_dir() else ()
+        folders = [path for path in inside if path.is_dir()]
+        pairs = [(path, folder.name) for folder in folders for path in picture_files(folder)]
+        if not pairs:
+            raise ConfigError(
+                f"--photos {given.photos}: holds no sub-folders, one a class, of photos"
+            )
+    else:
         data = data_of(given.model, given.words)
         if data.test is None:
             raise ConfigError(f"{' '.join(given.words) or given.model}: there are no test photos")
-        return data.test, data.classes
-    inside = visible(given.photos) if given.photos.is_dir() else []
-    folders = [path for path in inside if path.is_dir()]
-    pairs = [(file, place) for place, each in enumerate(folders) for file in picture_files(each)]
-    if not pairs:
-        raise ConfigError(f"--photos {given.photos}: holds no sub-folders, one a class, of photos")
-    return Photos.of(pairs), [folder.name for folder in folders]
-
-
-def with_labels_of(classes: Sequence[str], photos: Photos, names: Sequence[str]) -> Photos:
-    """The same photos with the model's labels: classes are the same where their names are."""
-    used = [names[label] for label in sorted(set(photos.labels))]
-    if unknown := [name for name in used if name not in classes]:
+        pairs = [(path, data.classes[label]) for path, label in data.test.pairs()]
+    if unknown := sorted({name for _, name in pairs}.difference(classes)):
         raise ConfigError(
             f"the photos are of classes that the model does not know: {', '.join(unknown)}. It "
             f"knows: {', '.join(classes)}"
         )
-    return Photos(photos.paths, tuple(classes.index(names[label]) for label in photos.labels))
+    return Photos.of((path, classes.index(name)) for path, name in pairs)
 
 
 @torch.inference_mode()
 def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> Predictions:
     """What a model says of photos, computed as in the test of a run."""
-    device = next(model.parameters()).device
-    loader = make_loader(
-        PhotoDataset(photos, model.transform, model.transform), labels=photos.labels,
-        batch_size=batch_size, train=False, seed=0,
-        num_workers=choose_workers(len(photos), 1, on_cpu=device.type == "cpu"),
-    )  # fmt: skip
-    rows = [
-        best_class(model.head(model.features(images.to(device))), model.temperature).cpu()
-        for images, _ in tqdm(loader, "photos", leave=False, disable=None)
-    ]
+    device, rows = next(model.parameters()).device, []
+    batches = decoded(iter(photos.paths), len(photos), model, batch_size, device)
+    for _, views, errors in tqdm(batches, "photos", leave=False, disable=None):
+        if errors:
+            raise PhotoError(errors[0])
+        scores = model.head(model.features(views.to(device)))
+        rows.append(best_class(scores, model.temperature).cpu())
     return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())

@@ -23,35 +23,29 @@ def run_of(model: Path) -> Path:
 
 
 def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
-    """Builds the data module of a run, which says what its photos are; it makes no views of them.
+    """The data module of a run, which says what its photos are; it makes no views of them.
 
     Args:
-        run: The folder of a run, or the model folder or a checkpoint in it; not read where `words`
-            choose the photos.
+        run: The folder of a run, or the model folder or a checkpoint in it.
         words: Settings of train.py that change the test photos. With `data=pets` among them nothing
-            of the run's own data settings holds; without it they are added to the run's words.
-
-    Raises:
-        ConfigError: There are no settings of a run; a word sets what would not be read.
+            of the run is read; without it they are added to the run's words.
     """
     for word in words:
         group, _, key = launch.key_of(word).partition(".")
-        if group not in READ:
-            raise ConfigError(f"{word}: does not choose photos. Allowed: data=, data.*, paths.*")
-        if group == "data" and key in UNREAD:
+        if group not in READ or (group == "data" and key in UNREAD):
             raise ConfigError(
-                f"{word}: is not read here. Allowed is what chooses test photos, as data.root is; "
-                "--batch-size says how many are computed at once, and crop is the model's own"
+                f"{word}: is not read here. Allowed is what chooses test photos: data=, data.*, "
+                "paths.*; --batch-size says how many are computed at once, crop is the model's own"
             )
     saved = run_of(run) / ".hydra" / "hydra.yaml"
+    replaced = {*map(launch.key_of, words), "resume", "ckpt_path"}
     own: list[str] = []
-    if "data" not in map(launch.key_of, words):
+    if "data" not in replaced:
         if not saved.is_file():
             raise ConfigError(
                 f"{run}: is no run's folder ({saved} is missing), so its photos are unknown; give "
                 "the run's folder, or choose photos, as data=folder data.root=my/photos"
             )
-        replaced = {*map(launch.key_of, words), "resume", "ckpt_path"}
         own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in replaced]
     cfg = launch.compose_run([*own, *words])
     config.check_keys(cfg)
