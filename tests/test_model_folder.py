@@ -207,7 +207,46 @@ def test_a_format_is_a_number(tmp_path: Path, found: Any) -> None:
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan, math.inf])
 def test_a_temperature_is_a_number_above_0(tmp_path: Path, temperature: float) -> None:
     change(tiny(tmp_path / "model"), temperature=temperature)
-    with pytest.raises(ConfigError, match=r"is no description of a model \(.*temperature"):
+    with pytest.raises(ConfigError, match=r"model\.json: temperature=.*: allowed is a number abo"):
+        thaw.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("", {"classes": ["cat", "ant", "ant"]}, r"classes=.*allowed is a list of names"),
+        ("", {"classes": ["cat", "ant", "\x1b]0;owned\x07"]}, r"classes=.*control characters"),
+        ("", {"classes": "cab"}, r"classes=cab: allowed is a list of names"),
+        ("", {"classes": []}, r"classes=\[\]: allowed is a list of names"),
+        ("", {"classes": [*"abcd"]}, r"weights do not fit the model"),
+        ("input", {"size": 10**6}, r"input=.*: allowed is sides of 1 to 4096 pixels"),
+        ("input", {"resize": 10**9}, r"input=.*: allowed is sides of 1 to 4096 pixels"),
+        ("input", {"size": 32.5}, r"input=.*: allowed is sides of 1 to 4096 pixels"),
+        ("input", {"mean": [0.5]}, r"input=.*: allowed is mean and std of three colours"),
+        ("input", {"crop": "os.system"}, r"crop=os\.system: allowed is center, squash, pad"),
+        ("backbone", {"image_size": 10**6}, r"input=.*: allowed is sides of 1 to 4096 pixels"),
+        ("backbone", {"features": 10**9}, r"weights do not fit the model \(shape: head"),
+        ("backbone", {"builder": "os.system"}, r"body was built by os\.system.*runs no code"),
+        (
+            "backbone",
+            {"builder": "timm", "name": "timm/hf-hub:evil/model"},
+            r"no such model of timm",
+        ),
+        ("head", {"builder": "os.system"}, r"head was built by os\.system.*runs no code"),
+        (
+            "head",
+            {"builder": "thaw.head.mlp", "arguments": {"hidden": [10**9]}},
+            r"fit the m|allocate mem",
+        ),
+    ],
+)
+def test_a_folder_from_elsewhere_is_told_before_it_fills_the_memory(
+    tmp_path: Path, part: str, changes: dict[str, Any], message: str
+) -> None:
+    folder = tiny(tmp_path / "model")
+    facts = json.loads((folder / "model.json").read_text())
+    change(folder, **({part: facts[part] | changes} if part else changes))
+    with pytest.raises(ConfigError, match=message):
         thaw.load(tmp_path)
 
 

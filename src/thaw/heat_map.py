@@ -22,11 +22,8 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
     In a transformer that classifies by its class token, the last block's patches have no effect any
     more. So the last output with an effect is taken: of the norm before that block's attention.
 
-    The weights' gradients and the modules' modes stay as they are; give the model in eval mode, as
-    `thaw.load` does.
-
     Args:
-        model: on any device.
+        model: on any device, in eval mode as `thaw.load` gives it; nothing in it is changed.
         view: uint8 (3, S, S), as `model.transform` gives it.
         label: place of the class in `model.classes`.
 

@@ -3,8 +3,7 @@
 Neither Lightning nor Hydra nor a network is needed, and no code of the model folder runs.
 """
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,12 +16,13 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from thaw.backbones.backbone import InputSpec
+from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import differences
-from thaw.backbones.rebuild import BUILDERS, rebuild
+from thaw.backbones.rebuild import not_ours, rebuild
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.head import linear, mlp
-from thaw.model_reader import described_by, read_model
+from thaw.model_reader import check_values, described_by, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}
@@ -66,11 +66,10 @@ class ImageClassifier(nn.Module):
         self.body, self.head, self.facts = body, head, facts
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         self.temperature = float(facts["temperature"])
-        size, resize, mean, std, interpolation = (
-            facts["input"][name] for name in ("size", "resize", "mean", "std", "interpolation")
-        )
-        mode, crop = InterpolationMode(interpolation), facts["input"].get("crop", "center")
-        self.input_spec = InputSpec(size, resize, tuple(mean), tuple(std), mode, crop)
+        spec = facts["input"]
+        colours = {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}
+        mode = InterpolationMode(spec["interpolation"])
+        self.input_spec = InputSpec(**{**spec, **colours, "interpolation": mode})
         self.transform = eval_transform(self.input_spec)
         self.normalise = normalise(self.input_spec)
         fast = facts["backbone"]["channels_last"]
@@ -194,31 +193,25 @@ def load(
     """
     file, facts, state = read_model(Path(path).expanduser())
     with described_by(file):
-        if not 0 < float(facts["temperature"]) < math.inf:
-            raise ValueError(f"temperature {facts['temperature']}")
-        model = ImageClassifier(body or _body(facts), head or _head(facts), facts)
-        if misfit := differences(model.state_dict(), state):
-            raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")
+        check_values(file, facts)
+        built = facts["backbone"]
+        body = body or rebuild(built["builder"], built["name"], built["image_size"])
+        if head is None:
+            with without_values():  # sizes that the weights do not have could fill the memory
+                _check_fit(file, nn.ModuleDict({"head": _head(facts)}), state, "body.")
+        model = ImageClassifier(body, head or _head(facts), facts)
+        _check_fit(file, model, state)
         model.load_state_dict(state)
         return model
 
 
-def _body(record: Mapping[str, Any]) -> nn.Module:
-    facts = record["backbone"]
-    _check_known("body", facts["builder"], BUILDERS)
-    return rebuild(facts["builder"], facts["name"], facts["image_size"])
+def _head(facts: Mapping[str, Any]) -> nn.Module:
+    builder, features = facts["head"]["builder"], facts["backbone"]["features"]
+    if builder not in HEADS:
+        raise not_ours("head", builder)
+    return HEADS[builder](features, len(facts["classes"]), **facts["head"]["arguments"])
 
 
-def _head(record: Mapping[str, Any]) -> nn.Module:
-    facts = record["head"]
-    _check_known("head", facts["builder"], HEADS)
-    sizes = record["backbone"]["features"], len(record["classes"])
-    return HEADS[facts["builder"]](*sizes, **facts["arguments"])
-
-
-def _check_known(part: str, builder: str, known: Collection[str]) -> None:
-    if builder not in known:
-        raise ConfigError(
-            f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model "
-            f"folder runs no code. Build the module yourself: thaw.load(path, {part}=MODULE)"
-        )
+def _check_fit(file: Path, model: nn.Module, state: Mapping[str, Tensor], *ignored: str) -> None:
+    if misfit := differences(model.state_dict(), state, ignored):
+        raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")

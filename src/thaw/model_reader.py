@@ -5,6 +5,8 @@ builds those that it knows.
 """
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from thaw.errors import ConfigError, reason
+from thaw.errors import ConfigError, check, reason
 from thaw.model_folder import FORMAT, single_precision
 from thaw.store import sha256
 from thaw.training.restore import read_checkpoint
+
+MAX_SIDE = 4096  # pixels of an image, which has to fit into the memory
+CONTROL = r"[\x00-\x1f\x7f-\x9f]"  # characters that could change what a terminal shows
 
 
 def read_model(path: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
@@ -41,11 +46,12 @@ def _from_checkpoint(file: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor
             f"{file}: does not say which model it is of, since an older thaw wrote it. With the "
             f"settings of its run, train.py train=false ckpt_path={file} makes a model folder"
         )
-    _check_format(file, model)
-    own = "classifier."
-    state = {name.removeprefix(own): value for name, value in checkpoint["state_dict"].items()
-             if name.startswith(own)}  # fmt: skip
-    return file, {**model, "temperature": checkpoint["temperature"]}, single_precision(state)
+    with described_by(file):
+        _check_format(file, model)
+        own = "classifier."
+        state = {name.removeprefix(own): value for name, value in checkpoint["state_dict"].items()
+                 if name.startswith(own)}  # fmt: skip
+        return file, {**model, "temperature": checkpoint["temperature"]}, single_precision(state)
 
 
 def _from_folder(given: Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
@@ -84,6 +90,22 @@ def described_by(file: Path) -> Iterator[None]:
             "again, or make it again with the settings of its run and train=false "
             "ckpt_path=CHECKPOINT"
         ) from error
+
+
+def check_values(file: Path, model: dict[str, Any]) -> None:
+    """Refuses values that no run writes: a model from elsewhere may have any in its description."""
+    spec, names, scale = model["input"], model["classes"], float(model["temperature"])
+    sides = (spec["size"], spec["resize"], model["backbone"]["image_size"])
+    are_sides = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides)
+    are_names = all(isinstance(name, str) and not re.search(CONTROL, name) for name in names)
+    are_classes = isinstance(names, list) and are_names and 0 < len(set(names)) == len(names)
+    for fits, key, allowed in (
+        (0 < scale < math.inf, "temperature", "a number above 0"),
+        (are_classes, "classes", "a list of names, all different, without control characters"),
+        (are_sides, "input", f"sides of 1 to {MAX_SIDE} pixels"),
+        (len(spec["mean"]) == len(spec["std"]) == 3, "input", "mean and std of three colours"),
+    ):
+        check(fits, f"{file}: {key}", model[key], allowed)
 
 
 def _check_format(file: Path, model: dict[str, Any]) -> None:

@@ -22,9 +22,17 @@ def rebuild(builder: str, name: str, image_size: int) -> nn.Module:
     function of the image. torch's random numbers go on as if nothing had been built.
     """
     if builder not in BUILDERS:
-        raise ConfigError(f"builder {builder}: no such builder; known are {', '.join(BUILDERS)}")
+        raise not_ours("body", builder)
     module, _, function = BUILDERS[builder].rpartition(".")
     build = getattr(importlib.import_module(module), function)
     named = {"name": name.removeprefix("timm/")} if builder in ("torchvision", "timm") else {}
     with torch.random.fork_rng(devices=[]):
         return build(**named, weights=None, image_size=image_size).body
+
+
+def not_ours(part: str, builder: str) -> ConfigError:
+    """The error for a part of a model whose builder only the user has."""
+    return ConfigError(
+        f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model folder "
+        f"runs no code. Build the module yourself: thaw.load(path, {part}=MODULE)"
+    )
