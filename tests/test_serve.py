@@ -31,7 +31,6 @@ from thaw.image_classifier import ImageClassifier
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 from thaw.tools import serve, serve_app  # noqa: E402  below, since it imports the extra
-from thaw.tools.serve_worker import Worker  # noqa: E402  the same
 
 CHROMIUM = Path("/usr/bin/chromium")
 THAW = [sys.executable, "-c", "from thaw.cli import main; raise SystemExit(main())"]
@@ -49,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serving(model: ImageClassifier) -> Iterator[str]:
     """The address of a server in a thread of this process, on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, Worker(model, 4) as worker:
-        app = serve_app.make_app(worker, serve.LOOPBACK)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = serve_app.make_app(serve_app.Worker(model, 4), serve.LOOPBACK)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -146,6 +145,28 @@ def test_a_bad_photo_leaves_the_others_alone(
     assert found[0] == found[-1] | {"path": "0.png"}
     for answer, (_, words) in zip(found[1:-1], bad.values(), strict=True):
         assert words in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "none of the"),
+        (b"<html><script>alert(1)</script></html>", "in none of the formats"),
+        (bomb(30_000, 1), "30000 x 1 pixels are no photo"),
+        (bomb(30_000, 30_000), "decompression bomb"),
+        (bytes(100 << 20), "has 104857600 bytes; allowed are 33554432"),
+    ],
+    ids=["empty", "svg", "html", "long", "bomb", "large"],
+)
+def test_a_hostile_photo_is_refused_and_the_server_lives_on(
+    address: str, folder: Path, content: bytes, words: str
+) -> None:
+    answer = post(address, ("a.jpg", content))
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+    assert answer.headers["content-type"] == "application/json"  # no page for a browser to run
+    assert len(predictions(address, ("0.png", (folder / "0.png").read_bytes()))) == 1
 
 
 def test_too_much_at_once_is_refused(
@@ -248,12 +269,12 @@ class Slow(torch.nn.Module):
 def test_requests_that_wait_are_computed_together() -> None:
     """Each gets its own answers; an error reaches those of its batch, and the next one is fine."""
     model = Slow()
-    worker: Any = Worker(model, 4)  # pyright: ignore[reportArgumentType]
+    worker: Any = serve_app.Worker(model, 4)  # pyright: ignore[reportArgumentType]
 
     def ask(*numbers: int) -> list[int]:
         return worker.predict([torch.tensor(number) for number in numbers])
 
-    with ThreadPoolExecutor() as pool, worker:
+    with ThreadPoolExecutor() as pool:
         first = pool.submit(ask, 1)
         assert model.started.wait(60)
         later = [pool.submit(ask, *numbers) for numbers in ((2, 3), (4, 5, 6), (7,))]

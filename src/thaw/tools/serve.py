@@ -1,6 +1,6 @@
 """`thaw serve`: a trained model as a page in the browser, and as an HTTP service on this machine.
 
-`serve_app` answers the requests, `serve_worker` runs the model.
+`serve_app` answers the requests.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from pathlib import Path
 from thaw.errors import ConfigError, check
 from thaw.image_classifier import load
 from thaw.tools.predict import choose_device
-from thaw.tools.serve_worker import Worker
 
 BATCH = 32  # photos that the model computes at once
 PATIENCE = 10  # seconds that the requests in progress have when the server is stopped
@@ -21,14 +20,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def main(words: Sequence[str]) -> int:
-    """Serves until Ctrl-C or SIGTERM; requests in progress are answered before it ends.
-
-    Args:
-        words: The words of the command line after `thaw serve`.
-
-    Raises:
-        ConfigError: There is no model, the address cannot be used, or the extra is missing.
-    """
+    """Serves until Ctrl-C or SIGTERM; requests in progress are answered before it ends."""
     parser = argparse.ArgumentParser("thaw serve", description="a trained model in the browser")
     parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
     parser.add_argument("--port", type=int, default=8000, help="8000; 0 takes any free one")
@@ -42,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     try:
         import uvicorn
 
-        from thaw.tools.serve_app import make_app
+        from thaw.tools.serve_app import Worker, make_app
     except ImportError as error:
         raise ConfigError(
             f"thaw serve: {error.name} is not installed; pip install '.[serve]' in thaw's folder"
@@ -53,10 +45,9 @@ def main(words: Sequence[str]) -> int:
     with (
         contextlib.suppress(KeyboardInterrupt),  # which uvicorn raises again at its end
         _listening(given.host, given.port) as listener,
-        Worker(model, BATCH) as worker,
     ):
         host = f"[{given.host}]" if ":" in given.host else given.host
-        app = make_app(worker, hosts=LOOPBACK if host in LOOPBACK else None)
+        app = make_app(Worker(model, BATCH), hosts=LOOPBACK if host in LOOPBACK else None)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE
         )

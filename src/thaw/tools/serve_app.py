@@ -7,13 +7,15 @@ adds to each POST, has to be the page that is served here.
 
 import os
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse
 from torch import Tensor
@@ -21,9 +23,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from thaw.data.decode import decode_bytes
 from thaw.errors import PhotoError
-from thaw.heat_map import overlay
-from thaw.image_classifier import ImageClassifier
-from thaw.tools.serve_worker import Worker
+from thaw.heat_map import heat_map, overlay
+from thaw.image_classifier import ImageClassifier, Prediction
 
 MAX_BYTES = 32 << 20  # of a photo
 MAX_PIXELS = 64_000_000  # of a photo; with transparency they take 1 GB while they are decoded
@@ -35,6 +36,47 @@ PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
 # Requests are answered in up to 40 threads; few decode, because a decoded photo is large and each
 # thread that had one keeps memory for the next.
 decoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+class Worker:
+    """Computes what waits together, so that many requests cost little more than one.
+
+    Requests call it from threads of their own and wait for their answer. The model runs in its one
+    thread only, which is also what keeps a heat map's hooks away from other requests.
+    """
+
+    def __init__(self, model: ImageClassifier, batch_size: int) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.waiting: deque[tuple[Tensor, Future[Prediction]]] = deque()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    def predict(self, views: Sequence[Tensor]) -> list[Prediction]:
+        """What the model says of views, uint8 (3, S, S) each."""
+        answers: list[Future[Prediction]] = [Future() for _ in views]
+        self.waiting.extend(zip(views, answers, strict=True))
+        for _ in views:  # one call each; those that find nothing waiting end at once
+            self.thread.submit(self._next_batch)
+        return [answer.result() for answer in answers]
+
+    def heat_map(self, view: Tensor, label: int) -> Tensor:
+        """As `thaw.heat_map.heat_map`."""
+        return self.thread.submit(heat_map, self.model, view, label).result()
+
+    def _next_batch(self) -> None:
+        number = min(self.batch_size, len(self.waiting))
+        batch = [self.waiting.popleft() for _ in range(number)]
+        if not batch:
+            return
+        try:
+            device = next(self.model.parameters()).device
+            with torch.inference_mode():
+                views = torch.stack([view for view, _ in batch])
+                predictions = self.model.named(self.model(views.to(device)))
+            for (_, answer), prediction in zip(batch, predictions, strict=True):
+                answer.set_result(prediction)
+        except Exception as error:  # each request has to hear of it; the thread goes on
+            for _, answer in batch:
+                answer.set_exception(error)
 
 
 def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
@@ -65,9 +107,18 @@ def make_app(worker: Worker, hosts: Sequence[str] | None) -> FastAPI:
 
     @app.post("/predict")
     def predict(photos: list[UploadFile]) -> list[dict[str, Any]]:
+        """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
         if len(photos) > MAX_PHOTOS:
             raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
-        return _answers(worker, photos)
+        views = list(decoders.map(partial(_view_or_error, model), photos))
+        errors = [view for view in views if isinstance(view, str)]
+        if len(errors) == len(photos):
+            raise HTTPException(422, "\n".join(errors))
+        found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
+        answers = [{"error": view} if isinstance(view, str) else next(found).record(TOP)
+                   for view in views]  # fmt: skip
+        return [{"path": photo.filename, **answer}
+                for photo, answer in zip(photos, answers, strict=True)]  # fmt: skip
 
     @app.post("/heatmap", response_class=Response)
     def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
@@ -103,19 +154,6 @@ def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | 
         if int(length) > MAX_REQUEST:
             return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
     return None
-
-
-def _answers(worker: Worker, photos: Sequence[UploadFile]) -> list[dict[str, Any]]:
-    """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
-    views = list(decoders.map(partial(_view_or_error, worker.model), photos))
-    found = iter(worker.predict([view for view in views if isinstance(view, Tensor)]))
-    answers: list[dict[str, Any]] = []
-    for photo, view in zip(photos, views, strict=True):
-        if isinstance(view, str):
-            answers.append({"path": photo.filename, "error": view})
-        else:
-            answers.append({"path": photo.filename, **next(found).record(TOP)})
-    return answers
 
 
 def _view_or_error(model: ImageClassifier, photo: UploadFile) -> Tensor | str:
