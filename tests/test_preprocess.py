@@ -99,6 +99,9 @@ def test_what_thaw_refuses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(OSError, match="cannot identify"):  # it would start Ghostscript
         prepare(tmp_path / "a.eps", {})
+    Image.new("1", (1, 30_000)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: 1 x 30000 pixels are no photo"):
+        prepare(tmp_path / "a.png", {})
 
 
 @pytest.mark.photos

@@ -11,7 +11,6 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from thaw.errors import ConfigError, check
@@ -19,31 +18,19 @@ from thaw.image_classifier import load
 from thaw.store import write_json
 from thaw.tools import preprocess
 from thaw.tools.export_formats import Precision, export
-from thaw.tools.export_parity import Parity, compare
-from thaw.tools.export_photos import find_photos, make_kinds
+from thaw.tools.export_parity import Parity, compare, find_photos, make_kinds
 from thaw.tools.preprocess import prepare
 from thaw.tools.run_data import run_of
 
 TOLERANCE = 0.05  # of a probability, 0-1
-OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1
+OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1, not by int8
+MAX_LOSS = 0.01  # of accuracy, 0-1
 FACTS = "export.json"
-FILES = ("model.onnx", "model.onnx.data", "model.pt2", "preprocess.py", FACTS)
-MAX_LOSS = 0.01  # of accuracy, 0-1, by int8
+STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, where it is replaced
 
 
 def main(words: Sequence[str]) -> int:
-    """Exports a model, compares it with the trained one on photos, and keeps it if they agree.
-
-    Args:
-        words: The words of the command line after `thaw export`.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        ConfigError: There is no model, or the format is not offered, or the exported model differs
-            from the trained one. Then nothing is left on the disk.
-    """
+    """Exports a model, compares it with the trained one on photos, and keeps it if they agree."""
     given = _parsed(words)
     precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
     model = load(given.model)
@@ -63,36 +50,19 @@ def main(words: Sequence[str]) -> int:
         kinds = make_kinds(photos[0][0], made)
         print(f"photos         {len(photos)} {source}, and one of them in {len(kinds)} other forms")
         parity = compare(model, predict, [*kinds, *photos])
-        if Path(parity.farthest).parent == made:  # which is gone soon
-            parity = dataclasses.replace(parity, farthest=Path(parity.farthest).name)
+        name = parity.farthest.removeprefix(f"{made}/")  # a folder that is gone soon
+        parity = dataclasses.replace(parity, farthest=name)
         _judge(parity, given)
         shutil.copy(preprocess.__file__, folder / "preprocess.py")
         facts = {"format": given.format, "precision": precision, "photos": source}
         write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
-        written = sorted(path.name for path in folder.iterdir())
-        _put(folder, out, Path(scratch) / "earlier")
-    for path in (out / name for name in written):
+        out.mkdir(parents=True, exist_ok=True)
+        written = [path.replace(out / path.name) for path in sorted(folder.iterdir())]
+    for path in {out / name for name in STALE}.difference(written):
+        path.unlink(missing_ok=True)
+    for path in written:
         print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
     return 0
-
-
-def _put(folder: Path, out: Path, earlier: Path) -> None:
-    """Makes `folder` the folder `out`; of an export that is there the files go to `earlier`.
-
-    Other files in `out` stay. If a file cannot be moved, all go back to where they were.
-    """
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(out)
-        return
-    earlier.mkdir()
-    moves = [(out / name, earlier / name) for name in FILES if (out / name).is_file()]
-    moves += [(path, out / path.name) for path in folder.iterdir()]
-    with ExitStack() as undo:
-        for source, target in moves:
-            source.rename(target)
-            undo.callback(target.rename, source)
-        undo.pop_all()
 
 
 def _folder(given: argparse.Namespace, precision: Precision) -> Path:
@@ -120,21 +90,19 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=float, metavar="P", help="the export fails if any probability differs "
-        f"by more than this ({TOLERANCE}), or more than {OTHER_LABELS:.0%}% of the labels",
+        f"by more than this ({TOLERANCE}; any with --int8), or more than {OTHER_LABELS:.0%}% of "
+        "the labels",
     )  # fmt: skip
     parser.add_argument(
-        "--max-loss", type=float, metavar="P", help="of --int8, which fails if it loses more "
-        f"accuracy than this ({MAX_LOSS}); where no class is known, of agreement with the model",
+        "--max-loss", type=float, metavar="P", help="it fails if it loses more accuracy than this "
+        f"(--int8: {MAX_LOSS}, else any); where no class is known, agreement with the model",
     )  # fmt: skip
     given = parser.parse_args(words)
     if given.format == "pt2" and given.int8:
         raise ConfigError("--format pt2 --int8: is not offered; give --format onnx, or --half")
-    if given.int8 and given.tolerance is not None:
-        raise ConfigError("--tolerance: does not hold for --int8, which --max-loss limits")
-    if not given.int8 and given.max_loss is not None:
-        raise ConfigError("--max-loss: holds for --int8 only; --tolerance limits the others")
-    given.tolerance = TOLERANCE if given.tolerance is None else given.tolerance
-    given.max_loss = MAX_LOSS if given.max_loss is None else given.max_loss
+    tolerance, max_loss = (1.0, MAX_LOSS) if given.int8 else (TOLERANCE, 1.0)
+    given.tolerance = tolerance if given.tolerance is None else given.tolerance
+    given.max_loss = max_loss if given.max_loss is None else given.max_loss
     for name, value in (("--tolerance", given.tolerance), ("--max-loss", given.max_loss)):
         check(0 <= value <= 1, name, value, "0 to 1")
     return given
@@ -151,16 +119,12 @@ def _judge(parity: Parity, given: argparse.Namespace) -> None:
         f"seconds        {parity.seconds_before:.4f} a photo before, {parity.seconds_after:.4f} "
         "after, from its file to its probabilities"
     )
-    loss = parity.before - parity.after
-    if given.int8 and loss > given.max_loss:
+    loss, other = parity.before - parity.after, 1 if given.int8 else OTHER_LABELS
+    if loss > given.max_loss or share > other or difference > given.tolerance:
         raise ConfigError(
-            f"--max-loss {given.max_loss}: int8 loses {loss:.4f} of the accuracy, so nothing was "
-            "written. Export with --half, or allow a larger loss"
-        )
-    if not given.int8 and (share > OTHER_LABELS or difference > given.tolerance):
-        raise ConfigError(
-            f"--tolerance {given.tolerance}: the exported model gives other answers, so nothing "
-            f"was written: {share:.2%} of the labels differ (allowed: {OTHER_LABELS:.0%}), and "
-            f"probabilities by up to {difference:.4f}, most on {parity.farthest}. Where that is "
-            "near enough, allow more by --tolerance; the labels must agree"
+            f"--tolerance {given.tolerance} --max-loss {given.max_loss}: the exported model gives "
+            f"other answers, so nothing was written: {share:.2%} of the labels differ (allowed: "
+            f"{other:.0%}), probabilities by up to {difference:.4f}, most on {parity.farthest}, "
+            f"and {loss:.4f} of the accuracy is lost. Where that is near enough, allow more by "
+            "these options; or export with more bits"
         )

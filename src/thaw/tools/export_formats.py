@@ -23,8 +23,6 @@ Precision = Literal["float", "half", "int8"]
 Images = NDArray[np.uint8]  # (N, 3, S, S)
 Run = Callable[[Images], NDArray[np.floating]]  # -> (N, K)
 
-ONE_FILE = 2_000_000_000  # bytes of weights; protobuf, which ONNX is made of, ends at 2**31
-
 
 class HalfPrecision(nn.Module):
     """A copy of the model that computes in float16; images and probabilities stay as they are."""
@@ -89,15 +87,14 @@ def metadata(model: ImageClassifier) -> dict[str, str]:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, str], path: Path) -> None:
-    """In one file, unless the weights are too large for that."""
+    """In one file, unless the weights are too large for that: protobuf ends at 2 GB."""
     needed("onnxscript")
     written: Any = torch.onnx.export(
         program, input_names=["images"], output_names=["probabilities"], verbose=False,
         dynamic_shapes=({0: "N"},),  # its name, of what the program says
     )  # fmt: skip
     written.model.metadata_props.update(about)
-    size = sum(value.nbytes for value in program.state_dict.values())
-    written.save(path, external_data=size > ONE_FILE)
+    written.save(path)
 
 
 def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:

@@ -21,6 +21,8 @@ def prepare(path, spec):
     """The photo as uint8 (1, 3, S, S), RGB; `spec` is the model's metadata "input"."""
     with Image.open(path, formats=FORMATS) as file:
         image = ImageOps.exif_transpose(file)
+    if max(image.size) > 200 * min(image.size):  # it would fill the memory when it is resized
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels are no photo")
     if image.mode in ("I", "F"):
         raise ValueError(f"{path}: numbers of Pillow's mode {image.mode} have no defined white")
     if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip at 255
@@ -53,6 +55,9 @@ if __name__ == "__main__":
     session = onnxruntime.InferenceSession(sys.argv[1])
     facts = session.get_modelmeta().custom_metadata_map
     classes, spec = json.loads(facts["classes"]), json.loads(facts["input"])
+    shape = [*session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[-1]]
+    if shape != [3, spec["size"], spec["size"], len(classes)] or spec["resize"] > 4096:
+        sys.exit(f"{sys.argv[1]}: its metadata are not of its graph ({shape}); export it again")
     for path in sys.argv[2:]:
         row = np.array(session.run(None, {"images": prepare(path, spec)})).flatten()
         top = [{"label": classes[k], "probability": float(row[k])} for k in (-row).argsort()[:5]]
