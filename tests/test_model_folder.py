@@ -227,17 +227,9 @@ def test_a_temperature_is_a_number_above_0(tmp_path: Path, temperature: float) -
         ("backbone", {"image_size": 10**6}, r"input=.*: allowed is sides of 1 to 4096 pixels"),
         ("backbone", {"features": 10**9}, r"weights do not fit the model \(shape: head"),
         ("backbone", {"builder": "os.system"}, r"body was built by os\.system.*runs no code"),
-        (
-            "backbone",
-            {"builder": "timm", "name": "timm/hf-hub:evil/model"},
-            r"no such model of timm",
-        ),
+        ("backbone", {"builder": "timm", "name": "timm/hf-hub:a/b"}, r"no such model of timm"),
         ("head", {"builder": "os.system"}, r"head was built by os\.system.*runs no code"),
-        (
-            "head",
-            {"builder": "thaw.head.mlp", "arguments": {"hidden": [10**9]}},
-            r"fit the m|allocate mem",
-        ),
+        ("head", {"builder": "thaw.head.mlp", "arguments": {"hidden": [10**9]}}, "fit|allocate"),
     ],
 )
 def test_a_folder_from_elsewhere_is_told_before_it_fills_the_memory(

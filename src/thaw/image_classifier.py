@@ -80,11 +80,11 @@ class ImageClassifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S), uint8 or float of 0-1 -> what the head gets of them, (N, D)."""
         images = images.clone(memory_format=self.memory_format)  # normalising works in place
-        return self.body(self.normalise(images))
+        return self.body(self.normalise(images).to(next(self.parameters()).dtype))
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Features (N, D) -> calibrated probabilities (N, K)."""
-        return (self.head(features) / self.temperature).softmax(1)
+        return (self.head(features).float() / self.temperature).softmax(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S), uint8 or float of 0-1 -> calibrated probabilities (N, K)."""

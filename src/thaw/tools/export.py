@@ -85,8 +85,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
     parser.add_argument(
         "--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
-        "second one calibrates --int8, the others compare; without it the run's training and "
-        "validation photos, or drawn flowers where these are gone",
+        "second one calibrates --int8, the others compare (those of the run, or drawn flowers)",
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=float, metavar="P", help="the export fails if any probability differs "

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from thaw.errors import ConfigError
 from thaw.image_classifier import ImageClassifier
@@ -22,21 +21,6 @@ from thaw.image_classifier import ImageClassifier
 Precision = Literal["float", "half", "int8"]
 Images = NDArray[np.uint8]  # (N, 3, S, S)
 Run = Callable[[Images], NDArray[np.floating]]  # -> (N, K)
-
-
-class HalfPrecision(nn.Module):
-    """A copy of the model that computes in float16; images and probabilities stay as they are."""
-
-    def __init__(self, model: ImageClassifier) -> None:
-        super().__init__()
-        self.body, self.head = copy.deepcopy((model.body, model.head))
-        self.half()
-        self.normalise, self.temperature = model.normalise, model.temperature
-
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 (N, 3, S, S) -> float32 (N, K)."""
-        scores = self.head(self.body(self.normalise(images).half()))
-        return (scores.float() / self.temperature).softmax(1)
 
 
 def export(
@@ -50,7 +34,9 @@ def export(
         precision: float is float32.
         calibrating: Images (1, 3, S, S) like those to come, which int8 takes its ranges from.
     """
-    graph = HalfPrecision(model) if precision == "half" else copy.deepcopy(model)
+    graph = copy.deepcopy(model)
+    if precision == "half":
+        graph.half()
     graph.to(memory_format=torch.contiguous_format)  # else torch.export.save warns
     example = torch.zeros(2, 3, *[model.input_spec.size] * 2, dtype=torch.uint8)
     with torch.no_grad():
