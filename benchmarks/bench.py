@@ -36,6 +36,7 @@ from bench_runs import (
     environment,
     lacking_files,
     lacking_rates,
+    own_cpus,
 )  # fmt: skip
 from job import BACKBONES, QUICK_PHOTOS, Job, fewer_photos
 
@@ -180,7 +181,7 @@ def save(results: Results, folder: Path) -> None:
 def options() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(own_cpus())
     data = os.environ.get("THAW_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=data, help="holds flowers-102/ and weights/")
     parser.add_argument("--seeds", default="0", help="apart by commas")

@@ -127,7 +127,7 @@ class Bench:
                 process.kill()
                 raise
         seconds = time.time() - started
-        share = max(0.0, (others() - before) / (seconds * (psutil.cpu_count() or 1)))
+        share = max(0.0, (others() - before) / (seconds * len(own_cpus())))
         said = (folder / "out").read_text().strip().splitlines()
         if code:
             errors = (folder / "err").read_text().strip().splitlines() or said or ["no output"]
@@ -217,15 +217,28 @@ def environment(bench: Bench) -> dict[str, Any]:
         "command": f"python {' '.join(sys.argv)}",
         "thaw": f"commit {git or 'unknown'}",
         "versions": f"python {platform.python_version()}, " + ", ".join(versions),
-        "machine": f"{cpu}, {os.cpu_count()} CPUs",
+        "machine": f"{cpu}, {len(own_cpus())} of {os.cpu_count()} CPUs",
         "threads": f"{bench.threads} for tensors, {bench.workers} decoding process(es)",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
 
 
+def own_cpus() -> list[int]:
+    """The numbers of the CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def others() -> float:
-    """Seconds of CPU that anything but this process and its ended children has used so far."""
-    every = psutil.cpu_times()
-    idle = every.idle + getattr(every, "iowait", 0.0)
-    guests = getattr(every, "guest", 0.0) + getattr(every, "guest_nice", 0.0)  # in user already
-    return sum(every) - guests - idle - sum(os.times()[:4])
+    """Seconds of CPU that anything but this process and its ended children has used so far.
+
+    Of the CPUs that this process may run on: `taskset -c 0 make bench` keeps it apart.
+    """
+    used = 0.0
+    for cpu in own_cpus():
+        every = psutil.cpu_times(percpu=True)[cpu]
+        idle = every.idle + getattr(every, "iowait", 0.0)
+        guests = getattr(every, "guest", 0.0) + getattr(every, "guest_nice", 0.0)  # in user already
+        used += sum(every) - guests - idle
+    return used - sum(os.times()[:4])

@@ -13,7 +13,7 @@ backbone = cache(lambda name: torchvision_backbone(name, None))
 
 
 @pytest.mark.parametrize(
-    ("photos", "rate"), [(40, 1e-4), (100, 1e-4), (448, 4.48e-4), (1000, 1e-3), (50_000, 1e-3)]
+    ("photos", "rate"), [(40, 1e-4), (100, 1e-4), (500, 2.5e-4), (1000, 1e-3), (50_000, 1e-3)]
 )
 def test_few_photos_have_a_lower_rate(photos: int, rate: float) -> None:
     lr, why = unfrozen_lr(backbone("mobilenet_v2"), photos)

@@ -10,9 +10,9 @@ SMALL = 1_000_000  # parameters of a body that has little to lose
 def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
     """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
-    Convolutional bodies: 1e-3 from 1,000 training photos on, and in proportion to their number
-    below, at least 1e-4. Few photos are few steps, in which a high rate loses more of what the
-    weights know than it learns (benchmarks/LOG.md: Pets, Dogs-vs-Cats). A body of less than a
+    Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
+    at least 1e-4. With few photos a high rate loses more of what the weights know than it learns
+    (measured, benchmarks/LOG.md: Pets, Dogs-vs-Cats). A body of less than a
     million parameters has little to lose and keeps 1e-3 (the demo). Bodies of linear layers, such
     as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with (5e-4 x batch /
     256, arXiv:2111.06377 and its FINETUNE.md) at the batches that are usual here.
@@ -22,4 +22,4 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
         return LOWEST, "for linear layers"
     if parameters < SMALL:
         return HIGHEST, "for a small network"
-    return max(LOWEST, HIGHEST * min(1.0, photos / MANY)), f"for {photos:,} photos"
+    return max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2)), f"for {photos:,} photos"
