@@ -9,7 +9,8 @@ from typing import Any
 
 from runs import ROOT
 
-from thaw.sweeps import error_of, results_of
+from hydra_plugins.thaw_launcher import error_of
+from thaw.sweeps import results_of
 
 # Behaves as scenario.json says for its seed; leaves a line in ran.txt each time it is called.
 SCRIPT = r"""

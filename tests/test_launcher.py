@@ -15,7 +15,9 @@ from runs import PLUGINS
 from sweeps import Place
 
 from hydra_plugins.thaw_launcher import ThawLauncher, visible_gpus
+from thaw import cli
 from thaw.errors import ConfigError
+from thaw.sweeps import results_of
 
 
 def needs(choice: str) -> pytest.MarkDecorator:
@@ -59,6 +61,43 @@ def test_a_sweep_ends_failed_jobs_alone_and_is_resumed(place: Place) -> None:
                                3: [None]}  # fmt: skip
     assert set(place.states().values()) == {"done"}
     assert "4 of 4 jobs done\n" in ended.stdout
+
+
+SWEEP = """hydra:
+  overrides: {hydra: [], task: []}
+  job: {config_name: train}
+  runtime: {cwd: /, config_sources: []}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, "", "5", "[1]", "hydra: {over", "[" * 400, "\0", "hydra: null",
+        *(SWEEP.replace(*change) for change in (
+            ("hydra: []", "hydra: [5]"), ("task: []", "task: null"), ("cwd: /", "cwd: /nowhere"),
+            ("cwd: /", "cwd: [1]"), ("task: []", r'task: ["seed=\0"]'), ("job: {", "work: {"),
+            ("sources: []", "sources: 3"))),
+    ],
+)  # fmt: skip
+def test_damaged_sweeps_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "multirun.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "resume", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert said.startswith(f"\nerror: {tmp_path}: holds no sweep to go on with (")
+    assert said.count("\n") == 2
+
+
+@pytest.mark.parametrize("text", ["", "5", '{"val/acc": 0.'])
+def test_damaged_results_are_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/results\.json: is damaged"):
+        results_of(tmp_path)
 
 
 @pytest.mark.slow

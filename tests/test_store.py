@@ -1,11 +1,15 @@
 """A file that is kept is what its note says, or it is not used."""
 
 import json
+import math
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from thaw.store import Store
+from thaw.errors import ConfigError
+from thaw.store import LARGEST, Store, read_plain, write_json
 
 CONTENT = bytes(range(96))
 
@@ -53,3 +57,38 @@ def test_a_file_that_is_not_what_it_says_is_not_used(store: Store, harm: str) ->
     else:
         store.note.write_text("{")
     assert not store.is_whole()
+
+
+def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """Bare NaN is no JSON: JavaScript, jq and DuckDB refuse the file."""
+    file = tmp_path / "results.json"
+    write_json(
+        {"a": [math.nan, -math.inf, 0.1], "b": {"c": np.float64(math.inf)}, "d": "NaN"}, file
+    )
+    assert read_plain(file) == {"a": [None, None, 0.1], "b": {"c": None}, "d": "NaN"}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml"])
+def test_files_that_are_no_plain_values(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    file.write_bytes(b"\xff")
+    for path in (file, tmp_path / "missing", tmp_path / "folder", tmp_path / "pipe"):
+        with pytest.raises(ConfigError, match=f"^{path}: is damaged, or of another program"):
+            read_plain(path)
+    file.write_text("{}")
+    with pytest.raises(ConfigError, match="its content is no list"):
+        read_plain(file, list)
+    with file.open("wb") as opened:
+        opened.truncate(LARGEST + 1)
+    with pytest.raises(ConfigError, match="no file, or above 100 MB"):
+        read_plain(file)
+
+
+def test_a_small_file_stays_small(tmp_path: Path) -> None:
+    """Nine lines of aliases can be a tree of a billion values, as soon as it is walked."""
+    file = tmp_path / "a.yaml"
+    file.write_text("a: &a [1, 2]\nb: [*a, *a]\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: is damaged.*it has aliases"):
+        read_plain(file)

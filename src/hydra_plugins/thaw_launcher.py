@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from thaw.errors import ConfigError
 from thaw.launch import explained, key_of, last_checkpoint, quoted, saved_words
-from thaw.sweeps import error_of, new_folder, results_of, value
+from thaw.sweeps import new_folder, results_of, value
 
 
 class ThawLauncher(Launcher):
@@ -127,6 +127,12 @@ def visible_gpus() -> list[str]:
     return names.split(",") if names else list(map(str, range(torch.cuda.device_count())))
 
 
+def error_of(folder: Path) -> str:
+    """Why a job has no results."""
+    file = folder / "error.txt"
+    return file.read_text("utf-8") if file.is_file() else "its process was killed"
+
+
 class SweepFolder(Callback):
     """Gives each sweep a folder of its own; at its end says what failed, and exits with 1."""
 
@@ -135,9 +141,9 @@ class SweepFolder(Callback):
         if "hydra.sweep.dir" not in map(key_of, given):
             folder = new_folder(folder)
         elif (file := folder / "multirun.yaml").is_file():
-            before = saved_words(file)
-            if before != OmegaConf.to_container(config.hydra.overrides.task, resolve=False):
-                with explained():  # Hydra turns other errors of a callback into warnings
+            with explained():  # Hydra turns other errors of a callback into warnings
+                before = saved_words(file)
+                if before != OmegaConf.to_container(config.hydra.overrides.task, resolve=False):
                     raise ConfigError(f"{folder}: holds another sweep ({' '.join(before)})")
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
+
+from thaw.errors import ConfigError, reason
+
+LARGEST = 100_000_000  # bytes of a file of plain values
 
 
 class Store:
@@ -81,10 +86,36 @@ def _remove(part: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Writes a JSON file that is whole or not there."""
+    """Writes a JSON file that is whole or not there; JSON has no nan and no inf: null instead."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda _name: None)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases: Hydra writes none, and with them a small file becomes a huge tree."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases")
+        return super().compose_node(parent, index)
+
+
+def read_plain(path: Path, kind: type = dict) -> Any:
+    """The content of a JSON or YAML file; ConfigError: not there, damaged, or no `kind`."""
+    try:
+        if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would never end
+            raise OSError(f"no file, or above {LARGEST / 1e6:.0f} MB")
+        text = path.read_text("utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
+        if not isinstance(content, kind):
+            raise TypeError(f"its content is no {kind.__name__}")
+        return content
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
+        ) from error
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from thaw.errors import ConfigError, Interrupted, reason
 from thaw.launch import explained, key_of, last_checkpoint
+from thaw.store import read_plain
 
 
 def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:
@@ -51,19 +51,13 @@ def is_first_rank() -> bool:
 def results_of(folder: Path) -> dict[str, Any] | None:
     """The content of results.json; None: the run is not done."""
     file = folder / "results.json"
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
-
-
-def error_of(folder: Path) -> str:
-    """Why a run has no results."""
-    file = folder / "error.txt"
-    return file.read_text("utf-8") if file.is_file() else "its process was killed"
+    return read_plain(file) if file.is_file() else None
 
 
 def value(results: Mapping[str, Any], metric: str) -> float | None:
     """A metric; None where it is not a finite number, at which a search would end."""
-    number = results.get(metric, math.nan)
-    return number if math.isfinite(number) else None
+    number = results.get(metric)
+    return number if isinstance(number, int | float) and math.isfinite(number) else None
 
 
 def new_folder(folder: Path) -> Path:
