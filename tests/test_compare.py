@@ -18,7 +18,7 @@ from runs import SMALL, configuration, draw_photos
 import train
 from thaw import cli
 from thaw.tools.compare import difference_cell, spread_cell, table_rows
-from thaw.tools.compare_groups import Comparison, Difference, group_runs
+from thaw.tools.compare_groups import Comparison, group_runs
 from thaw.tools.compare_page import bars, best_values, draw_curves_together
 from thaw.tools.compare_runs import Run, find_runs, read_run
 
@@ -69,9 +69,9 @@ def test_a_real_run_whose_phases_have_other_names(tmp_path: Path) -> None:
     scores = [row["val/acc"] for row in json.loads((run.folder / "history.json").read_text())]
     assert best_values(group, "acc", frozen=False) == [max(scores[:2])]
     assert best_values(group, "acc", frozen=True) == [scores[2]]
-    assert (run.unit.seed, run.unfreeze_epochs) == (5, (1, 2))
+    assert (run.unit.seed, run.unfreeze_epochs) == (5, [1, 2])
     assert run.images == 3 * (24 + 12)
-    assert group.values("test/acc") == {run.unit: run.results["test/acc"]}
+    assert group.values("test/acc") == {run.unit: run.scores["test/acc"]}
     page = tmp_path / "page.html"
     compare(tmp_path / "run", "--page", page)
     assert page.read_text(encoding="utf-8").count("<img") == 1
@@ -206,11 +206,11 @@ def test_only_runs_without_results(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_cells(tmp_path: Path) -> None:
-    assert difference_cell(Difference(3, 0.1, 0.05, 0.15)) == "+0.1000 [+0.0500, +0.1500] *"
-    assert difference_cell(Difference(3, -0.1, -0.3, 0.1)) == "-0.1000 [-0.3000, +0.1000]"
-    assert difference_cell(Difference(3, 0.1, -0.1, 0.3)) == "+0.1000 [-0.1000, +0.3000]"
-    assert difference_cell(Difference(3, -0.2, -0.3, -0.1)) == "-0.2000 [-0.3000, -0.1000] *"
-    assert difference_cell(Difference(0)) == "no common seed"
+    assert difference_cell([0.1, 0.05, 0.15]) == "+0.1000 [+0.0500, +0.1500] *"
+    assert difference_cell([-0.1, -0.3, 0.1]) == "-0.1000 [-0.3000, +0.1000]"
+    assert difference_cell([0.1, -0.1, 0.3]) == "+0.1000 [-0.1000, +0.3000]"
+    assert difference_cell([-0.2, -0.3, -0.1]) == "-0.2000 [-0.3000, -0.1000] *"
+    assert difference_cell([]) == "no common seed"
     assert (spread_cell([]), spread_cell([0.5]), spread_cell([0.1, 0.3])) == (
         "none", "0.5000", "0.2000 ± 0.1414",
     )  # fmt: skip

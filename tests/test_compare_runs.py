@@ -1,14 +1,17 @@
 """Run folders: which are there, what is read of them, and which cannot be compared."""
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 from made_runs import write_run
 
 from thaw.errors import ConfigError
-from thaw.tools.compare_runs import Run, Unit, find_runs, flat, last_of_each, read_run
+from thaw.store import write_json
+from thaw.tools.compare_runs import Run, Unit, compared, find_runs, last_of_each, read_run
 
 SCORES = {"val/acc": 0.75, "test/acc": 0.5}
 
@@ -47,9 +50,10 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
                 "callbacks.checkpoint.dirpath"} & set(run.settings)  # fmt: skip
     assert run.choices == {"data": "folder", "backbone": "tiny", "finetune": "freeze_unfreeze"}
     assert {"backbone", "finetune.unfrozen.lr", "data.extra"} <= run.typed
-    assert (run.seconds, run.images, run.unfreeze_epochs) == (4.0, 240, (1,))
-    assert [row["epoch"] for row in run.epochs(frozen=True)] == [1]
-    assert [row["epoch"] for row in run.epochs(frozen=False)] == [2, 3]
+    assert (run.seconds, run.images, run.unfreeze_epochs) == (4.0, 240, [1])
+    assert [(row["epoch"], row["frozen"]) for row in run.history] == [
+        (1, True), (2, False), (3, False),
+    ]  # fmt: skip
 
 
 def test_the_seed_and_the_fold_separate_no_groups_and_the_rest_does(tmp_path: Path) -> None:
@@ -75,20 +79,58 @@ def test_the_unit_names_what_is_paired(tmp_path: Path) -> None:
     assert str(run.unit) == "seed 1, fold 2"
 
 
+CONFIG = ".hydra/config.yaml"
+DEEP = {"json": 3000, "yaml": 400}  # brackets in brackets, more than can be read
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, text) for name in ("results.json", "history.json", CONFIG, ".hydra/hydra.yaml",
+                                    ".hydra/overrides.yaml")
+          for text in ("", "[" * DEEP[name[-4:]], "5", '{"val/acc": 0.', "\0", "[[1, 2]]")),
+        *(("results.json", f'{{"phases": {phases}, "trainable_parameters": 1}}') for phases in
+          ("null", "7", '[{"name": []}]', '[{"name": "a", "frozen": 1, "seconds": "x"}]')),
+        ("results.json", '{"phases": [], "trainable_parameters": 1, "val/acc": "high"}'),
+        ("results.json", f'{{"phases": [], "trainable_parameters": 1, "val/acc": {"9" * 400}}}'),
+        (CONFIG, "seed: null\ndata: {}\n"), (CONFIG, "seed: 1"), (CONFIG, "seed: ${seed}"),
+        (CONFIG, "a: !!python/object/apply:os.system [false]"),
+        (".hydra/hydra.yaml", "hydra: {runtime: {choices: 3}}"),
+    ],
+)  # fmt: skip
+def test_damaged_and_foreign_files_are_told(tmp_path: Path, name: str, text: str) -> None:
+    folder = write_run(tmp_path / "run", scores=SCORES, values=[0.5])
+    (folder / name).write_text(text)
+    found = read_run(folder)
+    if name == ".hydra/overrides.yaml" and text.startswith("[[1"):
+        assert isinstance(found, Run)  # odd words, which name nothing
+    else:
+        assert re.match(rf"{folder}/{name}: is damaged|its files are damaged", str(found)), found
+        assert "\n" not in str(found)
+
+
 def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
     assert read_run(write_run(tmp_path / "killed")) == "unfinished, there is no results.json"
-    half = write_run(tmp_path / "half", scores=SCORES)
-    (half / "results.json").write_text('{"val/acc": 0.')
-    assert "cannot be read" in str(read_run(half))
     old = write_run(tmp_path / "old", scores=SCORES)
     results = json.loads((old / "results.json").read_text())
     del results["phases"][0]["frozen"]
     (old / "results.json").write_text(json.dumps(results))
     assert "another version of thaw (KeyError: 'frozen')" in str(read_run(old))
-    for name, text in (("empty", ""), ("null", "seed: null\ndata: {}\n"), ("odd", "seed: 1")):
-        folder = write_run(tmp_path / name, scores=SCORES)
-        (folder / ".hydra" / "config.yaml").write_text(text)
-        assert "cannot be read" in str(read_run(folder))
+    (old / "results.json").unlink()
+    os.mkfifo(old / "results.json")
+    assert read_run(old) == "unfinished, there is no results.json"
+
+
+def test_a_metric_that_is_null_is_not_finite(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", scores=SCORES, values=[0.5, 0.6])
+    for name in ("results.json", "history.json"):
+        content = json.loads((folder / name).read_text())
+        (content if isinstance(content, dict) else content[1])["val/acc"] = math.nan
+        write_json(content, folder / name)
+        assert "NaN" not in (folder / name).read_text()
+    run = read(folder)
+    assert math.isnan(run.scores["val/acc"])
+    assert [math.isnan(row["val/acc"]) for row in run.history] == [False, True]
 
 
 def test_of_runs_that_repeat_each_other_the_last_counts(tmp_path: Path) -> None:
@@ -105,6 +147,6 @@ def test_of_runs_that_repeat_each_other_the_last_counts(tmp_path: Path) -> None:
     ]
 
 
-def test_flat_names() -> None:
-    node = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None}
-    assert dict(flat(node)) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}
+def test_dotted_names() -> None:
+    node = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None, "paths": {"f": 1}, "data": {"fold": 1}}
+    assert compared(node) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}

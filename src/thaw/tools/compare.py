@@ -8,7 +8,6 @@ Runs that differ in the seed or fold alone are a group: mean, difference to the 
 
 import argparse
 import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
@@ -18,7 +17,7 @@ from typing import Any
 
 from thaw.errors import ConfigError
 from thaw.text_table import text_table
-from thaw.tools.compare_groups import Comparison, Difference, group_runs
+from thaw.tools.compare_groups import Comparison, group_runs
 from thaw.tools.compare_runs import Run, find_runs, last_of_each, read_run
 from thaw.training.measures import MODES
 
@@ -44,13 +43,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "thaw compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", metavar="FOLDER",
-                        help="runs, sweeps, or folders above them")  # fmt: skip
-    parser.add_argument("--metric", choices=MODES, help="default: the one that chose checkpoints")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each run")
-    parser.add_argument("--page", type=Path, metavar="FILE",
-                        help="write one HTML page with curves and bars")  # fmt: skip
+    add = parser.add_argument
+    add("folders", nargs="+", metavar="FOLDER", help="runs, sweeps, or folders above them")
+    add("--metric", choices=MODES, help="default: the one that chose checkpoints")
+    add("--markdown", action="store_true", help="print Markdown")
+    add("--csv", type=Path, metavar="FILE", help="write one row for each run")
+    add("--page", type=Path, metavar="FILE", help="write one HTML page with curves and bars")
     given = parser.parse_args(arguments)
     read = {folder: read_run(folder) for folder in find_runs(given.folders)}
     passed_over = [f"Passed over: {folder}: {why}" for folder, why in read.items()
@@ -68,7 +66,7 @@ def main(arguments: list[str]) -> int:
         print(f"{each.photos}\n\n{table}\n\n{best_line(each)}\n")
     print("\n".join(f"- {note}" for note in notes))
     if given.csv:
-        given.csv.write_text(as_csv(comparisons), encoding="utf-8")
+        write_csv(given.csv, comparisons)
     if given.page:
         from thaw.tools.compare_page import html_page  # which imports torch
 
@@ -79,7 +77,7 @@ def main(arguments: list[str]) -> int:
 def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     """The metric's name without the split; a ConfigError where no run has it."""
     name = asked or Counter(run.monitor.partition("/")[2] for run in runs).most_common(1)[0][0]
-    measured = {each for run in runs for each in run.results}
+    measured = {each for run in runs for each in run.scores}
     known = [each for each in MODES if {f"val/{each}", f"test/{each}"} & measured]
     if name not in known:
         raise ConfigError(f"--metric {name}: no run has it; allowed here: {', '.join(known)}")
@@ -98,8 +96,7 @@ def table_rows(comparison: Comparison) -> Rows:
                       for name in metrics]  # fmt: skip
         seconds = [run.seconds for run in group.runs]
         speed = sum(run.images for run in group.runs) / (sum(seconds) or 1)
-        trained = group.runs[0].results["trainable_parameters"]
-        cost = [spread_cell(seconds, ".1f"), f"{speed:,.0f}", f"{trained:,}"]
+        cost = [spread_cell(seconds, ".1f"), f"{speed:,.0f}", f"{group.runs[0].trained:,}"]
         rows.append([group.name, str(len(group.runs)), *cells, *cost])
     return rows
 
@@ -111,14 +108,12 @@ def spread_cell(values: Sequence[float], form: str = ".4f") -> str:
     return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
 
 
-def difference_cell(difference: Difference) -> str:
+def difference_cell(found: Sequence[float]) -> str:
     """For example "+0.0120 [+0.0010, +0.0230] *"; the star says that zero is outside."""
-    if difference.mean is None:
-        return "no common seed"
-    if difference.low is None or difference.high is None:
-        return f"{difference.mean:+.4f}, 1 pair: no interval"
-    star = " *" if difference.low > 0 or difference.high < 0 else ""
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]{star}"
+    if len(found) < 3:
+        return f"{found[0]:+.4f}, 1 pair: no interval" if found else "no common seed"
+    mean, low, high = found
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]{' *' if low > 0 or high < 0 else ''}"
 
 
 def best_line(comparison: Comparison) -> str:
@@ -145,7 +140,7 @@ def notes_of(comparisons: Sequence[Comparison]) -> list[str]:
     ]
     told = [text for applies, text in notes if applies]
     for name in dict.fromkeys(name for each in comparisons for name in each.metrics):
-        lost = [str(run.folder) for run in runs if not isfinite(run.results.get(name) or 0)]
+        lost = [str(run.folder) for run in runs if not isfinite(run.scores.get(name, 0))]
         if lost:
             told.append(f"{name} is not finite, so it is in no mean: {', '.join(lost)}.")
     return told
@@ -157,7 +152,7 @@ def as_markdown(rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rule, *rows[1:]))
 
 
-def as_csv(comparisons: Sequence[Comparison]) -> str:
+def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:
     """One row for each run, with every metric and every setting."""
     rows: list[dict[str, Any]] = []
     for group in (group for each in comparisons for group in each.groups):
@@ -166,9 +161,8 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
                      "train_seconds": run.seconds, "images": run.images}  # fmt: skip
             facts = {name: v for name, v in run.results.items() if not isinstance(v, list | dict)}
             rows.append({**first, **facts, **run.settings})
-    text = io.StringIO()
-    names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(opened, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

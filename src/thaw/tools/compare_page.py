@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from math import isfinite, nan
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from textwrap import fill
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -56,26 +57,16 @@ def draw_mean(
 
     Nothing is drawn where no run has the metric. The band covers epochs that several runs have.
     """
-    values = values_by_epoch(histories, name)
-    if not any(values.values()):
+    epochs = sorted({row["epoch"] for history in histories for row in history})
+    by_epoch = [{row["epoch"]: row.get(name, nan) for row in history} for history in histories]
+    rows = [[values.get(epoch, nan) for epoch in epochs] for values in by_epoch]  # runs x epochs
+    table = np.ma.masked_invalid(rows)
+    if not table.count():
         return
-    means = [fmean(each) if each else nan for each in values.values()]  # nan leaves a gap
-    axes.plot(list(values), means, style, color=colour, label=label, markersize=4)
-    band = {epoch: (fmean(each), stdev(each)) for epoch, each in values.items() if len(each) > 1}
-    if band:
-        low = [mean - std for mean, std in band.values()]
-        high = [mean + std for mean, std in band.values()]
-        axes.fill_between(list(band), low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def values_by_epoch(histories: Sequence[History], name: str) -> dict[int, list[float]]:
-    """Collects one metric: epoch -> its values in all runs, without those that are not finite."""
-    values: dict[int, list[float]] = {}
-    for row in (row for history in histories for row in history):
-        each = values.setdefault(row["epoch"], [])
-        if row.get(name) is not None and isfinite(row[name]):
-            each.append(row[name])
-    return dict(sorted(values.items()))
+    mean, std = table.mean(0), table.std(0, ddof=1)  # masked where there are too few: a gap
+    axes.plot(epochs, mean, style, color=colour, label=label, markersize=4)
+    if std.count():
+        axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
 
 
 def bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
@@ -95,12 +86,11 @@ def bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
 
 def best_values(group: Group, metric: str, *, frozen: bool) -> list[float]:
     """The best validation value in the frozen, or else in the unfrozen epochs of each run."""
-    pick = max if MODES[metric] == "max" else min
-    best = []
+    pick, name, best = max if MODES[metric] == "max" else min, f"val/{metric}", []
     for run in group.runs:
-        by_epoch = values_by_epoch([run.epochs(frozen=frozen)], f"val/{metric}")
-        values = [value for epoch in by_epoch.values() for value in epoch]
-        best += [pick(values)] if values else []
+        values = [row.get(name, nan) for row in run.history if row["frozen"] == frozen]
+        finite = [value for value in values if isfinite(value)]
+        best += [pick(finite)] if finite else []
     return best
 
 

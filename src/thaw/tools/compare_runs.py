@@ -1,16 +1,18 @@
 """The runs that `thaw compare` compares, read from the folders that train.py wrote."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from thaw.errors import ConfigError, reason
+from thaw.launch import key_of
+from thaw.store import read_plain
 
 # Settings in which the runs of one group may differ: what is repeated, and what changes no number.
 NOT_COMPARED = (
@@ -19,6 +21,11 @@ NOT_COMPARED = (
     "callbacks.checkpoint.dirpath", "callbacks.last", "callbacks.progress", "callbacks.rates",
     "callbacks.first_batch",
 )  # fmt: skip
+# What decides which validation and test photos are measured, and what of the data does not.
+PHOTOS = ("data.", "trainer.limit_val_batches", "trainer.limit_test_batches",
+          "trainer.overfit_batches")  # fmt: skip
+SAME_PHOTOS = ("data.batch_size", "data.num_workers", "data.cache", "data.balanced",
+               "data.train_per_class")  # fmt: skip
 
 
 class Unit(NamedTuple):
@@ -42,8 +49,13 @@ class Run:
     unit: Unit
     folds: int | None  # data.folds, the number of parts in k-fold
     monitor: str  # the metric that chose the best checkpoint
-    results: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
+    results: Mapping[str, Any]  # as in results.json
+    scores: Mapping[str, float]  # its metrics; nan where one is not finite
+    history: Sequence[Mapping[str, Any]]  # of each epoch its number, whether `frozen`, metrics
+    seconds: float  # of training in all phases, with validation and with caching of features
+    images: int  # of all training and validation batches, as photos or as cached features
+    trained: int  # parameters that train in the last phase
+    unfreeze_epochs: Sequence[int]  # how many epochs were done when each later phase began
     ended: float  # seconds since 1970
 
     @property
@@ -52,24 +64,11 @@ class Run:
         return as_text({name: value for name, value in self.settings.items() if value is not None})
 
     @property
-    def seconds(self) -> float:
-        """Seconds of training in all phases, with validation and with caching of features."""
-        return sum(phase["seconds"] for phase in self.results["phases"])
-
-    @property
-    def images(self) -> int:
-        """Images of all training and validation batches, as photos or as cached features."""
-        return sum(phase["images"] for phase in self.results["phases"])
-
-    @property
-    def unfreeze_epochs(self) -> tuple[int, ...]:
-        """How many epochs were done when each later phase began."""
-        return tuple(phase["start_epoch"] - 1 for phase in self.results["phases"][1:])
-
-    def epochs(self, *, frozen: bool) -> list[Mapping[str, Any]]:
-        """The rows of the history in which the body stood still, or those in which it trained."""
-        names = {each["name"] for each in self.results["phases"] if each["frozen"] == frozen}
-        return [row for row in self.history if row["phase"] in names]
+    def photos(self) -> dict[str, Any]:
+        """The settings on which it depends which validation and test photos are measured."""
+        chosen = {name: value for name, value in self.settings.items() if value is not None
+                  if name.startswith(PHOTOS) and name not in SAME_PHOTOS}  # fmt: skip
+        return {**chosen, "data": self.choices.get("data")}
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
@@ -90,34 +89,45 @@ def read_run(folder: Path) -> Run | str:
         return "unfinished, there is no results.json"
     try:
         return _read(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError,
+    except ConfigError as error:  # names the file
+        return str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
             OmegaConfBaseException) as error:  # fmt: skip
-        return f"cannot be read, or is of another version of thaw ({reason(error)})"
+        return f"its files are damaged, or of another version of thaw ({reason(error)})"
 
 
 def _read(folder: Path) -> Run:
-    hydra = folder / ".hydra"
-    cfg: Any = OmegaConf.load(hydra / "config.yaml")
-    results = json.loads((folder / "results.json").read_text("utf-8"))
-    for phase in results["phases"]:  # a KeyError here names what another version did not write
-        _ = phase["start_epoch"], phase["frozen"], phase["seconds"], phase["images"]
-    history = folder / "history.json"
-    overrides: Any = OmegaConf.load(hydra / "overrides.yaml")
-    choices: Any = OmegaConf.load(hydra / "hydra.yaml").hydra.runtime.choices
+    hydra, history = folder / ".hydra", folder / "history.json"
+    results, plain = read_plain(folder / "results.json"), read_plain(hydra / "config.yaml")
+    choices = read_plain(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
+    words = read_plain(hydra / "overrides.yaml", list)
+    rows, phases = read_plain(history, list) if history.is_file() else [], results["phases"]
+    frozen = {phase["name"]: bool(phase["frozen"]) for phase in phases}
+    cfg: Any = OmegaConf.create(plain)
     folds = cfg.data.get("folds")
-    fold = None if folds is None else int(cfg.data.fold)
     return Run(
         folder,
-        settings=_compared(dict(flat(OmegaConf.to_container(cfg, resolve=False)))),
-        choices=_compared({str(group): choices[group] for group in choices}),
-        typed=frozenset(str(word).partition("=")[0].lstrip("+~") for word in overrides),
-        unit=Unit(int(cfg.seed), fold),
-        folds=folds,
+        settings=compared(plain),
+        choices={group: choices[group] for group in choices
+                 if group.partition("/")[0] not in NOT_COMPARED},
+        typed=frozenset(key_of(str(word)) for word in words),
+        unit=Unit(int(cfg.seed), None if folds is None else int(cfg.data.fold)),
+        folds=folds and int(folds),
         monitor=str(cfg.monitor),
         results=results,
-        history=json.loads(history.read_text("utf-8")) if history.is_file() else (),
+        scores=_metrics(results),
+        history=[{"epoch": int(row["epoch"]), "frozen": frozen[row["phase"]], **_metrics(row)}
+                 for row in rows],
+        seconds=int(1000 * sum(phase["seconds"] for phase in phases)) / 1000,  # refuses inf
+        images=int(sum(phase["images"] for phase in phases)),
+        trained=int(results["trainable_parameters"]),
+        unfreeze_epochs=[int(phase["start_epoch"]) - 1 for phase in phases[1:]],
         ended=(folder / "results.json").stat().st_mtime,
-    )
+    )  # fmt: skip
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: nan if row[name] is None else float(row[name]) for name in row if "/" in name}
 
 
 def last_of_each(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -136,20 +146,14 @@ def as_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
 
 
-def flat(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every value of nested mappings under its dotted name; an empty mapping is a value."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flat(value, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, node
+def compared(node: Any, name: str = "") -> dict[str, Any]:
+    """The values of nested mappings under dotted names, without NOT_COMPARED and below them.
 
-
-def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not NOT_COMPARED, nor below one of them."""
-    left_out = tuple(f"{name}." for name in NOT_COMPARED)
-    return {
-        name: value
-        for name, value in settings.items()
-        if not f"{name.replace('/', '.')}.".startswith(left_out)
-    }
+    An empty mapping is a value.
+    """
+    if name in NOT_COMPARED:
+        return {}
+    if not isinstance(node, Mapping) or not node:
+        return {name: node}
+    parts = [compared(value, f"{name}.{key}".lstrip(".")) for key, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
