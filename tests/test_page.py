@@ -253,7 +253,7 @@ def test_the_full_page_is_plain_where_a_part_is_ones_own(
     assert "50.0 % accuracy" in page.text
     assert "Where it looks" not in page.text
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("report.html has no heat maps and no layer movement: thaw.load: the ")
+    assert line.startswith("report.html lacks heat maps or layer movement: thaw.load: the ")
     assert "was built by my.own, which is not thaw's" in line
 
 
@@ -315,3 +315,53 @@ def test_folders_that_have_no_page(tmp_path: Path, results: Any, message: str) -
         (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(ConfigError, match=message):
         write_page(tmp_path)
+
+
+RESULTS = '{"classes": ["a", "b"], "phases": []}'
+ROW = '{"epoch": 1, "train/loss": 1, "train/acc": 0.5, "rates": {"head": 0.1}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, text) for name in ("results.json", "history.json")
+          for text in ("", "[" * 3000, "5", '{"test/acc": 0.', "\0")),
+        *(("results.json", RESULTS.replace("[]", text)) for text in ("null", "7", "[1, 2]")),
+        *(("results.json", RESULTS.replace('["a", "b"]', text)) for text in ("7", "[[], {}]")),
+        ("results.json", RESULTS.replace('"phases', '"versions": 3, "phases')),
+        *(("history.json", f"[{text}]") for text in ("1, 2", "{}", ROW.replace("0.5", '"high"'),
+                                                     ROW.replace("0.1", '"high"'))),
+        ("predictions.csv", ""), ("predictions.csv", "\0\n"),
+        ("predictions.csv", "path,label,predicted,probability\n1.jpg,a,z,0.5\n"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_told_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    """One paragraph, which names the file, or the folder where the content is odd."""
+    run = evaluated(tmp_path / "run", ["a", "b"], [0, 1], [0, 0])
+    (run / "history.json").write_text(f"[{ROW}]")
+    (run / name).write_text(text)
+    with pytest.raises(SystemExit):
+        cli.main(["report", str(run)])
+    said = capsys.readouterr().err
+    assert re.match(rf"\nerror: {run}(/{name}|: holds no results.json|: results.json or)", said)
+    assert said.count("\n") == 2
+
+
+def test_settings_of_a_run_name_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The backbone is built again from a file of the run, which may be from elsewhere."""
+    tiny(tmp_path / "model")
+    evaluated(tmp_path, ["cat", "ant", "bee"], [0, 1], [0, 0])
+    (tmp_path / ".hydra").mkdir()
+    path = f"{{_target_: pathlib.Path, _args_: [{tmp_path}/x]}}"
+    code = f"{{_target_: pathlib.Path.touch, self: {path}}}"
+    own = "_target_: thaw.backbones.tiny.tiny_backbone, image_size: 32"
+    for node in (code, f"{{{own}, weights: {code}}}", f"{{{own}, weights: [{code}]}}"):
+        text = f"seed: 1\nbackbone: {node}\n"
+        (tmp_path / ".hydra" / "config.yaml").write_text(text)
+        page = Reader(write_page(tmp_path, full=True))
+        assert "Where it looks" in page.text
+        assert "layer group moved by" not in page.text
+        assert "config.yaml: its backbone is none of thaw's" in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()

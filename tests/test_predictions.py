@@ -75,7 +75,7 @@ def test_labels_that_the_model_doubts() -> None:
 def test_the_interval_of_an_accuracy() -> None:
     """Against the roots of its definition, (p - share)^2 = z^2 p (1 - p) / n."""
     for hits, number in ((0, 10), (8, 10), (10, 10), (5282, 6149)):
-        share, z2 = hits / number, 1.96**2
+        share, z2 = hits / number, 1.959963985**2
         roots = np.roots([1 + z2 / number, -2 * share - z2 / number, share**2])
         found = predictions([0] * number, [0] * hits + [1] * (number - hits)).interval()
         assert found == pytest.approx(sorted(roots), abs=1e-9)
@@ -115,7 +115,7 @@ def test_a_table_of_another_program(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("path,label,probability\n1.jpg,a,0.5\n", "Its columns must be path, label"),
-        (HEADER + "1.jpg,a,b,0.5\n2.jpg,a,b\n", "rows of another length than the first line"),
+        (HEADER + "1.jpg,a,b,0.5\n2.jpg,a,b\n", "line 3: has another number of cells"),
         (HEADER, "is no table of predictions with rows"),
         ("", "is no table of predictions with rows"),
         (HEADER + "1.jpg,a,b,high\n", "line 2: probability=high: allowed is a number from 0 to 1"),
@@ -126,7 +126,9 @@ def test_a_table_of_another_program(tmp_path: Path) -> None:
             HEADER.strip() + ",uncalibrated\n1.jpg,a,b,1,50%\n",
             r"line 2: uncalibrated=50%: allowed is a number from 0 to 1 \(85 % is 0\.85\)",
         ),
-        (HEADER.replace(",", ";") + "1.jpg;a;b;0,5\n", "separated by ';'; allowed is ','"),
+        (HEADER.replace(",", ";") + "1.jpg;a;b;0,5\n", "line 2: has another number of cells"),
+        (HEADER.replace(",", ";") + "1.jpg;a;b;1\n", "with commas between them and points in"),
+        (HEADER + "1.jpg,a,b," + "9" * 200_000, "field larger than field limit"),
         (HEADER + "1.jpg,a,z,0.5\n", "has unknown classes: z"),
     ],
 )

@@ -47,18 +47,14 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
         try:
             images = model.normalise(view[None].to(next(model.parameters()).device))
             scores = model.head(model.body(images.requires_grad_()))[0]  # K
-            score = scores[label] - scores.mean()
         finally:
             for hook in hooks:
                 hook.remove()
         if not outputs:
             raise ValueError("heat_map: no output inside the body is spatial, so there is no map")
-        heat = _heat(score, outputs)  # P
-    side = isqrt(heat.numel())
-    heat = functional.interpolate(
-        heat.view(1, 1, side, side), view.shape[-2:], mode="bilinear", align_corners=False
-    )
-    return (heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny))[0, 0].cpu()
+        heat = _heat(scores[label] - scores.mean(), outputs)
+    heat = functional.interpolate(heat[None, None], view.shape[-2:], mode="bilinear")[0, 0]
+    return (heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)).cpu()
 
 
 def overlay(view: Tensor, heat: Tensor) -> Tensor:
@@ -69,27 +65,25 @@ def overlay(view: Tensor, heat: Tensor) -> Tensor:
 
 
 def _heat(score: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-    """How much the places of the last output with an effect speak for the score: (P,), P square."""
+    """How much the places of the last output with an effect speak for the score, as a square."""
     for output in reversed(outputs):
         (found,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
-        effects = None if found is None else _places(found)
-        values = _places(output.detach())
+        effects, values = None if found is None else _places(found), _places(output.detach())
         if effects is not None and values is not None and effects.any():
-            return (values @ effects.mean(0)).relu()
-    return torch.zeros(1)
+            heat = (values @ effects.mean(0)).relu()  # P
+            return heat.view(isqrt(len(heat)), -1)
+    return torch.zeros(1, 1)
 
 
 def _places(output: Tensor) -> Tensor | None:
     """An output for one picture -> its P places (P, C), P a square; None if it is not spatial."""
     if len(output) != 1 or output.ndim not in (3, 4):
         return None
-    _, *sides, last = output.shape
-    if output.ndim == 3:  # 1 L C: the class token and its like, then the patches
-        places = output[0, -(isqrt(sides[0]) ** 2) :]
-    elif sides[1] == last:  # 1 C H W; the picture is square
-        places = output[0].flatten(1).T
-    elif sides[0] == sides[1]:  # 1 H W C, as in Swin
-        places = output[0].flatten(0, 1)
-    else:
-        return None
-    return places if len(places) > 1 else None
+    one = output[0]
+    if one.ndim == 2:  # L C: the class token and its like, then the patches
+        one = one[-(isqrt(len(one)) ** 2) :]
+    elif one.shape[1] == one.shape[2]:  # C H W; the picture is square
+        one = one.flatten(1).T
+    elif one.shape[0] == one.shape[1]:  # H W C, as in Swin
+        one = one.flatten(0, 1)
+    return one if one.ndim == 2 and len(one) > 1 else None

@@ -5,6 +5,7 @@ from math import nan
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -24,8 +25,9 @@ def draw_curves(
     panels: Sequence[Axes] = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         for split, style, colour in (("train", "o--", "tab:blue"), ("val", "o-", "tab:orange")):
-            values = [row.get(f"{split}/{metric}", nan) for row in history]  # nan leaves a gap
-            if any(f"{split}/{metric}" in row for row in history):
+            name = f"{split}/{metric}"
+            values = np.array([row.get(name) for row in history], float)  # None is nan: a gap
+            if any(name in row for row in history):
                 axes.plot(epochs, values, style, color=colour, label=split, markersize=4)
         finish_panel(axes, TITLES[metric], unfreeze_epochs)
         axes.legend()
@@ -38,7 +40,7 @@ def draw_rates(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
     axes = figure.subplots()
     groups = [name for name in history[-1]["rates"] if any(row["rates"][name] for row in history)]
     for place, group in enumerate(groups):
-        rates = [row["rates"][group] or nan for row in history]  # none while it is frozen
+        rates = np.array([row["rates"][group] or nan for row in history], float)  # 0: frozen
         colour = matplotlib.colormaps["plasma"](0.2 + 0.5 * place / max(1, len(groups) - 1))
         label = group if place in (0, len(groups) - 1) else f"_{group}"  # not in the legend
         axes.semilogy([row["epoch"] for row in history], rates, "o-", color=colour, label=label,

@@ -6,8 +6,8 @@ its template: all text, style and the order of the page stand there.
 
 import base64
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -25,6 +25,7 @@ from thaw.data.photos import Photos
 from thaw.errors import ConfigError, PhotoError
 from thaw.report.curves import draw_curves, draw_rates
 from thaw.report.predictions import Predictions
+from thaw.store import read_plain
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SIDE = 192  # of a small photo, in pixels
@@ -37,50 +38,36 @@ def write_page(
     """Writes `folder`/report.html from the files beside it, and returns its path.
 
     Args:
-        folder: Holds results.json and, as far as there are any, history.json, plan.txt and
-            predictions.csv.
+        folder: Holds results.json and, where there are any, history.json, plan.txt and
+            predictions.csv; ConfigError where it has no results of this version of thaw.
         photos, test_predictions: The test split of a run that has just ended and what
             `TransferModule.test_predictions` says of it (N, 3); predictions.csv is written first.
         full: Adds heat maps and the way of the layer groups, which cost another pass.
-
-    Raises:
-        ConfigError: There are no results, or what is there is not of this version of thaw.
     """
-    if photos and test_predictions is not None and len(test_predictions):
-        classes, table = _json(folder / "results.json")["classes"], test_predictions.double()
-        Predictions.of(photos, classes, table.numpy()).write(folder / "predictions.csv")
-    results, tested = read(folder)
-    more: dict[str, Any] = {}
-    if full:
-        from thaw.report.page_full import more_of  # it imports the model, and this module
-
-        more = more_of(folder, results, tested)
-    return render(folder, results, tested, **more)
-
-
-def read(folder: Path) -> tuple[dict[str, Any], Predictions | None]:
-    """The results in a folder, and the predictions where a test split was read."""
-    results, file = _json(folder / "results.json") or {}, folder / "predictions.csv"
+    file, table = folder / "results.json", folder / "predictions.csv"
+    results = read_plain(file) if file.is_file() else {}
     if "classes" not in results:
         raise ConfigError(
             f"{folder}: holds no results.json of this version of thaw; give the folder of a "
             f"finished run, or measure the model of an older one by: thaw evaluate {folder}"
         )
-    return results, Predictions.read(file, results["classes"]) if file.is_file() else None
+    classes, tested = results["classes"], None
+    if photos and test_predictions is not None and len(test_predictions):
+        Predictions.of(photos, classes, test_predictions.double().numpy()).write(table)
+    if table.is_file():
+        tested = Predictions.read(table, classes)
+    more: dict[str, Any] = {"heat_maps": [], "movement": []}
+    if full:
+        from thaw.report.page_full import more_of  # it imports the model, and this module
 
-
-def render(
-    folder: Path, results: Mapping[str, Any], tested: Predictions | None, *,
-    heat_maps: Sequence[Mapping[str, Any]] = (), movement: Sequence[tuple[str, float]] = (),
-) -> Path:  # fmt: skip
-    """Fills the template; `heat_maps` and `movement` are as in page_full.py."""
+        more |= more_of(folder, results, tested)
     plan, page = folder / "plan.txt", folder / "report.html"
     text = fill_template(
         TEMPLATE, name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
-        heat_maps=heat_maps, movement=movement,
+        **more,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
@@ -95,15 +82,15 @@ def fill_template(template: Path, **values: Any) -> str:
 
 def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]:
     """Draws history.json as curves.png, and as panels that a phone shows one below another."""
-    history = _json(folder / "history.json")
-    if not history:
+    file = folder / "history.json"
+    if not (history := read_plain(file, list) if file.is_file() else []):
         return []
     unfreezes = [phase["start_epoch"] - 1 for phase in phases[1:]]
     draw_curves(history, unfreezes).savefig(folder / "curves.png", dpi=120)
     panels = [draw_curves(history, unfreezes, [metric]) for metric in ("loss", "acc")]
     if all("rates" in row for row in history):  # an older thaw did not write them
         panels.append(draw_rates(history, unfreezes))
-    return [drawn(panel, "svg") for panel in panels]
+    return [drawn(panel, "svg+xml") for panel in panels]
 
 
 def examples(tested: Predictions, one: int, two: int) -> list[int]:
@@ -117,37 +104,31 @@ def examples(tested: Predictions, one: int, two: int) -> list[int]:
 
 
 def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, Any]:
-    """What is shown of a photo; `picture` is a data URI, or None where the photo is gone."""
+    """What is shown of a photo: `picture`, if asked for, as a data URI, None where it is gone."""
+    path, small = tested.paths[place], None
+    if picture:
+        with suppress(PhotoError):  # the whole photo, SIDE pixels at its long side
+            small = jpeg(resize(decode(Path(path)), size=None, max_size=SIDE))
     return {
-        "path": tested.paths[place],
+        "path": path,
         "label": tested.classes[tested.labels[place]],
         "predicted": tested.classes[tested.predicted[place]],
         "probability": tested.probability[place],
         "right": tested.right[place],
-        "picture": small(Path(tested.paths[place])) if picture else None,
+        "picture": small,
     }
-
-
-def small(path: Path) -> str | None:
-    """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
-    try:
-        return jpeg(resize(decode(path), size=None, max_size=SIDE))
-    except PhotoError:
-        return None
 
 
 def jpeg(picture: Tensor) -> str:
     """uint8 (3, H, W) -> a data URI."""
-    data = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(data, "JPEG", quality=80)
-    return _data_uri("jpeg", data)
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    return _data_uri("jpeg", partial(image.save, format="JPEG", quality=80))
 
 
 def drawn(figure: Figure, form: str) -> str:
-    """A figure -> a data URI; `form` is svg or png."""
-    data = io.BytesIO()
-    figure.savefig(data, format=form, dpi=110)
-    return _data_uri("svg+xml" if form == "svg" else form, data)
+    """A figure -> a data URI; `form` is svg+xml or png."""
+    kind = form.partition("+")[0]
+    return _data_uri(form, partial(figure.savefig, format=kind, dpi=110))
 
 
 def percent(share: float) -> str:
@@ -155,9 +136,6 @@ def percent(share: float) -> str:
     return "-" if isnan(share) else f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
-def _data_uri(kind: str, data: io.BytesIO) -> str:
+def _data_uri(kind: str, save: Callable[[io.BytesIO], object]) -> str:
+    save(data := io.BytesIO())
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None

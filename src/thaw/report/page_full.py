@@ -1,6 +1,6 @@
 """What costs another pass for the page of a run: heat maps, and how far each layer group moved.
 
-Apart from page.py, since it needs the model, which the usual page does not.
+Apart from page.py, since it needs the model.
 """
 
 import sys
@@ -13,30 +13,32 @@ import torch
 from omegaconf import OmegaConf
 
 from thaw import config
+from thaw.backbones.rebuild import BUILDERS
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
 from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import jpeg, photo
 from thaw.report.predictions import Predictions
+from thaw.store import read_plain
 
 EACH = 6  # of the surest mistakes, and of right ones
 
 
 def more_of(folder: Path, results: Mapping[str, Any], tested: Predictions | None) -> dict[str, Any]:
-    """What `render` of page.py takes besides: heat maps, and the way of the layer groups.
+    """Heat maps and the way of the layer groups, as page.html takes them.
 
-    The model is that of the run in `folder`, or the one that results.json names. Nothing where it
-    cannot be loaded, as with a backbone or a head of the user's own; one line says why.
+    The model is that of the run in `folder`, or the one that results.json names. What cannot be
+    made, as with a backbone or a head of the user's own, is left out; one line says why.
     """
-    run = Path(results.get("model", folder))
+    run, found = Path(results.get("model", folder)), {}
     try:
         model = load(run)
+        found["heat_maps"] = heat_maps(model, tested) if tested else []
+        found["movement"] = movement(run, model)
     except ConfigError as error:
-        print(f"report.html has no heat maps and no layer movement: {error}", file=sys.stderr)
-        return {}
-    maps = heat_maps(model, tested) if tested else []
-    return {"heat_maps": maps, "movement": movement(run, model)}
+        print(f"report.html lacks heat maps or layer movement: {error}", file=sys.stderr)
+    return found
 
 
 def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any]]:
@@ -62,30 +64,28 @@ def heat_maps(model: ImageClassifier, tested: Predictions) -> list[dict[str, Any
 
 @torch.no_grad()
 def movement(run: Path, model: ImageClassifier) -> list[tuple[str, float]]:
-    """How far each layer group of the body is from the backbone's weights.
+    """How far each layer group, stem first, is from the weights that the run's backbone began with.
 
-    Those are the weights that `backbone.weights` names, or with null the random ones of the run's
-    seed: the backbone is built again as the run's settings say. A run with `ckpt_path` or `resume`
-    went on from a checkpoint instead.
-
-    Returns:
-        Name of the group, stem first, and the norm of the difference as a share of the norm of the
-        backbone's weights; empty for a model folder without a run around it.
+    The backbone is built again as the run's settings say. The number is the norm of the difference
+    as a share of the norm of those weights; none for a model folder without a run around it.
     """
     file = run / ".hydra" / "config.yaml"
     if not file.is_file():
         return []
-    cfg: Any = OmegaConf.load(file)
+    cfg: Any = OmegaConf.create(read_plain(file))
+    node = config.plain(cfg.backbone)
+    # A folder from elsewhere must not say what is run: thaw's own builders alone, no nested targets
+    is_nested = any(isinstance(value, dict | list) for value in node.values())
+    if is_nested or node["_target_"] not in BUILDERS.values():
+        raise ConfigError(f"{file}: its backbone is none of thaw's")
     torch.manual_seed(cfg.seed)
-    start = config.build(cfg.backbone, "backbone")
+    start = config.build(node, "backbone")
     before, now = (dict(body.named_parameters()) for body in (start.body, model.body))
-    if {name: value.shape for name, value in before.items()} != {
-        name: value.shape for name, value in now.items()
-    }:
+    if {(n, p.shape) for n, p in before.items()} != {(n, p.shape) for n, p in now.items()}:
         raise ConfigError(f"{run}: the settings in {file} are not those of its model")
     found = []
     for group in start.groups:
-        change = sum(float((now[n] - before[n]).square().sum()) for n in group.parameters)
-        length = sum(float(before[n].square().sum()) for n in group.parameters)
-        found.append((group.name, (change / length) ** 0.5))
+        old, new = (torch.cat([part[n].flatten() for n in group.parameters])
+                    for part in (before, now))  # fmt: skip
+        found.append((group.name, float((new - old).norm() / old.norm())))
     return found

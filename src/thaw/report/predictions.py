@@ -5,10 +5,10 @@ A photo is five values, however many classes there are, so that a million photos
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, isnan
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw.data.photos import Photos, natural
-from thaw.errors import ConfigError, check
+from thaw.errors import ConfigError
 from thaw.training.measures import BINS
 
 COLUMNS = ("path", "label", "predicted", "probability", "uncalibrated")
@@ -25,22 +25,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model says of N photos of K classes.
+    """What a model says of N photos of K classes."""
 
-    Attributes:
-        classes: Names of the classes.
-        paths: Files of the photos.
-        labels, predicted: (N,), places in `classes`.
-        probability: (N,), of the predicted class, 0-1, calibrated.
-        uncalibrated: (N,), the same before the temperature; None where that is not known.
-    """
-
-    classes: Sequence[str]
-    paths: Sequence[str]
-    labels: Array
-    predicted: Array
-    probability: Array
-    uncalibrated: Array | None = None
+    classes: Sequence[str]  # their names
+    paths: Sequence[str]  # files of the photos
+    labels: Array  # (N,), places in `classes`
+    predicted: Array  # (N,), places in `classes`
+    probability: Array  # (N,), of the predicted class, 0-1, calibrated
+    uncalibrated: Array | None = None  # (N,), the same before the temperature; None: not known
 
     @classmethod
     def of(cls, photos: Photos, classes: Sequence[str], table: Array) -> "Predictions":
@@ -53,44 +45,38 @@ class Predictions:
     def read(cls, file: Path, classes: Sequence[str] | None = None) -> "Predictions":
         """Reads a table with the columns COLUMNS, of which the last may be missing.
 
-        Args:
-            file: CSV in UTF-8, except for file names.
-            classes: Names of the classes; None: those that the file names, in natural order, and
-                no probability may be nan, as those of a run that went wrong are.
-
-        Raises:
-            ConfigError: A column or all rows are missing, a class is unknown, or a probability is
-                none.
+        Without `classes` they are those that the file names, in natural order, and no probability
+        may be nan, as those of a run that went wrong are. ConfigError: the table is no such one.
         """
+        cells: dict[str, list[str]] = {}
         # utf-8-sig: Excel writes a mark in front
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-            reader = csv.reader(opened)
-            lines = [(reader.line_num, row) for row in reader if row] or [(1, [])]
-        numbers, (head, *rows) = zip(*lines, strict=True)
-        if len(head) == 1 and ";" in head[0]:
-            raise ConfigError(
-                f"{file}: its columns are separated by ';'; allowed is ','. Save it with commas "
-                "between the columns and points in the numbers"
-            )
-        if any(len(row) != len(head) for row in rows):
-            raise ConfigError(f"{file}: has rows of another length than the first line")
-        columns = dict(zip(head, zip(*rows, strict=True), strict=False))
-        if not {*COLUMNS[:-1]} <= columns.keys():
+            reader = csv.DictReader(opened)
+            try:
+                for row in reader:
+                    if None in row or None in row.values():
+                        raise csv.Error("has another number of cells than the first line")
+                    for key in row.keys() & {*COLUMNS}:
+                        cells.setdefault(key, []).append(row[key])
+                        if key in COLUMNS[3:] and not _is_share(row[key], classes is not None):
+                            allowed = "allowed is a number from 0 to 1 (85 % is 0.85)"
+                            raise csv.Error(f"{key}={row[key]}: {allowed}")
+            except csv.Error as error:
+                raise ConfigError(f"{file}, line {reader.line_num}: {error}") from error
+        if not {*COLUMNS[:-1]} <= cells.keys():
             raise ConfigError(
                 f"{file}: is no table of predictions with rows. Its columns must be path, label "
-                "(the true class), predicted (the class that a model says) and probability"
+                "(the true class), predicted (the class that a model says) and probability, with "
+                "commas between them and points in the numbers"
             )
-        names = {*columns["label"], *columns["predicted"]}
+        names = {*cells["label"], *cells["predicted"]}
         known = sorted(names, key=natural) if classes is None else classes
         if unknown := names.difference(known):
             raise ConfigError(f"{file}: has unknown classes: {', '.join(unknown)}")
-        place = {name: number for number, name in enumerate(known)}
-        places = [np.array([place[name] for name in columns[key]]) for key in COLUMNS[1:3]]
-        shares = [
-            _shares(dict(zip(numbers[1:], columns[key], strict=True)), file, key, classes is None)
-            for key in COLUMNS[3:] if key in columns
-        ]  # fmt: skip
-        return cls(known, columns["path"], *places, *shares)
+        number = {name: place for place, name in enumerate(known)}
+        places = [np.array([number[name] for name in cells[key]]) for key in COLUMNS[1:3]]
+        shares = [np.array(cells[key], float) for key in COLUMNS[3:] if key in cells]
+        return cls(known, cells["path"], *places, *shares)
 
     def write(self, file: Path) -> None:
         """Writes the table that `read` reads."""
@@ -130,11 +116,10 @@ class Predictions:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy, 0-1: E. B. Wilson's (1927), right near 0 and 1 too."""
-        z, number, share = 1.96, len(self), self.right.mean()
-        middle = share + z * z / (2 * number)
-        half = z * (share * (1 - share) / number + z * z / (4 * number * number)) ** 0.5
-        scale = 1 + z * z / number
-        return (middle - half) / scale, (middle + half) / scale
+        from scipy.stats import binomtest  # which takes long to import
+
+        found = binomtest(int(self.right.sum()), len(self)).proportion_ci(method="wilson")
+        return found.low, found.high
 
     def reliability(self, confidence: Array) -> Array:
         """Photos in BINS bins of equal width by their confidence (N,), 0-1.
@@ -156,11 +141,9 @@ class Predictions:
         Each is two places in `classes`, the number of photos of the first that are taken for the
         second, and that of the other way round, which is not larger.
         """
-        wrong = ~self.right
-        labels, predicted = self.labels[wrong].tolist(), self.predicted[wrong].tolist()
-        counts = Counter(zip(labels, predicted, strict=True))
+        counts = Counter(zip(self.labels.tolist(), self.predicted.tolist(), strict=True))
         pairs = [(one, two, count, counts[two, one]) for (one, two), count in counts.items()]
-        once = [pair for pair in pairs if (pair[2], pair[1]) > (pair[3], pair[0])]
+        once = [pair for pair in pairs if (pair[2], pair[1]) > (pair[3], pair[0])]  # not of itself
         return sorted(once, key=lambda pair: -pair[2] - pair[3])
 
     def by_probability(self, chosen: Array) -> Array:
@@ -182,16 +165,8 @@ class Predictions:
         return self.by_probability(~self.right & (self.probability >= usual[self.predicted]))
 
 
-def _shares(cells: Mapping[int, str], file: Path, key: str, finite: bool) -> Array:
-    """A column of probabilities, from its cells by their lines; nan is one if not `finite`."""
-    found: list[float] = []
-    for line, cell in cells.items():
-        try:
-            value = float(cell)
-        except ValueError:
-            value = inf
-        # 1.0000001 is what a softmax in single precision can give
-        fits = 0 <= value < 1 + 1e-6 or (isnan(value) and not finite)
-        check(fits, f"{file}, line {line}: {key}", cell, "a number from 0 to 1 (85 % is 0.85)")
-        found.append(value)
-    return np.array(found)
+def _is_share(cell: str, may_be_nan: bool) -> bool:
+    try:  # 1.0000001 is what a softmax in single precision can give
+        return 0 <= float(cell) < 1 + 1e-6 or (may_be_nan and isnan(float(cell)))
+    except ValueError:
+        return False

@@ -10,23 +10,29 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from jinja2 import TemplateError
+from omegaconf.errors import OmegaConfBaseException
+
+from thaw.errors import ConfigError, ThawError, reason
 from thaw.report.page import write_page
 
 
 def main(words: Sequence[str]) -> int:
-    """Writes RUN/report.html and prints where it is.
-
-    Args:
-        words: The words of the command line after `thaw report`.
-
-    Raises:
-        ConfigError: The folder is no finished run.
-    """
+    """Writes RUN/report.html and prints where it is."""
     parser = argparse.ArgumentParser(
         "thaw report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
     parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
     given = parser.parse_args(words)
-    print(write_page(given.run, full=given.full))
+    try:
+        print(write_page(given.run, full=given.full))
+    except ThawError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError,
+            OmegaConfBaseException) as error:  # fmt: skip
+        raise ConfigError(
+            f"{given.run}: results.json or another file of the run is damaged, or of another "
+            f"version of thaw ({reason(error)}); measure its model by: thaw evaluate {given.run}"
+        ) from error
     return 0
