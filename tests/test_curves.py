@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from thaw.report.curves import draw_curves, draw_rates
-from thaw.tools.compare_page import draw_mean
+from thaw.report.curves import draw_curves, draw_mean, draw_rates
 
 HISTORY = [
     {"epoch": epoch, "phase": "frozen" if epoch < 3 else "unfrozen", "train/loss": 2 - epoch / 4,
@@ -39,6 +38,15 @@ def test_curves_without_validation_or_unfreeze() -> None:
     assert [[line.get_label() for line in axes.lines] for axes in figure.axes] == [["train"]] * 2
 
 
+def test_a_run_that_diverged_has_gaps() -> None:
+    """history.json holds null there."""
+    rows = [{"epoch": 1, "train/loss": 2.0, "train/acc": None},
+            {"epoch": 2, "train/loss": None, "train/acc": None}]  # fmt: skip
+    loss, acc = draw_curves(rows).axes
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[2.0, None]]
+    assert not acc.lines
+
+
 def test_a_panel_of_its_own_for_a_metric() -> None:
     (axes,) = draw_curves(HISTORY, (2,), ["acc"]).axes
     assert axes.get_ylabel() == "accuracy"
@@ -55,7 +63,7 @@ def test_rates_of_all_groups() -> None:
     drawn: dict[str, Any] = {str(line.get_label()): line.get_ydata() for line in axes.lines}
     assert set(drawn) == {"stem", "_deep", "head", "unfreeze"}
     assert list(drawn["head"]) == [0.1, 0.04]
-    assert (np.isnan(drawn["stem"][0]), drawn["stem"][1]) == (True, 0.01)
+    assert drawn["stem"].tolist() == [None, 0.01]
     assert drawn["_deep"][1] == 0.02
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "stem", "head", "unfreeze",

@@ -21,16 +21,13 @@ def draw_curves(
 ) -> Figure:
     """Draws a panel for each metric by epoch, and a dotted line after the last epoch of a phase."""
     figure = Figure(figsize=(PANEL[0] * len(metrics), PANEL[1]), layout="constrained")
-    epochs = [row["epoch"] for row in history]
     panels: Sequence[Axes] = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         for split, style, colour in (("train", "o--", "tab:blue"), ("val", "o-", "tab:orange")):
-            name = f"{split}/{metric}"
-            values = np.array([row.get(name) for row in history], float)  # None is nan: a gap
-            if any(name in row for row in history):
-                axes.plot(epochs, values, style, color=colour, label=split, markersize=4)
+            draw_mean(axes, [history], f"{split}/{metric}", style, colour, split)
         finish_panel(axes, TITLES[metric], unfreeze_epochs)
-        axes.legend()
+        if axes.lines:  # none where nothing is finite
+            axes.legend()
     return figure
 
 
@@ -40,14 +37,33 @@ def draw_rates(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
     axes = figure.subplots()
     groups = [name for name in history[-1]["rates"] if any(row["rates"][name] for row in history)]
     for place, group in enumerate(groups):
-        rates = np.array([row["rates"][group] or nan for row in history], float)  # 0: frozen
+        rows = [{"epoch": row["epoch"], group: row["rates"][group] or nan} for row in history]
         colour = matplotlib.colormaps["plasma"](0.2 + 0.5 * place / max(1, len(groups) - 1))
         label = group if place in (0, len(groups) - 1) else f"_{group}"  # not in the legend
-        axes.semilogy([row["epoch"] for row in history], rates, "o-", color=colour, label=label,
-                      markersize=4)  # fmt: skip
+        draw_mean(axes, [rows], group, "o-", colour, label)
+    axes.set_yscale("log")
     finish_panel(axes, "learning rate", unfreeze_epochs)
     axes.legend()
     return figure
+
+
+def draw_mean(
+    axes: Axes, histories: Sequence[History], name: str, style: str, colour: Any, label: str
+) -> None:
+    """Draws one logged metric: its mean over runs, in a band of one standard deviation.
+
+    Epochs without a finite value are gaps, and those of one run alone have no band.
+    """
+    epochs = sorted({row["epoch"] for history in histories for row in history})
+    by_epoch = [{row["epoch"]: row.get(name) for row in history} for history in histories]
+    rows = [[values.get(epoch) for epoch in epochs] for values in by_epoch]
+    table = np.ma.masked_invalid(np.array(rows, float))  # runs x epochs; None becomes nan
+    if not table.count():
+        return
+    mean, std = table.mean(0), table.std(0, ddof=1)
+    axes.plot(epochs, mean, style, color=colour, label=label, markersize=4)
+    if std.count():
+        axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
 
 
 def finish_panel(axes: Axes, ylabel: str, unfreeze_epochs: Sequence[int]) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from textwrap import fill
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thaw.report.curves import History, finish_panel
+from thaw.report.curves import draw_mean, finish_panel
 from thaw.report.page import drawn, fill_template
 from thaw.tools.compare import best_line, spread_cell, table_rows
 from thaw.tools.compare_groups import Comparison, Group
@@ -48,25 +47,6 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     return figure
-
-
-def draw_mean(
-    axes: Axes, histories: Sequence[History], name: str, style: str, colour: str, label: str
-) -> None:
-    """Draws the mean of one logged metric, and a band of one standard deviation around it.
-
-    Nothing is drawn where no run has the metric. The band covers epochs that several runs have.
-    """
-    epochs = sorted({row["epoch"] for history in histories for row in history})
-    by_epoch = [{row["epoch"]: row.get(name, nan) for row in history} for history in histories]
-    rows = [[values.get(epoch, nan) for epoch in epochs] for values in by_epoch]  # runs x epochs
-    table = np.ma.masked_invalid(rows)
-    if not table.count():
-        return
-    mean, std = table.mean(0), table.std(0, ddof=1)  # masked where there are too few: a gap
-    axes.plot(epochs, mean, style, color=colour, label=label, markersize=4)
-    if std.count():
-        axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
 
 
 def bars(comparison: Comparison) -> list[tuple[str, str, float, str]]:
