@@ -221,8 +221,9 @@ def test_workers_do_not_change_the_pictures(pictures: Photos) -> None:
 
 
 def test_a_broken_photo_keeps_its_error_in_a_worker(pictures: Photos) -> None:
-    pictures.paths[0].write_bytes(b"")
     module = make(Splits(("a", "b"), pictures, NONE, None), num_workers=1, train_transform=noise)
+    module.setup()
+    pictures.paths[0].write_bytes(b"")  # after the check
     with pytest.raises(PhotoError, match=r"0\.png: it is empty"):
         loaded(module)
 

@@ -106,7 +106,16 @@ def test_lines_that_are_refused(root: Path, text: str, message: str) -> None:
         table(root, text).setup()
 
 
+def test_a_mistyped_column_of_groups_is_no_regular_expression(root: Path) -> None:
+    text = rows("animal=str(i // 4)")
+    with pytest.raises(ConfigError, match=r"no column 'anmal' .*; did you mean animal"):
+        table(root, text, groups="anmal").setup()
+    assert sizes(table(root, text, groups=r"^(\d)", val_fraction=0)) == (12, 0, 0)
+
+
 def test_tables_that_are_not_there(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.csv=.*: allowed is a file .*data\.root=FOLDER"):
+        Csv(data_dir=root, cache_dir=root, csv=root)
     with pytest.raises(ConfigError, match=r"data\.csv=.*none\.csv: allowed is a file \(looked in"):
         Csv(data_dir=root, cache_dir=root, csv=root / "none.csv")
     with pytest.raises(ConfigError, match=r"no column 'fold' \(data\.split_column\)"):
@@ -118,6 +127,10 @@ def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) 
     module = Csv(data_dir=root, cache_dir=root, csv=root / "t.parquet", val_fraction=0)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError, match="pip install pandas pyarrow"):
+        module.setup()
+    broken = SimpleNamespace(read_parquet=lambda file: 1 / 0)
+    monkeypatch.setitem(sys.modules, "pandas", broken)
+    with pytest.raises(ConfigError, match=r"cannot be read as parquet \(division"):
         module.setup()
     records = [{"path": f"{i}.jpg", "label": "ab"[i % 2]} for i in range(4)]
     frame = SimpleNamespace(to_dict=lambda kind: records)
@@ -131,7 +144,13 @@ def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("path,label,split", "path,label,Split", "write the column 'Split' as 'split'"),
         ("path,label,split", "path,label,label", "name each column once"),
-        ("0.jpg,a", "0.jpg,B\udce4r", "is not in UTF-8; in Excel save it as 'CSV UTF-8'"),
+        ("0.jpg,a", "0.jpg,B\udce4r", r"class 'B\\udce4r' is not in UTF-8"),
+        ("path,label,split", "p\udce4th,label,split", "is not in UTF-8; in Excel save it as"),
+        (
+            "path,label,split",
+            "\npath,label,split",
+            "line 1: must name each column once, and",
+        ),
         ("0.jpg,a", '0.jpg,"a', "unexpected end of data"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from scipy.io import savemat
 
 from thaw.data import dogs_vs_cats, flowers102, pets
@@ -245,10 +246,11 @@ def test_breeds_and_cat_or_dog(tmp_path: Path) -> None:
 def test_pets_that_are_cut_wrongly(tmp_path: Path) -> None:
     home = make_pets(tmp_path)
     (home / "images" / "Bengal_3.jpg").unlink()
-    with pytest.raises(
-        ConfigError, match=r"1 of the listed photos are missing, as .*Bengal_3\.jpg"
-    ):
-        Pets(data_dir=tmp_path, cache_dir=tmp_path).setup()
+    listed = r"1 photos in .*-pet cannot be read:\n  images/Bengal_3\.jpg: .*No such file"
+    for path in (home / "images").glob("*.jpg"):
+        Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(ConfigError, match=listed):
+        Pets(data_dir=tmp_path, cache_dir=tmp_path, train_transform=lambda image: image).setup()
 
 
 # --- flowers102 ---

@@ -33,7 +33,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {"/file.bin": CONTENT, "/short": CONTENT, "/slow": CONTENT}
+        self.files = {"/file.bin": CONTENT, "/short": CONTENT, "/slow": CONTENT, "/drip": CONTENT,
+                      "/empty": b"", "/page.html": b"<html>Log in first</html>"}  # fmt: skip
         self.requests: list[str] = []
 
     def url(self, path: str) -> str:
@@ -50,10 +51,15 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = self.server.files[self.path]
         self.send_response(200)
+        if self.path == "/page.html":
+            self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.path == "/slow":
             time.sleep(0.5)
+        while self.path == "/drip":  # until the client closes
+            self.wfile.write(b"x")
+            time.sleep(0.02)
         self.wfile.write(body[: len(body) // 2] if self.path == "/short" else body)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -113,6 +119,8 @@ def test_fetches_once(server: Server, tmp_path: Path, checksum: str | None) -> N
         ("/file.bin", "md5:" + "0" * 32, "should be 0000"),
         ("/file.bin", "sha256:00000000", "should be 0000"),
         ("/nothing", None, "404"),
+        ("/empty", None, "IncompleteRead: 0 of"),
+        ("/page.html", None, "a web page came"),
     ],
 )
 def test_failure_leaves_nothing(
@@ -144,6 +152,16 @@ def test_silent_server_is_given_up(
     assert left(tmp_path) == []
 
 
+def test_a_drip_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    monkeypatch.setattr(Server, "handle_error", lambda *_: None)  # the client has gone
+    with pytest.raises(DownloadError, match=r"only \d+ bytes came"):
+        fetch(server.url("/drip"), tmp_path / "x", checksum=None, remedy=REMEDY)
+    assert left(tmp_path) == []
+
+
 def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from thaw.download import fetch;"
@@ -165,13 +183,13 @@ def test_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     assert server.requests == []
 
 
-ARCHIVE = tar_gz({"jpg/a.jpg": b"a", "jpg/sub/b.jpg": b"b", "other.txt": b"c"})
+ARCHIVE = tar_gz({"photos/a.jpg": b"a", "photos/sub/b.jpg": b"b", "other.txt": b"c"})
 
 
 def get_archive(server: Server, folder: Path, content: bytes, checksum: str | None = None) -> None:
     server.files["/photos.tgz"] = content
     url = server.url("/photos.tgz")
-    fetch_archive(url, folder, inside="jpg", checksum=checksum, remedy=REMEDY)
+    fetch_archive(url, folder, checksum=checksum)
 
 
 def test_archive_is_unpacked_once_and_removed(server: Server, tmp_path: Path) -> None:
@@ -207,11 +225,10 @@ def flipped(archive: bytes) -> bytes:
         (ARCHIVE[:-20], "Could not get"),
         (flipped(ARCHIVE), "CRC"),
         (b"no archive", "Could not get"),
-        (tar_gz({"elsewhere/a.jpg": b"a"}), "No such file.*jpg"),
-        (tar_gz({"jpg/a.jpg": b"a", "../../evil": b"e"}), "outside"),
-        (tar_gz({"/tmp/../../evil": b"e", "jpg/a.jpg": b"a"}), "outside|absolute"),
+        (tar_gz({"elsewhere/a.jpg": b"a"}), "No such file.*photos"),
+        (tar_gz({"photos/a.jpg": b"a", "../../evil": b"e"}), "outside"),
     ],
-    ids=["cut", "one bit", "no archive", "without jpg", "traversal", "absolute"],
+    ids=["cut", "one bit", "no archive", "without photos", "traversal"],
 )
 def test_bad_archive_leaves_no_folder(
     server: Server, tmp_path: Path, archive: bytes, cause: str
@@ -219,7 +236,7 @@ def test_bad_archive_leaves_no_folder(
     folder = tmp_path / "deep" / "data"
     with pytest.raises(DownloadError, match=cause):
         get_archive(server, folder / "photos", archive)
-    assert not (folder / "photos").exists()
+    assert left(folder) == []  # nor the archive, which would count as put there by hand
     assert not [p for p in tmp_path.rglob("*") if p.is_dir() and ".part" in p.name]
     assert not list(tmp_path.rglob("evil"))
 
@@ -227,12 +244,11 @@ def test_bad_archive_leaves_no_folder(
 def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
     """The folder is not there after it, and the next call has it and clears up."""
     code = (
-        "import os, sys, tarfile; from pathlib import Path; from thaw.data import archive\n"
-        "whole = tarfile.TarFile.extractall\n"
-        "def die(*args, **kwargs): whole(*args, **kwargs); os._exit(9)\n"
-        "tarfile.TarFile.extractall = die\n"
-        "archive.fetch_archive(sys.argv[1], Path(sys.argv[2]), inside='jpg', checksum=None,"
-        " remedy='')"
+        "import os, sys; from pathlib import Path; from thaw.data import archive\n"
+        "whole = archive.unpack\n"
+        "def die(*args): whole(*args); os._exit(9)\n"
+        "archive.unpack = die\n"
+        "archive.fetch_archive(sys.argv[1], Path(sys.argv[2]), checksum=None)"
     )
     server.files["/photos.tgz"] = ARCHIVE
     command = [sys.executable, "-c", code, server.url("/photos.tgz"), str(tmp_path / "photos")]

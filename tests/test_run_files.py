@@ -19,7 +19,8 @@ from thaw.training.record import Record
 
 PHOTOS = Splits(("cat", "dog"), Photos((Path("in/cat/1.jpg"), Path("in/dog/2.jpg")), (0, 1)),
                 Photos((Path("in/dog/3.jpg"),), (1,)), None)  # fmt: skip
-DATA: Any = SimpleNamespace(classes=PHOTOS.classes, skipped=2, splits=PHOTOS, folder=Path("in"))
+DATA: Any = SimpleNamespace(classes=PHOTOS.classes, skipped=2, bad_photos=["a.jpg"], splits=PHOTOS,
+                            folder=Path("in"))  # fmt: skip
 SCHEDULE = {"lr": 1e-3, "schedule": "constant"}
 HISTORY = [
     {"epoch": epoch + 1, "phase": "frozen" if epoch < 2 else "unfrozen",
@@ -70,6 +71,7 @@ def test_results(mode: str) -> None:
     ]  # fmt: skip
     assert (results["val/acc"], results["test/acc"], results["seed"]) == (1.0, 0.5, 4)
     assert (results["classes"], results["skipped"]) == (["cat", "dog"], 2)
+    assert results["bad_photos"] == ["a.jpg"]
     assert json.loads(json.dumps(results)) == results
 
 

@@ -1,13 +1,17 @@
 """Downloads of files: complete or not at all, checked, and once for parallel jobs."""
 
 import hashlib
+import lzma
 import tarfile
+import time
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
 from thaw.errors import DownloadError
 from thaw.store import make_once
@@ -15,7 +19,13 @@ from thaw.store import make_once
 # Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
 TIMEOUT = (5, 30)
 
+PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
+
 MIB = 2**20
+
+# What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
+BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError,
+          RuntimeError, ValueError)  # fmt: skip
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
@@ -33,11 +43,19 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
         plain = {"Accept-Encoding": "identity"}
         with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
             response.raise_for_status()
-            total = int(response.headers.get("Content-Length", 0)) // MIB
-            with part.open("wb") as file:
-                pieces = response.iter_content(MIB)
-                for piece in tqdm(pieces, total=total, unit="MiB", leave=False, disable=None):
-                    file.write(piece)
+            length, started = int(response.headers.get("Content-Length", 0)), time.monotonic()
+            bar = tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None)
+            with part.open("wb") as file, bar:
+                while piece := response.raw.read1(MIB):
+                    bar.update(file.write(piece))
+                    seconds = time.monotonic() - started
+                    if seconds > PATIENCE and file.tell() < SLOWEST * seconds:
+                        raise OSError(f"only {file.tell():,} bytes came in {seconds:.0f} s")
+        size, kind = part.stat().st_size, response.headers.get("Content-Type", "")
+        if size < max(length, 1):
+            raise OSError(f"IncompleteRead: {size:,} of {length:,} bytes came")
+        if kind.startswith("text/html"):
+            raise OSError("a web page came instead of the file")
         compare(part, checksum)
         return part
 
@@ -48,7 +66,7 @@ def make_download(path: Path, make: Callable[[Path], Path], what: str, remedy: s
     """Calls `make_once`, and returns the path; its errors become a DownloadError on `what`."""
     try:
         make_once(path, make)
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:  # requests' are OSErrors
+    except BROKEN as error:
         raise DownloadError(f"Could not get {what}: {error}. What to do: {remedy}.") from error
     return path
 

@@ -119,16 +119,14 @@ def train_transform(
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
     """
     low, high = crop_scale or (1, 1)
-    for key, value, fits, allowed in (
-        ("crop_scale", [low, high], 0 < low <= high <= 1, "[low, high] within 0-1, or null"),
-        ("horizontal_flip", horizontal_flip, 0 <= horizontal_flip <= 1, "0 to 1"),
-        ("rotation", rotation, 0 <= rotation <= 180, "0 to 180 degrees"),
-        ("shear", shear, 0 <= shear <= 60, "0 to 60 degrees"),
-        ("color_jitter", color_jitter, 0 <= color_jitter <= 1, "0 to 1"),
-        ("policy", policy, policy in get_args(Policy), ", ".join(get_args(Policy))),
-        ("erasing", erasing, 0 <= erasing <= 1, "0 to 1"),
-    ):
-        check(fits, f"augment.{key}", value, allowed)
+    fits = 0 < low <= high <= 1
+    check(fits, "augment.crop_scale", [low, high], "[low, high] within 0-1, or null")
+    check(policy in get_args(Policy), "augment.policy", policy, ", ".join(get_args(Policy)))
+    for key, value, most in (
+        ("horizontal_flip", horizontal_flip, 1), ("rotation", rotation, 180), ("shear", shear, 60),
+        ("color_jitter", color_jitter, 1), ("erasing", erasing, 1),
+    ):  # fmt: skip
+        check(0 <= value <= most, f"augment.{key}", value, f"0 to {most}{' degrees' * (most > 1)}")
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
     grey = mean_colour(spec)
     steps: list[Callable] = [*eval_transform(spec).transforms]

@@ -14,7 +14,7 @@ from thaw.backbones import groups, tracing
 from thaw.backbones.groups import Granularity, LayerGroup
 from thaw.backbones.pretrained import Source, load_into
 from thaw.backbones.tracing import Make, Trace
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, reason
 
 Crop = Literal["center", "squash", "pad"]
 
@@ -57,10 +57,8 @@ class Backbone:
     @property
     def is_convolutional(self) -> bool:
         """Whether most weights are convolutions. Such bodies run faster in channels_last."""
-        convolutions = sum(
-            module.weight.numel() for module in self.body.modules() if isinstance(module, nn.Conv2d)
-        )
-        return convolutions > 0.5 * sum(weight.numel() for weight in self.body.parameters())
+        modules, every = self.body.modules(), sum(w.numel() for w in self.body.parameters())
+        return sum(m.weight.numel() for m in modules if isinstance(m, nn.Conv2d)) > 0.5 * every
 
 
 def assemble(
@@ -74,8 +72,7 @@ def assemble(
     model.set_submodule(last, nn.Identity())
     parts = groups.split(model, seen, granularity)
     features = tracing.run_without_data(model, spec.size).shape[1]
-    licence, label = source.licence, source.label
-    return Backbone(name, model, features, spec, parts, licence, label, builder)
+    return Backbone(name, model, features, spec, parts, source.licence, source.label, builder)
 
 
 def make_traced(name: str, make: Make, size: int) -> tuple[nn.Module, Trace]:
@@ -85,7 +82,6 @@ def make_traced(name: str, make: Make, size: int) -> tuple[nn.Module, Trace]:
         return model, tracing.trace(model, size)
     except tracing.SIZE_ERRORS as error:
         raise ConfigError(
-            f"backbone.image_size={size}: {name} cannot take this size "
-            f"({str(error).partition(chr(10))[0]}); backbone.image_size=null is the size that its "
-            "weights were made for"
+            f"backbone.image_size={size}: {name} cannot take this size ({reason(error)}); "
+            "backbone.image_size=null is the size that its weights were made for"
         ) from error

@@ -16,11 +16,9 @@ class SmallCnn(nn.Module):
 
     def __init__(self, num_classes: int, size: int) -> None:
         super().__init__()
-        side = size
-        for _ in range(3):
-            side = (side - 2) // 2  # a 3x3 convolution without padding takes 2, pooling half
-        if side < 1:
+        if size < 22:
             raise ValueError("it needs 22 pixels or more")
+        side = (size - 14) // 8  # each 3x3 convolution without padding takes 2, pooling half
         self.conv1 = nn.Conv2d(3, 32, 3)
         self.pool1 = nn.MaxPool2d(2)
         self.conv2 = nn.Conv2d(32, 64, 3)

@@ -55,15 +55,13 @@ def split(
     """
     known = get_args(Granularity)
     check(granularity in known, "backbone.granularity", granularity, ", ".join(known))
-    units = _units(body, seen)
-    if granularity == "module":
-        parts = [[name] for name in sorted(children(body, ""), key=seen.first_run)]
-    elif granularity == "layer":
-        parts = [[name] for name in _open(body, seen, units, into_blocks=True)]
-    elif granularity == "block":
-        parts = _join(body, seen, _open(body, seen, units, into_blocks=False), stages=False)
-    else:
-        parts = _join(body, seen, units, stages=True)
+    units = children(body, "") if granularity == "module" else _units(body)
+    if granularity in ("block", "layer"):
+        units = _open(body, seen, units, into_blocks=granularity == "layer")
+    units.sort(key=seen.first_run)
+    parts = [[name] for name in units]
+    if granularity in ("stage", "block"):
+        parts = _join(body, seen, units, stages=granularity == "stage")
         if len(parts) < MIN_STAGES:
             parts = _join(body, seen, units, stages=False)
     owned = [
@@ -100,11 +98,11 @@ def gather(
         if _is_leaf(body, layer) and not f"{layer}.".startswith(inside):
             modules[max(0, sum(start <= place for start in starts) - 1)].append(layer)
     groups = []
-    for number, part in enumerate(parts):
-        before = sum(place < starts[number] for place in places)
-        depth = 1.0 if flat[number] else min(1.0, before / max(1, len(places) - 1))
-        names = tuple(owned[number]), tuple(modules[number])
-        groups.append(LayerGroup(_name(body, part), *names, depth, flat[number]))
+    for part, start, is_flat, own, runs in zip(parts, starts, flat, owned, modules, strict=True):
+        before = sum(place < start for place in places)
+        depth = 1.0 if is_flat else min(1.0, before / max(1, len(places) - 1))
+        name = _name(body, part)
+        groups.append(LayerGroup(name, tuple(own), tuple(runs), depth, is_flat))
     check_cover(groups, [name for name, _ in body.named_parameters()])
     return tuple(groups)
 
@@ -143,17 +141,14 @@ def _is_leaf(body: nn.Module, name: str) -> bool:
     return not list(body.get_submodule(name).children())
 
 
-def _units(body: nn.Module, seen: Trace) -> list[str]:
-    """Opens the body until there are `MIN_UNITS`, the largest first; in the order of execution."""
+def _units(body: nn.Module) -> list[str]:
+    """Opens the body until there are `MIN_UNITS`, the largest first."""
     units = children(body, "")
-    while len(units) < MIN_UNITS:
-        divisible = [name for name in units if children(body, name)]
-        if not divisible:
-            break
+    while len(units) < MIN_UNITS and (divisible := [n for n in units if children(body, n)]):
         largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
         place = units.index(largest)
         units[place : place + 1] = children(body, largest)
-    return sorted(units, key=seen.first_run)
+    return units
 
 
 def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) -> list[str]:
@@ -163,31 +158,24 @@ def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) 
     and those that read a child's parameters without calling it, which the trace cannot place.
     """
     parts: list[str] = []
-    unopened = list(units)
-    while unopened:
-        name = unopened.pop()
-        module = body.get_submodule(name)
-        inside = children(body, name)
-        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) and any(
-            list(child.children()) for child in module.children()
-        )
+    for name in units:
+        module, inside = body.get_submodule(name), children(body, name)
+        is_container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        holds_blocks = is_container and any(list(child.children()) for child in module.children())
         own = list(module.parameters(recurse=False))
         all_run = all(seen.first_run(child) < len(seen.order) for child in inside)
-        if inside and not own and all_run and (into_blocks or is_container):
-            unopened += inside
-        else:
-            parts.append(name)
-    return sorted(parts, key=seen.first_run)
+        opens = inside and not own and all_run and (into_blocks or holds_blocks)
+        parts += _open(body, seen, inside, into_blocks=into_blocks) if opens else [name]
+    return parts
 
 
 def _join(body: nn.Module, seen: Trace, units: list[str], *, stages: bool) -> list[list[str]]:
     """Joins norms to the part before them, and with `stages` what has the same resolution."""
     parts: list[list[str]] = []
     for unit in units:
-        joins = only_vectors(body.get_submodule(unit).parameters())
-        if parts and stages and (resolution := seen.resolution(unit)):
-            joins = joins or resolution == seen.resolution(parts[-1][0])
-        if parts and joins:
+        resolution = seen.resolution(unit) if stages else None
+        same = parts and resolution and resolution == seen.resolution(parts[-1][0])
+        if parts and (same or only_vectors(body.get_submodule(unit).parameters())):
             parts[-1].append(unit)
         else:
             parts.append([unit])

@@ -38,10 +38,8 @@ class Source:
 
 def own_source(weights: str | None, names: Collection[str], hint: str = "") -> Source | None:
     """Returns the source for None (random) or a path, None for one of `names`; refuses others."""
-    if weights is None:
-        return Source("random", "weights: random")
-    if weights in names:
-        return None
+    if weights is None or weights in names:
+        return None if weights else Source("random", "weights: random")
     if weights.endswith(SUFFIXES) or "/" in weights:
         return Source(weights, f"weights: your own file, {weights}", lambda: Path(weights))
     raise ConfigError(
@@ -75,13 +73,10 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
     if not all(isinstance(value, Tensor) for value in values):
         raise ConfigError(f"backbone.weights={file}: holds no state dict (name -> tensor)")
     # Some models of timm have a module called "body" themselves, so the model's own names decide.
-    prefixes = (prefix for prefix in PREFIXES if any(prefix + name in content for name in own))
+    prefixes = (each for each in PREFIXES if any(each + name in content for name in own))
     prefix = next(prefixes, "")
-    return {
-        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
-        for name, value in content.items()
-        if name.startswith(prefix)
-    }
+    return {name.removeprefix(prefix): value.float() if value.is_floating_point() else value
+            for name, value in content.items() if name.startswith(prefix)}  # fmt: skip
 
 
 def load_into(model: nn.Module, file: Path, *, last_layer: str, name: str) -> None:
@@ -105,20 +100,14 @@ def differences(
 
     BatchNorm's counters may be missing: some files are older.
     """
-    own = {key: value for key, value in own.items() if not key.startswith(ignored)}
-    state = {key: value for key, value in state.items() if not key.startswith(ignored)}
-    missing = own.keys() - state.keys()
+    mine, theirs = ({key: tuple(value.shape) for key, value in sorted(tensors.items())
+                     if not key.startswith(ignored)} for tensors in (own, state))  # fmt: skip
     problems = {
-        "missing": sorted(key for key in missing if not key.endswith("num_batches_tracked")),
-        "unknown": sorted(state.keys() - own.keys()),
-        "shape": [
-            f"{key}: {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
-            for key in sorted(own.keys() & state.keys())
-            if state[key].shape != own[key].shape
-        ],
-    }
-    return "; ".join(
-        f"{what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
-        for what, names in problems.items()
-        if names
-    )
+        "missing": [k for k in mine if k not in theirs and not k.endswith("num_batches_tracked")],
+        "unknown": [k for k in theirs if k not in mine],
+        "shape": [f"{k}: {theirs[k]} in the file, {mine[k]} in the model"
+                  for k in mine if k in theirs and theirs[k] != mine[k]],
+    }  # fmt: skip
+    told = {what: ", ".join([*names[:3], *["..."] * (len(names) > 3)])
+            for what, names in problems.items() if names}  # fmt: skip
+    return "; ".join(f"{what}: {names}" for what, names in told.items())

@@ -6,7 +6,7 @@ timm's own records say what the weights expect (`pretrained_cfg`), how the last 
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -57,32 +57,23 @@ def timm_backbone(
     with without_values():  # a wrong size is told before anything is fetched
         _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
     if source is None:
-        model = _download(full_name, make, record, spec.size)
         label = str(record.get("tag") or "DEFAULT")
         source = Source(label, f"weights: {declared_licence(record)}")
-    elif weights is None:
-        model = make(spec.size)
+        try:
+            model = make(spec.size, pretrained=True)
+        except Exception as error:  # timm's downloader raises the errors of four libraries
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            place = f"{full_name} from {record.get('hf_hub_id') or record.get('url')}"
+            message = f"Could not get the weights of {place}: {cause}. What to do: {OFFLINE}"
+            raise DownloadError(message) from error
     else:
-        model = _load(name, record, spec.size, weights)
+        model = _load(name, record, spec.size, weights) if weights else make(spec.size)
     body = _without_last_layer(model)
     parts = ordered_groups(body, seen, granularity)
     features = tracing.run_without_data(body, spec.size).shape[1]
-    licence, label = source.licence, source.label
-    return Backbone(full_name, body, features, spec, parts, licence, label, "timm")
-
-
-def _download(
-    full_name: str, make: Callable[..., nn.Module], record: Record, size: int
-) -> nn.Module:
-    """The model with its official weights, which timm fetches on first use."""
-    try:
-        return make(size, pretrained=True)
-    except Exception as error:  # timm's downloader raises the errors of four libraries
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        place = record.get("hf_hub_id") or record.get("url")
-        raise DownloadError(
-            f"Could not get the weights of {full_name} from {place}: {cause}. What to do: {OFFLINE}"
-        ) from error
+    return Backbone(
+        full_name, body, features, spec, parts, source.licence, source.label, "timm"
+    )  # fmt: skip
 
 
 def import_timm() -> Any:
@@ -138,13 +129,9 @@ def input_spec(record: Record) -> InputSpec:
             f"backbone.name={record['architecture']}: expects {channels} channels of {height} x "
             f"{width} pixels; thaw gives square colour images"
         )
-    return InputSpec(
-        size=height,
-        resize=math.floor(height / data["crop_pct"]),  # as in timm's own transform
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        interpolation=InterpolationMode(data["interpolation"]),
-    )
+    resize = math.floor(height / data["crop_pct"])  # as in timm's own transform
+    mean, std = tuple(data["mean"]), tuple(data["std"])
+    return InputSpec(height, resize, mean, std, InterpolationMode(data["interpolation"]))
 
 
 def create(name: str, record: Record, size: int, **options: Any) -> nn.Module:
@@ -169,10 +156,8 @@ def ordered_groups(
     weights = dict(body.named_parameters())
     owned: list[list[str]] = []
     for _, names in sorted(layers.items()):
-        if owned and only_vectors(weights[name] for name in names):
-            owned[-1] += names
-        else:
-            owned.append(list(names))
+        joins = owned and only_vectors(weights[name] for name in names)
+        owned = [*owned[:-1], owned[-1] + names] if joins else [*owned, list(names)]
     parts = [sorted(_modules_of(body, set(names)), key=seen.first_run) for names in owned]
     return groups.gather(body, seen, parts, owned)
 
@@ -182,9 +167,7 @@ def _modules_of(body: nn.Module, parameters: set[str]) -> list[str]:
     modules: list[str] = []
     for name, module in body.named_modules():  # what is in a module follows it
         own = {f"{name}.{key}" for key, _ in module.named_parameters()}
-        if modules and name.startswith(f"{modules[-1]}."):
-            continue
-        if own and own <= parameters:
+        if own and own <= parameters and not name.startswith(tuple(f"{m}." for m in modules[-1:])):
             modules.append(name)
     return modules
 

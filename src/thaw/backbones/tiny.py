@@ -67,8 +67,6 @@ def tiny_backbone(
     granularity: Granularity = "stage",
 ) -> Backbone:  # fmt: skip
     """Builds `TinyResNet` as a backbone; the arguments are those of `torchvision_backbone`."""
-    source = own_source(weights, ["DEFAULT"]) or Source(
-        "DEFAULT", "weights: MIT (thaw, generated pictures)", lambda: WEIGHTS
-    )
-    spec = INPUT.at(image_size)
+    own = Source("DEFAULT", "weights: MIT (thaw, generated pictures)", lambda: WEIGHTS)
+    source, spec = own_source(weights, ["DEFAULT"]) or own, INPUT.at(image_size)
     return assemble("tiny", "tiny", lambda size: TinyResNet(1), spec, source, granularity)

@@ -21,10 +21,8 @@ class Trace:
 
     def first_run(self, module: str) -> int:
         """Returns the place in `order` of the first module at or below `module`."""
-        for place, name in enumerate(self.order):
-            if f"{name}.".startswith(f"{module}."):
-                return place
-        return len(self.order)
+        places = (i for i, name in enumerate(self.order) if f"{name}.".startswith(f"{module}."))
+        return next(places, len(self.order))
 
     def is_flat(self, module: str) -> bool:
         """Returns whether the output is features (N, D)."""
@@ -45,18 +43,21 @@ def trace(model: nn.Module, size: int) -> Trace:
     Raises one of `SIZE_ERRORS` if the model cannot take the size.
     """
     seen = Trace()
-    hooks = []
-    for name, module in model.named_modules():
+    names = {module: name for name, module in model.named_modules()}
 
-        def before(_module: nn.Module, _inputs: object, name: str = name) -> None:
-            if name not in seen.order:
-                seen.order.append(name)
+    def before(module: nn.Module, _inputs: object) -> None:
+        if names[module] not in seen.order:
+            seen.order.append(names[module])
 
-        def after(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
-            if isinstance(output, Tensor):
-                seen.outputs[name] = output.shape
+    def after(module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.outputs[names[module]] = output.shape
 
-        hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    hooks = [
+        hook
+        for module in names
+        for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))
+    ]
     try:
         run_without_data(model, size)
     finally:

@@ -1,58 +1,102 @@
-"""Archives of photos: downloaded, unpacked, and compared with the lists that came with them."""
+"""Archives of photos, downloaded or the user's own: unpacked whole or not at all, and safely."""
 
-import gzip
+import stat
 import tarfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from thaw.data.photos import Splits
-from thaw.download import MIB, compare, fetch, make_download
+from thaw.data.photos import visible
+from thaw.download import BROKEN, MIB, compare, fetch, make_download
 from thaw.errors import ConfigError
+from thaw.store import make_once
+
+MAX_RATIO, SMALL = 100, 2**30  # photos hardly shrink; an archive may unpack to a GiB in any case
+Member = tuple[str, bool, IO[bytes] | None]  # name, whether it is a folder, content of a file
 
 
-def fetch_archive(
-    url: str, folder: Path, *, inside: str, checksum: str | None, remedy: str
-) -> Path:
-    """Downloads and unpacks the folder `inside` of a .tar.gz as `folder`, unless that is there.
+def fetch_archive(url: str, folder: Path, *, checksum: str | None) -> None:
+    """Downloads the archive that holds `folder` under its own name, and unpacks it beside others.
 
-    An archive that the user has put beside `folder` is used and stays, if its checksum is right; a
-    downloaded one is deleted when it is unpacked. The other arguments are those of `fetch`. Raises
-    DownloadError as `fetch`, also if a member of the archive would land outside.
+    An archive that the user has put there is used and stays, if its checksum is right; a downloaded
+    one is deleted, whether it could be unpacked or not. Raises DownloadError as `fetch`.
     """
     archive = folder.parent / url.rpartition("/")[2]
 
-    def unpack(part: Path) -> Path:
+    def make(part: Path) -> Path:
         by_hand = archive.exists()
         if by_hand:
             compare(archive, checksum)
         else:
-            fetch(url, archive, checksum=checksum, remedy=remedy)
-        print(f"Unpacking {archive}", flush=True)
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(part, filter="data")  # refuses what would land outside
-            while stream.read(MIB):  # to the end, where gzip stores the checksum of everything
-                pass
-        (part / inside).stat()  # raises if it is missing
-        if not by_hand:
-            archive.unlink()
-        return part / inside
+            fetch(url, archive, checksum=checksum, remedy=offline(url, folder))
+        try:
+            unpack(archive, part)
+            (part / folder.name).stat()  # raises if it is missing
+        finally:
+            if not by_hand:
+                archive.unlink()
+        return part / folder.name
 
-    return make_download(folder, unpack, f"{inside}/ of {url}", remedy)
+    make_download(folder, make, f"{folder.name}/ of {url}", offline(url, folder))
 
 
-def check_files(splits: Splits) -> Splits:
-    """Returns the splits; raises a ConfigError if a photo that a source's lists name is missing."""
-    parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
-    missing = [path for part in parts for path in part.paths if not path.is_file()]
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} of the listed photos are missing, as {missing[0]}. Copy them "
-            f"there, or delete {missing[0].parent} to have it downloaded again."
-        )
-    return splits
+def offline(url: str, path: Path) -> str:
+    """What a user can do if a download to `path` fails, as the end of a sentence."""
+    home = path.parent
+    return (f"put {url.rpartition('/')[2]} from {url} into {home}, or name the folder that holds "
+            f"{path.relative_to(home.parent)} with paths.data_dir=PATH, or try thaw without a "
+            "network with data=demo")  # fmt: skip
 
 
-def offline(files: str, folder: Path) -> str:
-    """What a user can do if a download fails, as the end of a sentence."""
-    return (f"put {files} into {folder}, or name the folder that holds {folder.name}/ with "
-            "paths.data_dir=PATH, or try thaw without a network with data=demo")  # fmt: skip
+def unpacked(archive: Path, cache_dir: Path) -> Path:
+    """The folder in the cache that a user's archive is unpacked into, once; or a ConfigError."""
+    facts = archive.stat()
+    folder = cache_dir / "archives" / f"{archive.name}-{facts.st_size}-{facts.st_mtime_ns}"
+    try:
+        make_once(folder, lambda part: unpack(archive, part))
+    except BROKEN as error:
+        hint = "Make it anew, or unpack it yourself and give the folder"
+        raise ConfigError(f"data.root={archive}: cannot be unpacked: {error}. {hint}.") from error
+    inside = list(visible(folder))
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpacks files and folders; raises one of BROKEN if it holds anything else.
+
+    Also for what would land outside of the folder, and for more than MAX_RATIO times its size.
+    """
+    print(f"Unpacking {archive}", flush=True)
+    left = max(SMALL, MAX_RATIO * archive.stat().st_size)
+    folder.mkdir()
+    for name, is_folder, content in _members(archive):
+        path = Path(name)
+        if path.anchor or ".." in path.parts or not (is_folder or content):
+            raise OSError(f"its member {name!a} is no plain file, or would land outside")
+        path = folder / path
+        (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        left -= 1024  # of the disk, also for an empty file
+        if content:
+            with path.open("wb") as file:
+                while left >= 0 and (piece := content.read(MIB)):
+                    left -= file.write(piece)
+        if left < 0:
+            raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
+    return folder
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield info.filename, info.is_dir(), zipped.open(info) if plain else None
+        return
+    if not tarfile.is_tarfile(archive):
+        raise OSError("it is neither a whole zip nor a tar")
+    with tarfile.open(archive) as tar:
+        for info in tar:
+            yield info.name, info.isdir(), tar.extractfile(info) if info.isreg() else None
+        while tar.fileobj and tar.fileobj.read(MIB):  # to the end, where gzip's checksum stands
+            pass

@@ -4,9 +4,11 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 (`prepare_data`). Everything else - validation split, few-shot, loaders - is done here.
 """
 
+import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +17,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
+from thaw.data.broken import describe, find_broken
 from thaw.data.dataset import PhotoDataset, Pictures, Transform, read_pictures
 from thaw.data.loading import choose_batch_size, make_loader
 from thaw.data.photos import Photos, Splits
@@ -25,7 +28,18 @@ from thaw.errors import ConfigError, check
 DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it leaves 8 to train on
 
 
-print_once = rank_zero_only(partial(print, flush=True))  # in the first process only
+@rank_zero_only
+def print_once(text: str) -> None:
+    """Prints in the first process only; file names need not be UTF-8."""
+    print(text.encode(errors="backslashreplace").decode(), flush=True)
+
+
+def check_names(classes: Sequence[str]) -> None:
+    """Refuses names of classes that cannot be written, or not be told apart when they are read."""
+    if wrong := [name for name in classes if not name.isprintable()]:
+        raise ConfigError(f"the name of class {wrong[0]!a} is not in UTF-8; give it another name")
+    if len({unicodedata.normalize("NFC", name) for name in classes}) < len(classes):
+        raise ConfigError(f"the names of two classes look the same: {list(classes)!a}; rename one")
 
 
 class Classes:
@@ -57,6 +71,7 @@ class PhotoDataModule(LightningDataModule):
     classes: Classes = Classes()  # to use, in the order of the labels; None: all
     groups: str | None = None  # regular expression: what it finds in a path is in one split only
     skip: Path | None = None  # text file of photos to leave out
+    on_bad_photo: Literal["error", "skip"] = "error"  # before training, all that cannot be read
     batch_size: int | Literal["auto"] = "auto"  # images per device and step
     num_workers: int | None = None  # processes that decode, per device; None: chosen
     val_fraction: float | None = None  # 0-1, of the training photos; None: the source's own, or 0.2
@@ -78,20 +93,23 @@ class PhotoDataModule(LightningDataModule):
         self._pictures: dict[str, Pictures | None] = {}  # by split
         self.folder = self.data_dir  # that lists of photos are relative to
         self.skipped = 0  # photos that data.skip left out
+        self.bad_photos: list[str] = []  # those that data.on_bad_photo=skip left out
         self.group_of: Callable[[Path], str] | None = None  # of a photo; data.groups, or a source's
-        fits = self.wanted is None or isinstance(self.wanted, list | tuple)
+        fits = isinstance(self.wanted, list | tuple | None)
         check(fits, "data.classes", self.wanted, "a list of names, or null")
         self.check("groups", isinstance(self.groups, str | None), "text, or null")
         self.check("skip", isinstance(self.skip, str | Path | None), "a text file, or null")
-        fits = self.batch_size == "auto" or (type(self.batch_size) is int and self.batch_size > 0)
-        self.check("batch_size", fits, "1 or more, or auto")
-        for key, least in (("num_workers", 0), ("train_per_class", 1),
-                           ("folds", 2), ("fold", 0)):  # fmt: skip
+        self.check("on_bad_photo", self.on_bad_photo in ("error", "skip"), "error or skip")
+        if self.batch_size != "auto":
+            self.check_integer("batch_size", 1, ", or auto")
+        for key, least in (("num_workers", 0), ("train_per_class", 1), ("folds", 2), ("fold", 0)):
             self.check_integer(key, least)
-        self.check_fraction("test_fraction")
-        if self.val_fraction is not None:
-            self.check_fraction("val_fraction")
-            self.check("val_fraction", self.folds is None, "null, since data.folds is set")
+        for key in ("test_fraction", "val_fraction"):
+            value = getattr(self, key)
+            fits = value is None or (type(value) in (int, float) and 0 <= value < 1)
+            self.check(key, fits, "0 to below 1")
+        if self.folds is not None:
+            self.check("val_fraction", self.val_fraction is None, "null, since data.folds is set")
         rule = f"0 to below data.folds={self.folds}" if self.folds else "0, or set data.folds too"
         self.check("fold", self.fold < (self.folds or 1), rule)
         self.check("balanced", isinstance(self.balanced, bool), "true or false")
@@ -101,16 +119,11 @@ class PhotoDataModule(LightningDataModule):
         """Raises a ConfigError unless the value of a setting fits."""
         check(fits, f"data.{key}", getattr(self, key), allowed)
 
-    def check_integer(self, key: str, least: int) -> None:
+    def check_integer(self, key: str, least: int, also: str = "") -> None:
         """Checks a whole number; null is allowed where it is the default."""
         value, optional = getattr(self, key), getattr(type(self), key) is None
         fits = (type(value) is int and value >= least) or (optional and value is None)
-        self.check(key, fits, f"{least} or more{', or null' if optional else ''}")
-
-    def check_fraction(self, key: str) -> None:
-        """Checks a number from 0 to below 1."""
-        value = getattr(self, key)
-        self.check(key, type(value) in (int, float) and 0 <= value < 1, "0 to below 1")
+        self.check(key, fits, f"{least} or more{', or null' if optional else also}")
 
     def find_splits(self) -> Splits:
         """Lists every photo of every split, in a fixed order; each source writes its own."""
@@ -123,14 +136,17 @@ class PhotoDataModule(LightningDataModule):
         source = self.find_splits()
         if (self.wanted, self.groups, self.skip, self.group_of) != (None,) * 4:
             source = import_module("thaw.data.choose").narrow(self, source)  # few runs load it
+        check_names(source.classes)
         splits = self._draw_splits(add_test_split(source, self.test_fraction))
+        if source.train.groups:
+            wants_val = self.val_fraction != 0
+            import_module("thaw.data.choose").check_groups(splits, source, wants_val=wants_val)
+        # Tools make no views for training, and tell of a broken photo when they come to it.
+        if self.train_transform or self.on_bad_photo == "skip":
+            splits = self._without_broken(splits)
         val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
-        if source.train.groups:
-            import_module("thaw.data.choose").check_groups(
-                splits, source, wants_val=self.val_fraction != 0
-            )
         for name, photos in splits.items():
             there = {splits.classes[label] for label in set(photos.labels)}
             if absent := [each for each in splits.classes if each not in there]:
@@ -180,6 +196,17 @@ class PhotoDataModule(LightningDataModule):
             rule = f"train {self.seed}"
             train = draw_per_class(train, self.train_per_class, classes, rule=rule)
         return Splits(classes, train, val or None, source.test or None)
+
+    def _without_broken(self, splits: Splits) -> Splits:
+        broken = find_broken([path for _, part in splits.items() for path in part.paths])
+        told = describe(broken, self.folder, f"data.on_bad_photo={self.on_bad_photo}")
+        if broken and self.on_bad_photo == "error":
+            hint = "Replace or delete them, or leave them out with data.on_bad_photo=skip"
+            raise ConfigError(f"{told}\n{hint}")
+        if broken:
+            print_once(f"{told}\n{'':<10}They are left out.")
+        self.bad_photos = [os.path.relpath(path, self.folder) for path in broken]
+        return splits.without(broken, "data.on_bad_photo=skip")
 
     def _loader(self, photos: Photos, split: str) -> DataLoader:
         train, trainer = split == "train", self.trainer

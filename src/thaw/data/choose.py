@@ -20,27 +20,27 @@ def narrow(module: PhotoDataModule, splits: Splits) -> Splits:
         out = read_skip(Path(module.skip).expanduser(), folders, splits)
         print_once(f"data      data.skip={module.skip}: {len(out)} photos are left out")
         module.skipped = len(out)
-    classes = splits.classes if module.wanted is None else check_classes(module.wanted, splits)
-    labels = {k: classes.index(name) for k, name in enumerate(splits.classes) if name in classes}
+    if module.wanted is not None:
+        classes = check_classes(module.wanted, splits)
+        labels = {k: classes.index(n) for k, n in enumerate(splits.classes) if n in classes}
+        parts: dict[str, Any] = {
+            name: Photos.of((p, labels[k]) for p, k in part.pairs() if k in labels) or None
+            for name, part in splits.items()
+        }
+        splits = replace(splits, classes=classes, **parts)
+    splits = splits.without(out, f"data.skip={module.skip}")
     if module.groups and module.group_of is None:
         module.group_of = grouping(module.groups, module.folder)
-    kept: dict[str, Any] = {}
-    for name, part in splits.items():
-        pairs = [(p, labels[k]) for p, k in part.pairs() if p not in out and k in labels]
-        groups = module.group_of and tuple(module.group_of(path) for path, _ in pairs)
-        kept[name] = replace(Photos.of(pairs), groups=groups) if pairs else None
-        before = {labels[k] for k in part.labels if k in labels}
-        if name == "train" and (lost := before - {k for _, k in pairs}):
-            raise ConfigError(
-                f"data.skip={module.skip}: leaves no training photo of {classes[min(lost)]!r}. "
-                "Keep some, or leave that class out by data.classes"
-            )
-    return replace(splits, classes=classes, **kept)
+    if of := module.group_of:
+        parts = {name: replace(part, groups=tuple(map(of, part.paths)))
+                 for name, part in splits.items()}  # fmt: skip
+        splits = replace(splits, **parts)
+    return splits
 
 
 def check_classes(names: Sequence[object], splits: Splits) -> tuple[str, ...]:
     """The names; raises a ConfigError unless they are different classes of the splits."""
-    fits = isinstance(names, list | tuple) and len({*map(str, names)}) == len(names) > 1
+    fits = len({*map(str, names)}) == len(names) > 1
     check(fits, "data.classes", names, "a list of two or more different names, or null")
     for name in map(str, names):
         if name not in splits.classes:

@@ -1,7 +1,8 @@
 """Your own photos, listed in a table."""
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +41,8 @@ class Csv(PhotoDataModule):
         super().__post_init__()
         self.csv = Path(self.csv).expanduser()
         self.folder = Path(self.images or self.csv.parent).expanduser()
-        self.check("csv", self.csv.is_file(), f"a file (looked in {Path.cwd()})")
+        hint = "; folders of photos are read by data=folder data.root=FOLDER" * self.csv.is_dir()
+        self.check("csv", self.csv.is_file(), f"a file (looked in {Path.cwd()}){hint}")
 
     def find_splits(self) -> Splits:
         """Reads the table; raises a ConfigError that names the line of what cannot be."""
@@ -53,34 +55,32 @@ class Csv(PhotoDataModule):
             if not self.wanted or row[self.label_column] in self.wanted:
                 pairs[split].append((path, row[self.label_column]))
         classes = tuple(sorted({name for _, name in pairs["train"]}, key=natural))
-        if unreadable := [name for name in classes if not name.isprintable()]:
-            fault = f"the label {unreadable[0]!a} is not in UTF-8; in Excel save it as 'CSV UTF-8'"
-            raise self._error(1, fault)
         labels = {name: label for label, name in enumerate(classes)}
         for path, name in pairs["val"] + pairs["test"]:
             if name not in labels:
                 raise self._error(rows[path][0], f"no training photo is of class {name!r}")
         if len(classes) < 2:
             raise self._error(1, f"{len(classes)} classes to train on; two or more are needed")
-        column = "group" if self.groups is None else self.groups
-        if all(column in row for _, row in rows.values()):
-            self.group_of = lambda path: rows[path][1][column] or str(path)  # no name: on its own
+        if self._column and all(self._column in row for _, row in rows.values()):
+            of = {path: row[self._column] for path, (_, row) in rows.items()}
+            self.group_of = lambda path: of[path] or str(path)  # no name: on its own
         train, val, test = (Photos.of((path, labels[label]) for path, label in part)
                             for part in pairs.values())  # fmt: skip
         return Splits(classes, train, val or None, test or None)
+
+    @property
+    def _column(self) -> str:  # of groups, if it is there
+        return "group" if self.groups is None else self.groups
 
     def _rows(self) -> dict[Path, tuple[int, Row]]:
         """The photos, and the line and values of each."""
         rows: dict[Path, tuple[int, Row]] = {}
         for line, row in self._read():
-            for key in ("path_column", "label_column", "split_column"):
-                column = getattr(self, key)
-                if column not in row and column != "split":
-                    there = f"{near(column, row)}. There are: {', '.join(row)}"
-                    raise self._error(1, f"there is no column {column!r} (data.{key}){there}")
+            for column in (self.path_column, self.label_column, self.split_column):
                 if row.get(column) == "":
                     hint = "; write train, val or test, or delete the column"
-                    raise self._error(line, f"{column} is empty{hint * (column == 'split')}")
+                    hint *= column == self.split_column
+                    raise self._error(line, f"{column} is empty{hint}")
             path = self.folder / row[self.path_column]
             if path in rows:
                 raise self._error(line, f"{path} is in line {rows[path][0]} already")
@@ -93,20 +93,23 @@ class Csv(PhotoDataModule):
         """Line number and values of each photo; of parquet the row's number, from 1."""
         if self.csv.suffix == ".parquet":
             try:
-                pandas = import_module("pandas")
+                table = import_module("pandas").read_parquet(self.csv).fillna("").astype(str)
             except ImportError as error:
                 raise self._error(1, "pip install pandas pyarrow, or give CSV") from error
-            table = pandas.read_parquet(self.csv).fillna("").astype(str)
-            yield from enumerate(table.to_dict("records"), 1)
+            except Exception as error:  # pyarrow has many of its own
+                raise self._error(1, f"cannot be read as parquet ({error})") from error
+            records = table.to_dict("records")
+            self._check_columns([*(records or [{}])[0]])
+            yield from enumerate(records, 1)
             return
         with self.csv.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline()
             file.seek(0)
             separator = max(",;\t", key=first.count)
             table = csv.DictReader(file, delimiter=separator, restval="", strict=True)
-            self._check_columns([name.strip() for name in table.fieldnames or ()])
-            table.fieldnames = [name.strip() for name in table.fieldnames or ()]
             try:
+                table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+                self._check_columns(table.fieldnames)
                 for row in table:
                     if None in row:
                         raise self._error(table.line_num, "more values than columns; quote commas")
@@ -114,17 +117,28 @@ class Csv(PhotoDataModule):
             except csv.Error as error:  # a quote without its second, a value of 100,000 characters
                 raise self._error(table.line_num, str(error)) from error
 
-    def _check_columns(self, names: list[str]) -> None:
+    def _check_columns(self, names: Sequence[str]) -> None:
         """Refuses names that cannot be what is meant, and says which columns are not read."""
+        there = f"There are: {', '.join(names)}"
         if any(not name.isprintable() for name in names):
             raise self._error(1, "is not in UTF-8; in Excel save it as 'CSV UTF-8'")
-        if len({*names}) < len(names) or not names:
-            raise self._error(1, f"must name each column once, and has {', '.join(names)}")
-        group = "group" if self.groups is None else self.groups
-        read = [self.path_column, self.label_column, self.split_column, group]
+        if len({*names}) < len(names) or not any(names):
+            raise self._error(
+                1, f"must name each column once, and has {', '.join(names) or 'none'}"
+            )
+        read = [self.path_column, self.label_column, self.split_column, self._column]
         for name in names:
-            if name not in read and name.lower() in (self.split_column, group):
+            if name not in read and name.lower() in (self.split_column, self._column):
                 raise self._error(1, f"write the column {name!r} as {name.lower()!r}")
+        for key in ("path_column", "label_column", "split_column"):
+            if (column := getattr(self, key)) not in [*names, "split"]:
+                hint = f"{near(column, names)}. {there}"
+                raise self._error(1, f"there is no column {column!r} (data.{key}){hint}")
+        if self.groups and self.groups not in names and re.fullmatch(r"[\w ]+", self.groups):
+            hint = (
+                f"{near(self.groups, names)}. {there}; or give a regular expression, as '^([^/]+)/'"
+            )
+            raise self._error(1, f"there is no column {self.groups!r} (data.groups){hint}")
         if others := [name for name in names if name not in read]:
             print_once(f"data      columns that are not read: {', '.join(others)}")
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import math
 import mmap
+import stat
 import sys
 import warnings
 from importlib import import_module
@@ -29,6 +30,8 @@ Image.init()
 HEIC, AVIF = "HEIC: pip install pillow-heif", "AVIF: pip install 'pillow>=11.3'"
 PLUGINS = {b"heic": HEIC, b"heix": HEIC, b"mif1": HEIC, b"avif": AVIF}  # by the file's bytes 8-11
 MAX_RATIO = 200  # of the sides: with a short side of 224 pixels a long one of 45,000
+MAX_BYTES = 2**30  # of a file: more is no photo
+LARGE = 2**26  # pixels; a picture with more is read at half its size, which takes a fourth
 FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 has no AVIF
 _said = mmap.mmap(-1, 1)  # whether it was said that frames are left out; of all forked workers
 
@@ -40,18 +43,21 @@ def decode(path: Path) -> Tensor:
     to 8 bits, and an animation gives its first frame. In memory the three values of a pixel lie
     together (strides 1, 3W, 3).
 
-    Raises:
-        PhotoError: the file is missing, broken or truncated, has more than 179 million pixels
-            (Pillow's limit against files that unpack to more than the memory), or is so long and
-            thin that resizing it would do that.
+    Raises a PhotoError if the file is missing, broken or truncated, has more than 179 million
+    pixels (Pillow's limit), or is so long and thin that resizing it would take all memory.
     """
-    if path.exists() and not path.is_file():
-        raise _photo_error(path, "it is no file")  # a pipe would never end
+    return decode_bytes(read_file(path), path)
+
+
+def read_file(path: Path) -> bytes:
+    """The content; a PhotoError for a pipe or a device, which may never end, and for 1 GiB."""
     try:
-        data = path.read_bytes()
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
+            raise OSError("it is no file, or a file of more than 1 GiB")
+        return path.read_bytes()
     except OSError as error:
         raise _photo_error(path, str(error)) from error
-    return decode_bytes(data, path)
 
 
 def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) -> Tensor:
@@ -74,13 +80,21 @@ def _photo_error(name: str | Path, cause: str) -> PhotoError:
     )
 
 
+def open_image(data: bytes, max_pixels: float = math.inf) -> Image.Image:
+    """Reads the header alone; raises whatever Pillow does, or a ValueError on the size."""
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"it has {width} x {height} pixels; allowed are {max_pixels:,}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels are no photo (limit: {MAX_RATIO} to 1)")
+    return image
+
+
 def _decode(data: bytes, name: str | Path, max_pixels: float) -> Tensor:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ValueError(f"it has {width} x {height} pixels; allowed are {max_pixels:,}")
-        if max(width, height) > MAX_RATIO * min(width, height):
-            raise ValueError(f"{width} x {height} pixels are no photo (limit: {MAX_RATIO} to 1)")
+    with open_image(data, max_pixels) as image:
+        if math.prod(image.size) > LARGE:
+            return from_pillow(_halved(image))
         if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             # if torchvision fails, Pillow tries as well: its messages say better what is wrong
@@ -94,6 +108,13 @@ def _decode(data: bytes, name: str | Path, max_pixels: float) -> Tensor:
                 _said[0] = 1
                 print(f"{name}: of several frames or pages, the first is used", file=sys.stderr)
         return picture
+
+
+def _halved(image: Image.Image) -> Image.Image:
+    image.draft(None, (image.width // 2, image.height // 2))  # a JPEG is decoded to that size
+    if math.prod(image.size) > LARGE:
+        image = (image.convert("RGBA") if image.mode == "P" else image).reduce(2)
+    return image
 
 
 def from_pillow(image: Image.Image) -> Tensor:

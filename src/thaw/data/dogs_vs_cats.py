@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.data.archive import fetch_archive, offline
+from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
@@ -45,21 +45,16 @@ class DogsVsCats(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Downloads fast.ai's 839 MB, if no layout is there."""
-        if find_layouts(self.data_dir):
-            return
-        folder = self.data_dir / "dogscats"
-        files = f"train/ and valid/ of dogscats.tgz from {URL} (or Kaggle's or Microsoft's photos)"
-        remedy = offline(files, folder)
-        fetch_archive(URL, folder, inside="dogscats", checksum=CHECKSUM, remedy=remedy)
+        if not find_layouts(self.data_dir):
+            fetch_archive(URL, self.data_dir / "dogscats", checksum=CHECKSUM)
 
     def find_splits(self) -> Splits:
         """Lists the photos of the first layout that is there."""
-        layouts = find_layouts(self.data_dir)
-        if not layouts:
+        if not (layouts := find_layouts(self.data_dir)):
+            looked = f"looked for {FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}"
             raise ConfigError(
-                f"{self.data_dir} holds no photos of cats and dogs in a known layout: looked for "
-                f"{FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}. Name the folder with "
-                "paths.data_dir=PATH."
+                f"{self.data_dir} holds no photos of cats and dogs in a known layout: {looked}. "
+                "Name the folder with paths.data_dir=PATH."
             )
         home, layout = layouts[0]
         print_once(f"dogs_vs_cats: reading {home / layout}")

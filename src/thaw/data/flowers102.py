@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
-from thaw.data.archive import check_files, fetch_archive, offline
+from thaw.data.archive import fetch_archive, offline
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 from thaw.download import fetch
@@ -16,7 +16,6 @@ URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
-
 CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
 Split = Literal["official", "trainval", "swapped"]
 
@@ -46,13 +45,10 @@ class Flowers102(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Downloads 345 MB, if they are not there."""
-        files = f"{PHOTOS[0]}, {LABELS[0]} and {SPLITS[0]} from {URL}"
-        remedy = offline(files, self.folder)
         for name, checksum in (LABELS, SPLITS):
-            fetch(URL + name, self.folder / name, checksum=checksum, remedy=remedy)
-        name, checksum = PHOTOS
-        folder = self.folder / "jpg"
-        fetch_archive(URL + name, folder, inside="jpg", checksum=checksum, remedy=remedy)
+            url, path = URL + name, self.folder / name
+            fetch(url, path, checksum=checksum, remedy=offline(url, path))
+        fetch_archive(URL + PHOTOS[0], self.folder / "jpg", checksum=PHOTOS[1])
 
     def find_splits(self) -> Splits:
         """Reads which photo is of which class and in which split."""
@@ -70,4 +66,4 @@ class Flowers102(PhotoDataModule):
             train, val = photos("trnid", "valid"), Photos((), ())
         elif self.split == "swapped":
             train, val, test = test, photos("trnid", "valid"), None
-        return check_files(Splits(CLASSES, train, val, test))
+        return Splits(CLASSES, train, val, test)

@@ -1,8 +1,8 @@
 """Your own photos: one sub-folder per class, with or without train/val/test folders above them."""
 
-import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
@@ -19,8 +19,8 @@ Layout = dict[str, tuple[Path, list[Path]]]  # name of split -> its folder and i
 class Folder(PhotoDataModule):
     """Your own photos in the folder `root`, in one of the layouts that LAYOUT describes.
 
-    `test_fraction` (0-1) of the training photos are to test on, the same for every seed; 0: the
-    photos in root/test, if there are any.
+    Or in a zip or tar, which is unpacked into the cache. `test_fraction` (0-1) of the training
+    photos are to test on, the same for every seed; 0: the photos in root/test, if there are any.
     """
 
     name = "folder"
@@ -34,6 +34,9 @@ class Folder(PhotoDataModule):
 
     def find_splits(self) -> Splits:
         """Lists the photos below `root`."""
+        if self.root.is_file():
+            unpacked = import_module("thaw.data.archive").unpacked  # imports network libraries
+            self.folder = unpacked(self.root, self.cache_dir)
         return find_in(self.folder, self.wanted or ())
 
 
@@ -102,8 +105,6 @@ def _check_classes(root: Path, folders: list[Path], wanted: Collection[str]) -> 
     parts = [path.name for path in inside if path.is_dir()]
     if len(names) < 2:
         fault = f"found {len(names)} class folders, two or more are needed"
-    elif len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
-        fault = f"names of two class folders look the same: {names!a}"
     elif wanted or not 1 < len(parts) == len(inside) or any(
         [path.name for path in visible(folder)] != parts for folder in folders
     ):  # fmt: skip
@@ -124,12 +125,13 @@ def _photos(
             f"{home} has class folders that the training photos have not: {', '.join(unknown)}. "
             "Rename or move them."
         )
-    stray = [(path, -1) for path in visible(home, ignored) if not path.is_dir()]
-    found = [(path, label) for folder in folders for label in [classes.index(folder.name)]
+    found = [(path, classes.index(folder.name)) for folder in folders
              for path in all_files(folder, ignored)]  # fmt: skip
     pictures = [pair for pair in found if pair[0].suffix.lower() in SUFFIXES]
-    if stray := sorted({*stray, *found}.difference(pictures)):
-        print_once(f"{home}: {len(stray)} files are left out, as {stray[0][0].name}")
+    others = {path for path in visible(home, ignored) if not path.is_dir()}
+    others |= {path for path, _ in found}.difference(path for path, _ in pictures)
+    if others:
+        print_once(f"{home}: {len(others)} files are left out, as {min(others).name}")
     return Photos.of(pictures)
 
 

@@ -47,28 +47,23 @@ class PhotoSampler(DistributedSampler[Key]):
     ) -> None:  # fmt: skip
         places = range(len(labels))
         super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
-        self.size, self.train = len(labels), train
-        self.weights: Tensor | None = None
-        if balanced and train:
-            label = torch.as_tensor(labels)
-            self.weights = 1.0 / torch.bincount(label)[label].double()  # (number of photos,)
+        self.size, self.train, label = len(labels), train, torch.as_tensor(labels)
+        self.weights = 1.0 / torch.bincount(label)[label].double() if balanced and train else None
 
     def __len__(self) -> int:
         """Photos of this rank in one epoch."""
-        if self.train:
-            return -(-self.size // self.num_replicas)
-        return len(range(self.rank, self.size, self.num_replicas))
+        stop = self.size + (self.rank if self.train else 0)  # in training as many for each rank
+        return len(range(self.rank, stop, self.num_replicas))
 
     def __iter__(self) -> Iterator[Key]:
         """Yields the keys of the epoch that `set_epoch` was last called with."""
         epoch = self.epoch if self.train else 0
         generator = torch.Generator().manual_seed(derive(self.seed, epoch))
-        if not self.train:
-            order = torch.arange(self.size)
-        elif self.weights is None:
-            order = torch.randperm(self.size, generator=generator)
-        else:
+        order = torch.arange(self.size)
+        if self.weights is not None:
             order = torch.multinomial(self.weights, self.size, True, generator=generator)
+        elif self.train:
+            order = torch.randperm(self.size, generator=generator)
         if self.train:  # the same number of photos for every rank
             order = order.repeat(self.num_replicas)[: len(self) * self.num_replicas]
         view_seeds = torch.randint(2**32, (len(order),), generator=generator)

@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from thaw.data.archive import check_files, fetch_archive, offline
+from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
 
 # Addresses and MD5 sums as in torchvision.datasets.OxfordIIITPet (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
-PHOTOS = ("images.tar.gz", "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c")
-ANNOTATIONS = ("annotations.tar.gz", "md5:95a8c909bbe2e81eed6a22bccdf3f68f")
-
+ARCHIVES = {"images": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+            "annotations": "md5:95a8c909bbe2e81eed6a22bccdf3f68f"}  # fmt: skip
 Target = Literal["breed", "binary"]
 
 
@@ -38,10 +37,8 @@ class Pets(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Downloads 811 MB, if they are not there."""
-        remedy = offline(f"{PHOTOS[0]} and {ANNOTATIONS[0]} from {URL}", self.folder)
-        for (name, checksum), inside in ((ANNOTATIONS, "annotations"), (PHOTOS, "images")):
-            folder = self.folder / inside
-            fetch_archive(URL + name, folder, inside=inside, checksum=checksum, remedy=remedy)
+        for name, checksum in ARCHIVES.items():
+            fetch_archive(f"{URL}{name}.tar.gz", self.folder / name, checksum=checksum)
 
     def find_splits(self) -> Splits:
         """Reads which photo is of which class and in which split."""
@@ -56,7 +53,7 @@ class Pets(PhotoDataModule):
                 for stem, label, species in entries
             )
 
-        return check_files(Splits(classes, photos(trainval), None, photos(test)))
+        return Splits(classes, photos(trainval), None, photos(test))
 
     def _read(self, split: str) -> list[tuple[str, int, int]]:
         """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""

@@ -5,8 +5,11 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from thaw.errors import ConfigError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 SUFFIXES += (".ppm", ".pgm", ".avif", ".jp2", ".heic", ".heif")
@@ -74,6 +77,20 @@ class Splits:
     def items(self) -> list[tuple[str, Photos]]:
         """Name and photos of each split that has some."""
         return [(name, part) for name in ("train", "val", "test") if (part := getattr(self, name))]
+
+    def without(self, out: Collection[Path], setting: str) -> "Splits":
+        """Leaves photos out; raises a ConfigError if a class loses all that it is trained on."""
+        kept: dict[str, Any] = {
+            name: part.subset([i for i, path in enumerate(part.paths) if path not in out]) or None
+            for name, part in self.items()
+        }
+        left = kept["train"].labels if kept["train"] else ()
+        if lost := {*self.train.labels}.difference(left):
+            raise ConfigError(
+                f"{setting}: leaves no training photo of {self.classes[min(lost)]!r}. Keep some, "
+                "or leave that class out by data.classes"
+            )
+        return replace(self, **kept) if out else self
 
     def write(self, file: Path, folder: Path) -> None:
         """Writes the path from `folder`, split and label of each photo, as data=csv reads them."""

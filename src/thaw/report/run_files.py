@@ -55,6 +55,7 @@ def make_results(
         "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
         "classes": list(data.classes),
         "skipped": data.skipped,
+        "bad_photos": data.bad_photos,
         **facts,
         "versions": versions(),
     }
