@@ -18,7 +18,7 @@ from thaw.errors import ConfigError
 SIZE = 24  # pixels: quick to draw
 
 # Mean red, green and blue of one picture of each class. When this fails because a drawing was
-# changed on purpose: raise flowers.VERSION, so that no cache keeps the old pictures, and put the
+# changed on purpose: raise demo.VERSION, so that no cache keeps the old pictures, and put the
 # new numbers here.
 MEANS = {
     3: [
@@ -66,7 +66,9 @@ def test_every_class_can_be_drawn_and_differs_from_the_others() -> None:
 def test_version_is_raised_when_drawings_change() -> None:
     means = [np.asarray(draw_flower(c, np.random.default_rng(c), 64)).mean((0, 1))
              for c in range(16)]  # fmt: skip
-    np.testing.assert_allclose(means, MEANS[flowers.VERSION], atol=0.25)  # Pillows differ a little
+    np.testing.assert_allclose(
+        means, MEANS[demo_module.VERSION], atol=0.25
+    )  # Pillows differ a little
 
 
 def test_demo_has_the_pictures_asked_for(
@@ -115,7 +117,7 @@ def test_interrupted_drawing_is_redone(tmp_path: Path, monkeypatch: pytest.Monke
         return draw_flower(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo_module, "draw_flower", stop)
+        patch.setattr(flowers, "draw_flower", stop)
         with pytest.raises(KeyboardInterrupt):
             data.prepare_data()
     assert not data.folder.exists()

@@ -24,8 +24,8 @@ PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below 
 MIB = 2**20
 
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
-BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError,
-          RuntimeError, ValueError)  # fmt: skip
+BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
+          lzma.LZMAError, RuntimeError, ValueError)  # fmt: skip
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:

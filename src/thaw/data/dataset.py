@@ -49,8 +49,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         pictures: Pictures | None = None,
     ) -> None:  # fmt: skip
         self.photos, self.transform, self.pictures = photos, transform, pictures
-        self.plain = plain or transform
-        self.random = transform is not plain
+        self.plain, self.random = plain or transform, transform is not plain
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -88,8 +87,8 @@ def read_pictures(
     size = sum(dataset[index][0].numel() for index in sample) / len(sample) * len(dataset)
     free = psutil.virtual_memory().available // processes
     fits = size <= FREE_SHARE * free
+    end = "" if fits else f" do not fit, {free / 1e6:,.0f} MB are free: decoding in every epoch"
     if verbose:
-        end = "" if fits else f" do not fit, {free / 1e6:,.0f} MB are free: decoding in every epoch"
         print(f"pictures  {label}, {size / 1e6:,.0f} MB in memory{end}", flush=True)
     if not fits:
         return None

@@ -78,26 +78,25 @@ def _files(home: Path, layout: str, name: str) -> Iterator[Path]:
 
 def _photos(home: Path, layout: str) -> Photos:
     """The photos of both classes without empty files."""
-    files = [(name, sorted(_files(home, layout, name))) for name in CLASSES]
-    photos = Photos.of((path, CLASSES.index(name)) for name, paths in files for path in paths)
-    empty = {i for i, path in enumerate(photos.paths) if path.stat().st_size == 0}
-    return _without(photos, empty, "empty files")
+    photos = Photos.of((path, label) for label, name in enumerate(CLASSES)
+                       for path in sorted(_files(home, layout, name)))  # fmt: skip
+    return _without(photos, [p for p in photos.paths if p.stat().st_size == 0], "empty files")
 
 
-def _ambiguous(photos: Photos) -> set[int]:
+def _ambiguous(photos: Photos) -> list[Path]:
     """Pictures under both labels, nothing says which is right: of equal size and middle 4 KiB."""
-    groups: defaultdict[tuple[int, bytes], list[int]] = defaultdict(list)
-    for i, path in enumerate(photos.paths):
+    groups: defaultdict[tuple[int, bytes], list[tuple[Path, int]]] = defaultdict(list)
+    for path, label in photos.pairs():
         with path.open("rb", buffering=0) as file:
             size = path.stat().st_size
             file.seek(size // 2)
-            groups[size, file.read(4096)].append(i)
-    both = [group for group in groups.values() if len({photos.labels[i] for i in group}) > 1]
-    return {i for group in both for i in group}
+            groups[size, file.read(4096)].append((path, label))
+    both = (group for group in groups.values() if len({label for _, label in group}) > 1)
+    return sorted(path for group in both for path, _ in group)
 
 
-def _without(photos: Photos, left_out: set[int], why: str) -> Photos:
-    if left_out:
-        names = ", ".join("/".join(photos.paths[i].parts[-2:]) for i in sorted(left_out))
-        print_once(f"dogs_vs_cats: {len(left_out)} {why} are left out: {names}")
-    return photos.subset([i for i in range(len(photos)) if i not in left_out])
+def _without(photos: Photos, out: list[Path], why: str) -> Photos:
+    if out:
+        names = ", ".join("/".join(path.parts[-2:]) for path in out)
+        print_once(f"dogs_vs_cats: {len(out)} {why} are left out: {names}")
+    return Photos.of((path, label) for path, label in photos.pairs() if path not in {*out})

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-VERSION = 3  # part of the cache folder's name: raise it when any picture changes
-
 Array = NDArray[np.floating]  # single precision, for speed
 Rng = np.random.Generator
 
