@@ -139,13 +139,17 @@ def test_a_hundred_lines_at_most(tmp_path: Path) -> None:
     assert told.endswith("\n  and 30 more")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA", "L"])
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+KINDS = [
+    ("RGB", "JPEG"),
+    ("L", "JPEG"),
+    *((mode, "PNG") for mode in ("RGB", "P", "RGBA", "L", "1")),
+]
+
+
+@pytest.mark.parametrize(("mode", "format"), KINDS)
 def test_large_pictures_are_read_at_half_their_size(
     tmp_path: Path, mode: str, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if format == "JPEG" and mode in ("P", "RGBA"):
-        return
     monkeypatch.setattr(decode, "LARGE", 10_000)
     image = Image.open(io.BytesIO(encoded(size=160))).convert(mode)
     image.save(tmp_path / "a", format)
@@ -153,3 +157,11 @@ def test_large_pictures_are_read_at_half_their_size(
     assert picture.shape == (3, 80, 80)
     expected = np.asarray(image.convert("RGB").reduce(2)).transpose(2, 0, 1)
     assert np.abs(picture.numpy().astype(int) - expected).mean() < 6
+
+
+def test_a_large_16_bit_picture_keeps_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "LARGE", 10_000)
+    Image.new("I;16", (160, 160), 65535).save(tmp_path / "a.png")
+    assert decode.decode(tmp_path / "a.png").float().mean() == 255

@@ -115,18 +115,23 @@ def test_one_folder_under_two_names(tmp_path: Path) -> None:
         folder(tmp_path).setup()
 
 
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """The fingerprint, the draws and the table take them; two runs find the same."""
+def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fingerprint, the draws, the table and what is printed take them; a class must not."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(5):
             (tmp_path / name / os.fsdecode(b"\xe4%d.jpg" % i)).write_bytes(b"x")
+    (tmp_path / "a" / os.fsdecode(b"\xe4.txt")).write_bytes(b"x")
     module = folder(tmp_path)
     assert sizes(module) == (8, 2, 0)
+    assert "left out, as \\udce4.txt" in capsys.readouterr().out
     assert len(module.train.fingerprint()) == 64
     table = tmp_path / "split.csv"
     module.splits.write(table, module.folder)
     assert table.read_bytes().count(b"\xe4") == 10
+    (tmp_path / "b").rename(tmp_path / os.fsdecode(b"\xe4"))
+    with pytest.raises(ConfigError, match="is not in UTF-8; give it another name"):
+        folder(tmp_path).setup()
 
 
 def test_the_draw_does_not_depend_on_the_order_of_the_listing(

@@ -39,7 +39,7 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
         except Exception as error:  # whatever it is, the folder says why, and the caller hears too
             if finished and isinstance(error, ConfigError):  # refused before anything was changed
                 results.write_bytes(finished)
-            (folder / "error.txt").write_text(reason(error), encoding="utf-8")
+            (folder / "error.txt").write_text(reason(error), "utf-8", "backslashreplace")
             raise
 
 

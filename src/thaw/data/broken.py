@@ -1,4 +1,4 @@
-"""Photos that cannot be read, all of them, before training: for a fifth of a decoding pass.
+"""Photos that cannot be read, all of them, before training: for a third of a decoding pass.
 
 What looks whole is not decoded: a JPEG whose parts follow each other to its end mark without a hole
 of zeros, a PNG with right checksums. All else is decoded, and that decides. A damaged JPEG that

@@ -112,8 +112,9 @@ def _decode(data: bytes, name: str | Path, max_pixels: float) -> Tensor:
 
 def _halved(image: Image.Image) -> Image.Image:
     image.draft(None, (image.width // 2, image.height // 2))  # a JPEG is decoded to that size
-    if math.prod(image.size) > LARGE:
-        image = (image.convert("RGBA") if image.mode == "P" else image).reduce(2)
+    if math.prod(image.size) > LARGE and not image.mode.startswith("I"):  # Pillow cannot there
+        wider = {"P": "RGBA", "PA": "RGBA", "1": "L"}.get(image.mode)
+        image = (image.convert(wider) if wider else image).reduce(2)
     return image
 
 
