@@ -32,8 +32,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.data.proportion import in_proportion
     from thaw.finetune.derive import unfrozen_lr
     from thaw.report import run_files
-    from thaw.training import caching, checkpoints, device, metrics, restore
-    from thaw.training.callbacks import ApplyPlan, check_callbacks
+    from thaw.training import caching, checkpoints, device, ending, metrics, restore
+    from thaw.training.callbacks import ApplyPlan
     from thaw.training.module import TransferModule
     from thaw.training.record import Record
 
@@ -82,9 +82,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip
-    every = cfg.trainer.check_val_every_n_epoch
-    measured: Any = {"monitor": cfg.monitor, "validates": validates, "validate_every": every}
-    plan.check(**measured)
+    measured: Any = {"monitor": cfg.monitor, "validates": validates}
+    plan.check(**measured, validate_every=cfg.trainer.check_val_every_n_epoch)
     trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
     optim = device.optimizer_settings(settings["optim"], trainer_settings)
     reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
@@ -99,21 +98,19 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 6. Trainer
     nodes = metrics.monitor_modes(settings["callbacks"], **measured)
     callbacks = config.build_all(nodes, "callbacks")
-    check_callbacks(callbacks)
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
     cache = caching.CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
-        callbacks=[ApplyPlan(notes), record, cache, *callbacks.values(),
+        callbacks=[ApplyPlan(notes), record, cache, ending.StopDiverged(), *callbacks.values(),
                    checkpoints.GracefulStop(output / "checkpoints")],
     )  # fmt: skip
 
     # 7. Fit, then go back to the best epoch by the validation metric
     if cfg.train:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        checkpoint = checkpoints.best_checkpoint(callbacks.values(), cfg.monitor)
+        checkpoint = ending.fit(trainer, module, data, checkpoint, record)
     scores = record.metrics_of(module.load_checkpoint(checkpoint) if checkpoint else None)
 
     # 8. Test: the split is read here and nowhere else
@@ -138,6 +135,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             config.build(cfg.report, "report", folder=output, **tested)
         run_files.log_final(loggers, settings, scores)
         print(run_files.summary(results, output))
+    record.check()
     return results
 
 

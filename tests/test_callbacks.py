@@ -5,24 +5,22 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from models import small_classifier
 from torch import Tensor
 
-from thaw.errors import ConfigError, Interrupted
+from thaw.errors import Interrupted
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
-from thaw.training.callbacks import ApplyPlan, check_callbacks
+from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import GracefulStop, SaveLast
-from thaw.training.early_stopping import StopEarly
+from thaw.training.early import StopEarly
 from thaw.training.module import TransferModule
 from thaw.training.record import Record, current_rates
 
@@ -96,12 +94,11 @@ def test_history_has_the_metrics_of_its_own_epoch(tmp_path: Path) -> None:
     assert len({frozenset(row) for row in record.history}) == 1
 
 
-def test_phases_count_epochs_and_images_of_training_and_validation(tmp_path: Path) -> None:
+def test_rows_count_images_of_training_and_validation(tmp_path: Path) -> None:
     record = Record(plan := two_phases())
     fit(tmp_path, plan, record)
-    counts = {name: (phase["epochs"], phase["images"]) for name, phase in record.phases.items()}
-    assert counts == {"frozen": (1, 16), "unfrozen": (2, 32)}
-    assert all(phase["seconds"] > 0 for phase in record.phases.values())
+    assert [row["images"] for row in record.history] == [16, 16, 16]
+    assert all(row["seconds"] > 0 for row in record.history)
 
 
 def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
@@ -114,17 +111,6 @@ def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
     assert record.metrics_of(saved) == {"val/acc": 0.2}
     assert record.metrics_of({**saved, "epoch": 2}) == {}  # from inside the third epoch
     assert record.metrics_of(None) == {"val/acc": 0.3}
-
-
-def test_only_a_run_that_goes_on_takes_up_the_record() -> None:
-    """The best checkpoint, loaded to be tested, knows less than the run does."""
-    saved = {"record": {"history": [{"epoch": 0}], "phases": {"frozen": {"epochs": 1}}}}
-    for doing, expected in ((TrainerFn.FITTING, [{"epoch": 0}]), (TrainerFn.TESTING, [])):
-        record = Record(two_phases())
-        trainer: Any = SimpleNamespace(state=SimpleNamespace(fn=doing))
-        record.on_load_checkpoint(trainer, pl.LightningModule(), saved)
-        assert record.history == expected
-        assert list(record.phases) == ["frozen"] * len(expected)
 
 
 def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
@@ -191,11 +177,6 @@ def test_short_epochs_share_a_checkpoint_and_the_last_one_has_its_own(
 
     fit(tmp_path, two_phases(), Watched(str(tmp_path), seconds), enable_checkpointing=True)
     assert epochs == saved
-
-
-def test_an_average_that_replaces_the_rates_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.mine=StochasticWeightAveraging: .*=ema"):
-        check_callbacks({"mine": StochasticWeightAveraging(swa_lrs=0.1)})
 
 
 def test_early_stopping_counts_from_the_last_phase(tmp_path: Path) -> None:

@@ -5,12 +5,18 @@ train.py itself under `ddp`, which takes half a minute.
 """
 
 import os
+import re
+import signal
+import socket
 import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from fits import (
@@ -25,11 +31,12 @@ from fits import (
 from lightning.pytorch.strategies import DDPStrategy
 from models import small_classifier
 from probes import HashWeights
-from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos
+from runs import ROOT, SMALL, TWO_AND_TWO, command, draw_photos, run_small
 from torch import nn
 
 from thaw.finetune.plan import Plan
 from thaw.report.predictions import Predictions
+from thaw.sweeps import results_of
 from thaw.training.averaging import EMA
 from thaw.training.module import TransferModule
 
@@ -118,6 +125,9 @@ def test_two_ranks_resume_to_the_bit_with_the_defaults(tmp_path: Path) -> None:
     fit(module_of(plan), again, HashWeights(str(again)), resume=start, **TWO)
     assert hashes(again) == hashes(whole)[4:]
     assert difference(last(whole), last(again)) == []
+    for one, two in zip(*(last(f)["record"]["history"] for f in (whole, again)), strict=True):
+        for name in ("train/loss", "train/acc", "images"):  # of the whole epoch, over both ranks
+            assert one[name] == pytest.approx(two[name])
 
 
 def test_ranks_agree_on_batchnorm_statistics_and_averages(tmp_path: Path) -> None:
@@ -183,3 +193,50 @@ def test_train_py_on_two_ranks(tmp_path: Path) -> None:
     assert tables[0].paths == tables[1].paths
     assert tables[0].predicted.tolist() == tables[1].predicted.tolist()
     assert np.allclose(tables[0].probability, tables[1].probability, atol=1e-3)
+
+
+PAIR = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=2", *TWO_AND_TWO)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun_measures_uneven_photos_exactly(tmp_path: Path, nodes: int) -> None:
+    """On one machine, and on two that have a cache folder each: they do without a cache."""
+    photos = draw_photos(tmp_path / "photos", 9, 5)  # 15 photos to test, of which one rank gets 8
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    processes = []
+    for node in range(nodes):
+        words = (*SMALL, *PAIR, f"data.root={photos}", f"hydra.run.dir={tmp_path / 'run'}",
+                 f"trainer.devices={2 // nodes}", f"+trainer.num_nodes={nodes}",
+                 f"paths.cache_dir={tmp_path / str(node)}", "finetune.cache_features=true",
+                 )  # fmt: skip
+        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}",
+                    f"--node-rank={node}", f"--nproc-per-node={2 // nodes}",
+                    "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
+        processes.append(subprocess.Popen([*torchrun, *command(*words)[1:]], cwd=ROOT))
+    assert [process.wait(300) for process in processes] == [0] * nodes
+    pair = results_of(tmp_path / "run") or {}
+    one = run_small(photos, tmp_path / "one", "train=false", f"ckpt_path={pair['best_checkpoint']}")
+    measured = {name: value for name, value in one.items() if name.startswith("test/")}
+    assert len(measured) == 7
+    assert measured == pytest.approx({name: pair[name] for name in measured}, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_the_other(tmp_path: Path, rank: int) -> None:
+    photos, run = draw_photos(tmp_path / "photos"), tmp_path / "run"
+    words = (*SMALL, *PAIR, f"data.root={photos}", f"hydra.run.dir={run}", "trainer.devices=2",
+             "trainer.max_epochs=9999")  # fmt: skip
+    main = subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (run / "checkpoints" / "last.ckpt").is_file():
+        assert main.poll() is None
+        time.sleep(0.1)
+    (child,) = psutil.Process(main.pid).children()
+    os.kill((main.pid, child.pid)[rank], signal.SIGKILL)
+    _, errors = main.communicate(timeout=60)  # the child writes to the same pipe
+    child.wait(timeout=60)
+    # thaw's own word, or Lightning's where its watch over rank 1 is faster
+    assert re.search(r"another process of this run has ended|Child process with PID", errors)
+    assert main.returncode != 0

@@ -9,7 +9,7 @@ from thaw.training.measures import MODES, TITLES
 from thaw.training.metrics import Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
-STOP = {"_target_": "thaw.training.early_stopping.StopEarly", "monitor": "val/loss", "patience": 3}
+STOP = {"_target_": "thaw.training.early.StopEarly", "monitor": "val/loss", "patience": 3}
 
 
 def draw(
@@ -103,17 +103,10 @@ def test_the_mode_follows_from_the_metric(metric: str, mode: str) -> None:
     assert "mode" not in nodes["checkpoint"]
 
 
-def test_checkpoints_are_chosen_among_epochs_that_are_validated() -> None:
-    nodes = monitor_modes(
-        {"checkpoint": CHECKPOINT}, monitor="val/acc", validates=True, validate_every=3
-    )
-    assert nodes["checkpoint"]["every_n_epochs"] == 3
-    assert (
-        "every_n_epochs"
-        not in monitor_modes({"checkpoint": CHECKPOINT}, monitor="val/acc", validates=True)[
-            "checkpoint"
-        ]
-    )  # Lightning's own default
+def test_an_average_that_replaces_the_rates_is_refused() -> None:
+    node = {"_target_": "lightning.pytorch.callbacks.StochasticWeightAveraging", "swa_lrs": 0.1}
+    with pytest.raises(ConfigError, match=r"callbacks\.mine=StochasticWeightAveraging: .*=ema"):
+        monitor_modes({"mine": node}, monitor="val/acc", validates=True)
 
 
 def test_callbacks_that_are_off_stay_off() -> None:

@@ -167,6 +167,13 @@ def test_a_checkpoint_of_other_classes_or_another_model(
         other(**changes).on_load_checkpoint(torch.load(checkpoint, weights_only=True))
 
 
+def test_a_checkpoint_of_another_version(checkpoint: Path, tmp_path: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save({name: part for name, part in saved.items() if name != "plan"}, tmp_path / "x.ckpt")
+    with pytest.raises(ConfigError, match="is of another version of thaw"):
+        other().load_checkpoint(tmp_path / "x.ckpt")
+
+
 def test_a_checkpoint_of_another_backbone(checkpoint: Path) -> None:
     backbone = small_backbone()
     backbone.body.deep[0] = nn.Conv2d(6, 8, 5, 2, 2)  # pyright: ignore

@@ -50,7 +50,7 @@ def record_of(mode: str) -> Record:
         ),
     }
     record = Record(plans[mode])
-    record.phases = {"frozen": {"epochs": 2, "seconds": 0.5, "images": 100}}
+    record.history = [{"phase": "frozen", "seconds": 0.25, "images": 50}] * 2
     return record
 
 

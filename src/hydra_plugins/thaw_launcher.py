@@ -153,7 +153,7 @@ class SweepFolder(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         jobs = sorted(Path(config.hydra.sweep.dir).glob("[0-9]*/"))
-        failed = [job for job in jobs if not results_of(job)]
+        failed = [job for job in jobs if not results_of(job) or (job / "error.txt").is_file()]
         for job in failed:
             print(f"\nfailed: {job}: {error_of(job)}", file=sys.stderr)
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs done")

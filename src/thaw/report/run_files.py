@@ -22,12 +22,9 @@ ROOT = Path(thaw.__file__).resolve().parents[2]
 
 
 def make_results(
-    model: Classifier,
-    record: Record,
-    metrics: Mapping[str, float],
-    data: PhotoDataModule,
+    model: Classifier, record: Record, metrics: Mapping[str, float], data: PhotoDataModule,
     **facts: Any,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Gives the content of results.json: the final `metrics`, the phases, sizes and `facts`.
 
     The metrics of val/ are of the best checkpoint.
@@ -38,15 +35,15 @@ def make_results(
         {
             "name": phase.name,
             "start_epoch": phase.start + 1,
-            "epochs": int(done["epochs"]),
-            "seconds": round(done["seconds"], 3),
-            "images": int(done["images"]),
-            "images_per_second": round(done["images"] / done["seconds"], 1),
+            "epochs": len(rows),
+            "seconds": (seconds := round(sum(row["seconds"] for row in rows), 3)),
+            "images": (images := sum(row.get("images", 0) for row in rows)),
+            "images_per_second": round(images / max(seconds, 1e-3), 1),
             "trains": sorted(phase.rates, key=record.plan.groups.index),
             "frozen": set(phase.rates) <= {HEAD},
         }
         for phase in record.plan.phases
-        if (done := record.phases.get(phase.name))
+        if (rows := [row for row in record.history if row["phase"] == phase.name])
     ]
     return {
         **{name: float(value) for name, value in sorted(metrics.items())},
@@ -56,6 +53,7 @@ def make_results(
         "classes": list(data.classes),
         "skipped": data.skipped,
         "bad_photos": data.bad_photos,
+        **record.end,
         **facts,
         "versions": versions(),
     }
@@ -87,6 +85,7 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         )
     seconds = f"{results['seconds']:.1f} s in all"
     lines += [
+        *([f"{'ended':<10}{results['ended']}"] if "ended" in results else []),
         f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}",
         f"{'folder':<10}{folder}",
         *([f"{'page':<10}{page}"] if (page := folder / "report.html").is_file() else []),

@@ -1,15 +1,13 @@
 """Lightning callbacks that steer a run: they say when; what to do is written elsewhere."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.data.loading import PhotoSampler
 from thaw.errors import ConfigError
@@ -62,15 +60,13 @@ class ApplyPlan(pl.Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """At an epoch's end, gives all ranks the mean of their BatchNorm statistics."""
-        if trainer.world_size == 1 or not trainer.is_last_batch:
-            return
-        for layer in pl_module.classifier.modules():
-            if isinstance(layer, _BatchNorm) and layer.training:
-                for statistic in (layer.running_mean, layer.running_var):
-                    if statistic is not None:
-                        mean = trainer.strategy.reduce(statistic.clone(), reduce_op="mean")
-                        statistic.copy_(cast(torch.Tensor, mean))
+        """At an epoch's end, gives all ranks the BatchNorm statistics of the first.
+
+        DDP does so before each step, but not after the last one.
+        """
+        if trainer.world_size > 1 and trainer.is_last_batch:
+            for statistic in pl_module.classifier.buffers():
+                torch.distributed.broadcast(statistic, src=0)
 
     def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
         self.printed_epochs = module.plan.unfreeze_epochs
@@ -101,14 +97,6 @@ class ApplyPlan(pl.Callback):
             # the compiled graph was made with the body frozen (pytorch 139476)
             torch._dynamo.reset()
         self.wrapped = learns
-
-
-def check_callbacks(callbacks: Mapping[str, pl.Callback]) -> None:
-    """Refuses, by its name, a callback that breaks the plan."""
-    for name, callback in callbacks.items():
-        if isinstance(callback, StochasticWeightAveraging):
-            why = "it gives all layer groups one rate; use callbacks=ema"
-            raise ConfigError(f"callbacks.{name}=StochasticWeightAveraging: {why}")
 
 
 def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:

@@ -15,12 +15,16 @@ from thaw.errors import Interrupted
 
 
 class SaveBest(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which still knows its files when the run's folder was moved.
+    """Lightning's ModelCheckpoint, which saves only weights that were validated as they are.
 
-    Lightning saves absolute paths and forgets them then (Lightning issue 11379); here the files are
-    looked for in this run's folder. If the best one is not there, as after ckpt_path=FILE of
-    another run, the search for the best epoch starts anew.
+    It still knows its files when the run's folder was moved. Lightning saves absolute paths and
+    forgets them then (Lightning issue 11379); here they are looked for in this run's folder. If the
+    best one is not there, as after ckpt_path=FILE of another run, the search starts anew.
     """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self.monitor is None or pl_module.is_validated:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def moved(path: str) -> str:
@@ -97,6 +101,8 @@ class GracefulStop(Checkpoint):
 class SaveLast(Checkpoint):
     """Writes last.ckpt after every epoch, to resume from; where epochs are short, after some.
 
+    Not after an epoch whose loss is no number: nothing good goes on from there.
+
     Lightning's `ModelCheckpoint(save_last=True)` writes it only when the epoch is also one of the
     best (2.6.6), so a killed run would lose every epoch since then.
     """
@@ -107,6 +113,8 @@ class SaveLast(Checkpoint):
         self.saved = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not math.isfinite(trainer.callback_metrics.get("train/loss", 0)):
+            return
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         due = time.monotonic() - self.saved >= self.every_seconds
         if trainer.strategy.broadcast(ends or due):  # one clock decides for all ranks

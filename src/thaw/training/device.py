@@ -17,14 +17,18 @@ SHORT_RUN = 400_000  # images to train on, below which compiling kernels does no
 def quiet_lightning() -> None:
     """Leaves out what Lightning prints of its own choices, which are thaw's here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*LeafSpec", "Checkpoint directory .* exists", ".*not have many workers"):
-        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # that was asked for
+    for message in ("LeafSpec", "Checkpoint directory", "not have many workers", "to overfit but"):
+        warnings.filterwarnings("ignore", f".*{message}")
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Refuses arguments of the Trainer that the plan or this machine cannot follow."""
     epochs = trainer.get("max_epochs")
     check(type(epochs) is int and epochs >= 1, "trainer.max_epochs", epochs, "1 or more epochs")
+    interval = trainer.get("val_check_interval")
+    check(repr(interval) in ("None", "1.0"), "trainer.val_check_interval", interval, "1.0: what is "
+          "validated is what is saved; limit_train_batches makes epochs shorter")  # fmt: skip
     wanted = trainer.get("accelerator")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if not {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True):

@@ -21,7 +21,6 @@ class EpochTable(pl.Callback):
 
     def __init__(self) -> None:
         self.bar = tqdm(disable=True)
-        self.phase = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints the heading, and on a resumed run the rows of the epochs before."""
@@ -30,11 +29,10 @@ class EpochTable(pl.Callback):
             history = _history(trainer)
             for number in range(1, len(history) + 1):
                 print(_last_row(history[:number], trainer.max_epochs, pl_module.monitor))
-        self.phase = pl_module.plan.phase_at(max(0, trainer.current_epoch - 1)).name
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         phase = pl_module.phase
-        if trainer.is_global_zero and phase.name != self.phase:
+        if trainer.is_global_zero and trainer.current_epoch == phase.start > 0:
             body = [name for name in reversed(pl_module.plan.groups) if name in phase.rates]
             rates = [phase.rates[name] for name in body]
             print(
@@ -42,7 +40,6 @@ class EpochTable(pl.Callback):
                 f"lr {rates[0]:.1e} to {min(rates):.1e} ---",
                 flush=True,
             )
-        self.phase = phase.name
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._start(trainer, f"training {epoch}", trainer.num_training_batches)
 
@@ -78,23 +75,15 @@ class EpochTable(pl.Callback):
 def _last_row(history: Sequence[dict[str, Any]], max_epochs: int | None, monitor: str) -> str:
     """One line for the last epoch of `history`; "best" if it is better than all before it."""
     *before, row = history
-    values = {
-        "epoch": f"{row['epoch']}/{max_epochs}",
-        "phase": row["phase"],
-        **{name: _number(row, name.replace(" ", "/")) for name in list(COLUMNS)[2:6]},
-        "head lr": f"{row['lr']:.1e}",
-        "seconds": f"{row['seconds']:.1f}",
-    }
-    line = "  ".join(values[name].rjust(width) for name, width in COLUMNS.items())
-    if monitor not in row:
-        return line
+    names = [name.replace(" ", "/") for name in list(COLUMNS)[2:6]]
+    numbers = [f"{row[name]:.4f}" if name in row else "-" for name in names]
+    cells = [f"{row['epoch']}/{max_epochs}", row["phase"], *numbers,
+             f"{row['lr']:.1e}", f"{row['seconds']:.1f}"]  # fmt: skip
+    line = "  ".join(map(str.rjust, cells, COLUMNS.values()))
     sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
-    earlier = [sign * other[monitor] for other in before if monitor in other]
-    return f"{line}  best" if all(sign * row[monitor] > value for value in earlier) else line
-
-
-def _number(row: dict[str, Any], name: str) -> str:
-    return f"{row[name]:.4f}" if name in row else "-"
+    values = [sign * other[monitor] for other in before if monitor in other]
+    is_best = monitor in row and all(sign * row[monitor] > value for value in values)
+    return f"{line}  best" if is_best else line
 
 
 def _history(trainer: Any) -> list[dict[str, Any]]:

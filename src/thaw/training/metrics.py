@@ -80,7 +80,7 @@ def in_order(trainer: Trainer, own: Tensor) -> Tensor:
 
 
 def monitor_modes(
-    callbacks: Mapping[str, Any] | None, *, monitor: str, validates: bool, validate_every: int = 1
+    callbacks: Mapping[str, Any] | None, *, monitor: str, validates: bool
 ) -> dict[str, Any]:
     """Fills in `mode` where a callback (by name) monitors a metric, so "max" for a loss cannot be.
 
@@ -89,26 +89,20 @@ def monitor_modes(
     _check_monitor("monitor", monitor)
     nodes = dict(callbacks or {})
     for name, node in nodes.items():
-        own = node.get("monitor") if isinstance(node, Mapping) else None
-        if own is None:
+        key, known, is_best = f"callbacks.{name}", dict(node or {}), name == "checkpoint"
+        if "StochasticWeightAveraging" in str(known.get("_target_")):
+            why = "gives all layer groups one rate; use callbacks=ema"
+            raise ConfigError(f"{key}=StochasticWeightAveraging: {why}")
+        if (own := known.get("monitor")) is None:
             continue
-        metric = _check_monitor(f"callbacks.{name}.monitor", own)
-        if name == "checkpoint" and own != monitor:
-            raise ConfigError(
-                f"callbacks.checkpoint.monitor={own}: the run goes by monitor={monitor}, so the "
-                f"best epoch would be another one; set monitor={own} instead"
-            )
-        if validates:
-            nodes[name] = {"mode": MODES[metric], **node}
-            if name == "checkpoint" and validate_every > 1:
-                nodes[name] = {"every_n_epochs": validate_every, **nodes[name]}
-        elif name == "checkpoint":
-            nodes[name] = {**node, "monitor": None}
-        else:
-            raise ConfigError(
-                f"callbacks.{name}.monitor={own}: there are no validation photos to measure it "
-                "on; set data.val_fraction=0.2, or choose callbacks=default"
-            )
+        metric = _check_monitor(f"{key}.monitor", own)
+        if is_best and own != monitor:
+            why = f"the run goes by monitor={monitor}, so the best epoch would be another one"
+            raise ConfigError(f"{key}.monitor={own}: {why}; set monitor={own} instead")
+        if not (is_best or validates):
+            why = "there are no validation photos to measure it on; set data.val_fraction=0.2, or"
+            raise ConfigError(f"{key}.monitor={own}: {why} choose callbacks=default")
+        nodes[name] = {"mode": MODES[metric], **node} if validates else {**node, "monitor": None}
     return nodes
 
 

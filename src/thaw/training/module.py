@@ -64,7 +64,7 @@ class TransferModule(pl.LightningModule):
         self.save_hyperparameters(saved, logger=False)
         self.saved_batches: int | None = None  # batches of an epoch in the checkpoint resumed from
         self.val_scores = Scores(len(classes), "val")
-        self.temperature = 1.0
+        self.temperature, self.validated_step = 1.0, -1
         self.test_predictions = torch.empty(0, 3)
         self.classifier.to(memory_format=self.memory_format)  # pyright: ignore[reportCallIssue]
 
@@ -77,6 +77,11 @@ class TransferModule(pl.LightningModule):
     def mixes(self) -> bool:
         """Whether training pictures are mixed now."""
         return self.mix is not None and self.phase.mix
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the val/ metrics are of the weights as they are now, and these are finite."""
+        return self.validated_step == self.trainer.global_step
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W), see `prepare` -> class scores (N, K)."""
@@ -110,8 +115,8 @@ class TransferModule(pl.LightningModule):
         step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         seed_generators(derive(self.seed, step, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The cross-entropy of a batch."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The cross-entropy of a batch, and sums (3,): of it over photos, right ones, photos."""
         images, labels = batch
         if self.mix is not None and self.mixes:
             images, targets = self.mix(self.prepare(images), labels)  # (N, K)
@@ -119,23 +124,25 @@ class TransferModule(pl.LightningModule):
         else:
             scores, targets = self.scores(batch), labels
         loss = functional.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
-        means = {"train/loss": loss.detach()}
-        if not self.mixes:  # a mixed picture has no label to be right about
-            means["train/acc"] = (scores.detach().argmax(1) == labels).float().mean()
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        right = (scores.detach().argmax(1) == labels).sum()
+        number = torch.full_like(right, len(labels))
+        sums = torch.stack([loss.detach().float() * number, right, number])
         self.log("train/loss_step", loss.detach())
         # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
         # batches are left, and makes it too small (2.6.6).
         steps = self.trainer.accumulate_grad_batches
         batches = int(self.trainer.num_training_batches)
-        left = batches % steps
-        return loss * steps / left if left and batch_idx >= batches - left else loss
+        left = batches % steps if batch_idx >= batches - batches % steps else steps
+        return {"loss": loss * steps / left, "sums": sums}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_scores.add(self.scores(batch), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        self.temperature = float(self.val_scores.log(self)["val/temperature"])
+        values = self.val_scores.log(self)
+        self.temperature = float(values["val/temperature"])
+        if values["val/loss"].isfinite():  # no epoch with weights that are not is ever the best
+            self.validated_step = self.trainer.global_step
 
     def on_test_epoch_start(self) -> None:
         """Calibration is measured at the temperature that the validation photos gave."""
@@ -154,7 +161,7 @@ class TransferModule(pl.LightningModule):
         self.test_predictions = in_order(self.trainer, torch.cat(self.test_rows)).cpu()
 
     def on_train_epoch_end(self) -> None:
-        if self.monitor in self.trainer.callback_metrics:
+        if self.is_validated:
             value = float(self.trainer.callback_metrics[self.monitor])
             sign = -1 if MODES[self.monitor.partition("/")[2]] == "min" else 1
             self.set_plan([*self.plan.values, sign * value], self.plan.steps_per_epoch)

@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from torchvision.utils import make_grid, save_image
 
 from thaw.backbones.groups import HEAD
@@ -17,53 +16,52 @@ from thaw.finetune.plan import Plan
 
 
 class Record(pl.Callback):
-    """The metrics of every epoch and the cost of every phase, for results.json and the curves.
+    """The metrics and the cost of every epoch, for results.json and the curves.
 
     `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated. Its
-    `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end.
-    `phases` has epochs, seconds and images by the name of a phase; validation counts too.
+    `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end;
+    validation counts in `seconds` and `images`. `end` and `error` say how the run ended.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history: list[dict[str, Any]] = []
-        self.phases: dict[str, dict[str, float]] = {}
-        self.images = 0
-        self.is_validated = False  # whether this epoch is
-        self.started = time.perf_counter()
+        self.has_trained = False  # whether this process did
+        self.end: dict[str, str] = {"status": "finished"}  # for results.json
+        self.error: Exception | None = None
+        self._begin_epoch()
+
+    def _begin_epoch(self, images: int = 0, seconds: float = 0.0, sums: Any = (0.0,) * 3) -> None:
+        """Starts to count, or goes on in the epoch in which a checkpoint was saved."""
+        self.images, self.sums = images, torch.tensor(sums)  # sums: see `training_step`
+        self.seconds, self.started = seconds, time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
-        self.images = 0
+        self.has_trained, self.started = True, time.perf_counter()
 
     def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.sums = self.sums.to(outputs["sums"].device) + outputs["sums"]
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         self.images += len(batch[1]) * trainer.world_size
 
-    on_validation_batch_end = on_train_batch_end
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.is_validated = not trainer.sanity_checking
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        now = time.perf_counter()
-        seconds = now - self.started
+        seconds = self.seconds + time.perf_counter() - self.started
         self.plan = pl_module.plan  # a plateau can move its phases
         phase = self.plan.phase_at(trainer.current_epoch)
-        total = self.phases.setdefault(phase.name, {"epochs": 0, "seconds": 0.0, "images": 0})
-        for name, more in (("epochs", 1), ("seconds", seconds), ("images", self.images)):
-            total[name] += more
-        self.started, self.images = now, 0
-        mixed = pl_module.mixes  # a mixed picture has no label, so no accuracy of this epoch
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if not name.endswith("_step") and not (mixed and name == "train/acc")
-            and (self.is_validated or not name.startswith("val/"))  # else of an epoch before
-        }  # fmt: skip
-        self.is_validated = False
+        loss, right, photos = _total(trainer, self.sums)
+        means = {"train/loss": loss / photos}
+        if not pl_module.mixes:  # a mixed picture has no label to be right about
+            means["train/acc"] = right / photos
+        pl_module.log_dict(means, sync_dist=True)  # they are equal on all ranks
+        measured = trainer.callback_metrics.items() if pl_module.is_validated else ()
+        metrics = {name: float(value) for name, value in measured if name.startswith("val/")}
         self.history.append({
             "epoch": trainer.current_epoch + 1,
             "phase": phase.name,
@@ -71,8 +69,16 @@ class Record(pl.Callback):
             "rates": {group: self.plan.learning_rate(group, trainer.current_epoch, 0.5)
                       for group in self.plan.groups},
             "seconds": round(seconds, 3),
+            "images": self.images,
+            **means,
             **metrics,
         })  # fmt: skip
+        self._begin_epoch()
+
+    def check(self) -> None:
+        """Raises the error that ended the run."""
+        if self.error:
+            raise self.error
 
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
         """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
@@ -85,14 +91,15 @@ class Record(pl.Callback):
         return {name: value for name, value in rows[-1].items() if "/" in name}
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["record"] = {"history": self.history, "phases": self.phases}
+        seconds = self.seconds + time.perf_counter() - self.started
+        epoch = {"images": self.images, "seconds": seconds, "sums": _total(trainer, self.sums)}
+        checkpoint["record"] = {"history": self.history, "epoch": epoch}
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Goes on from the saved record when a run is resumed, but not when it is only tested."""
-        if trainer.state.fn == TrainerFn.FITTING and "record" in checkpoint:
-            saved = checkpoint["record"]
-            self.history = list(saved["history"])
-            self.phases = {name: dict(phase) for name, phase in saved["phases"].items()}
+        saved = checkpoint.get("record", {})
+        self.history = list(saved.get("history", []))
+        self._begin_epoch(**saved.get("epoch", {}))
+        self.sums *= trainer.is_global_zero  # they are of all ranks together
 
 
 class LogFirstBatch(pl.Callback):
@@ -116,6 +123,12 @@ class LogFirstBatch(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("first_batch", grid)
+
+
+def _total(trainer: Any, sums: torch.Tensor) -> list[float]:
+    """The sums of all ranks together."""
+    own = sums.to(trainer.strategy.root_device, copy=True)
+    return trainer.strategy.reduce(own, reduce_op="sum").tolist()
 
 
 def current_rates(trainer: pl.Trainer) -> dict[str, float]:

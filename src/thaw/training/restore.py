@@ -31,6 +31,8 @@ def check_model(
     checkpoint: Mapping[str, Any], classes: Sequence[str], own: Mapping[str, Any]
 ) -> None:
     """Refuses a checkpoint of other classes (in label order), or of another model than `own`."""
+    if not {"temperature", "plan"} <= checkpoint.keys():
+        raise ConfigError("ckpt_path: is of another version of thaw; go on with that version")
     hyper, saved = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     if list(hyper["classes"]) != list(classes):
         raise ConfigError(
