@@ -17,7 +17,15 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError, near, outside_trouble, reason
+from thaw.errors import (
+    ConfigError,
+    Interrupted,
+    PhotoError,
+    ThawError,
+    near,
+    outside_trouble,
+    reason,
+)
 from thaw.stopping import ignore_signals, signals
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
@@ -61,7 +69,8 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         ignore_signals()
         said, code = "stopped", 128 + number  # as shells and schedulers expect
     except (ThawError, HydraException, OmegaConfBaseException) as error:
-        said, code, folder = f"error: {in_words(error, words)}", 1, None
+        said, code = f"error: {in_words(error, words)}", 1
+        folder = folder if isinstance(error, PhotoError) else None  # or settings must change
     except Exception as error:
         if not (trouble := outside_trouble(error)):
             raise
