@@ -151,13 +151,13 @@ def _begin(store: Store) -> tuple[str, bool]:
     """Returns the token of the file, and whether it exists; if not, it is locked to be made."""
     if not store.is_whole():  # else nothing is written: the folder may be read-only
         store.path.parent.mkdir(parents=True, exist_ok=True)
-        store.lock.acquire()  # after any other run that makes it
-    if store.is_whole():
-        return store.facts()["token"], True
-    store.clear_parts()
-    token = secrets.token_hex(8)
-    store.part(token).touch()
-    return token, False
+        store.lock.acquire()
+        if not store.is_whole():  # another run may have made it while this one waited
+            store.clear_parts()
+            token = secrets.token_hex(8)
+            store.part(token).touch()
+            return token, False
+    return store.facts()["token"], True
 
 
 def _check_shared(store: Store, token: str) -> None:
