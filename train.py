@@ -45,9 +45,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.resume and not cfg.train:
         instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
         raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
-    checkpoint = (launch.last_checkpoint(cfg.resume) if cfg.resume else None) or cfg.ckpt_path
+    checkpoint = restore.newest_whole(cfg.resume) or cfg.ckpt_path
     if checkpoint:
-        restore.read_checkpoint(checkpoint, "resume" if cfg.resume else "ckpt_path")
+        restore.read_checkpoint(checkpoint)
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     device.quiet_lightning()
@@ -103,9 +103,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     cache = caching.CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
-        trainer_settings, "trainer", logger=loggers, enable_progress_bar=False,
+        trainer_settings, "trainer", logger=loggers, plugins=checkpoints.WholeFiles(),
         callbacks=[ApplyPlan(notes), record, cache, ending.StopDiverged(), *callbacks.values(),
-                   checkpoints.GracefulStop(output / "checkpoints")],
+                   checkpoints.GracefulStop(output / "checkpoints")], enable_progress_bar=False,
     )  # fmt: skip
 
     # 7. Fit, then go back to the best epoch by the validation metric

@@ -141,7 +141,7 @@ def resumed_inside(system: System) -> Cell:
     if system.name == "thaw":
         system.train("whole", "stopped")
         folder = system.folder / "stopped"
-        if not (folder / "checkpoints" / "interrupted.ckpt").exists():
+        if not (folder / "checkpoints" / "last.ckpt").exists():
             raise FailedError("Ctrl-C left no checkpoint")
         system.train("continued")
         system.check("continued")

@@ -42,11 +42,10 @@ def run(cfg):
         (folder / "ready").touch()
         try:
             time.sleep(60)
-        except KeyboardInterrupt:
-            checkpoint = folder / "checkpoints" / "interrupted.ckpt"
-            checkpoint.parent.mkdir()
-            checkpoint.touch()
-            raise Interrupted(checkpoint)
+        except Interrupted:
+            (folder / "checkpoints").mkdir()
+            (folder / "checkpoints" / "last.ckpt").touch()
+            raise
     value = float("nan") if word == "nan" else cfg.seed / 10
     results = {"val/acc": value, "val/loss": 1 - value, "lr": cfg.finetune.unfrozen.lr}
     (folder / "results.json").write_text(json.dumps(results))

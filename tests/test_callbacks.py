@@ -1,5 +1,6 @@
 """Callbacks on a small network: what they record, refuse, log and give back."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from torch import Tensor
 from thaw.errors import Interrupted
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
+from thaw.stopping import signals
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import GracefulStop, SaveLast
 from thaw.training.early import StopEarly
@@ -219,7 +221,7 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
     stop = GracefulStop(tmp_path)
     with pytest.raises(ZeroDivisionError) if fails else nullcontext():
         fit(tmp_path, two_phases(2), stop, Look(), enable_checkpointing=True)
-    assert set(during) == {stop._request}
+    assert set(during) == {signals._ask}
     assert [signal.getsignal(number) for number in numbers] == before
 
 
@@ -229,7 +231,8 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
     class Ask(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            stop.requested = trainer.current_epoch == 2 and trainer.is_last_batch
+            if trainer.current_epoch == 2 and trainer.is_last_batch:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
         fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
@@ -238,9 +241,14 @@ def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
 
 def test_with_one_step_an_epoch_a_signal_stops_at_the_end_of_the_epoch(tmp_path: Path) -> None:
     stop = GracefulStop(tmp_path)
-    stop.requested = True
+
+    class Ask(pl.Callback):
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with pytest.raises(Interrupted):
-        fit(tmp_path, two_phases(), stop, enable_checkpointing=True, accumulate_grad_batches=STEPS)
+        fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True,
+            accumulate_grad_batches=STEPS)  # fmt: skip
     assert torch.load(stop.path, weights_only=True)["global_step"] == 1
 
 
@@ -248,11 +256,3 @@ def test_an_epoch_without_validation_has_no_numbers_of_another_one(tmp_path: Pat
     record = Record(plan := two_phases(4))
     fit(tmp_path, plan, record, check_val_every_n_epoch=2)
     assert ["val/acc" in row for row in record.history] == [False, True, False, True]
-
-
-def test_asked_twice_it_stops_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stop = GracefulStop(tmp_path)
-    stop._request(signal.SIGTERM, None)
-    assert "SIGTERM: saving a checkpoint, then stopping" in capsys.readouterr().out
-    with pytest.raises(KeyboardInterrupt):
-        stop._request(signal.SIGTERM, None)

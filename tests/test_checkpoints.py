@@ -1,5 +1,6 @@
 """Checkpoints: which one is the best, and that a run's folder can be moved."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,12 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from fits import difference
 from lightning.pytorch.callbacks import ModelCheckpoint
 from runs import draw_photos, run_small
 
 from thaw.errors import ConfigError, Interrupted
-from thaw.training.checkpoints import GracefulStop, SaveBest, SaveLast, best_checkpoint
-from thaw.training.restore import use_settings
+from thaw.training.checkpoints import (
+    GracefulStop,
+    SaveBest,
+    SaveLast,
+    WholeFiles,
+    best_checkpoint,
+)
+from thaw.training.restore import newest_whole, use_settings
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +110,69 @@ def test_optimiser_settings_beside_resume_count(photos: Path, tmp_path: Path) ->
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"another optimiser than optim="):
         run_small(photos, tmp_path, *more, "optim=sgd")
+
+
+def test_a_damaged_checkpoint_is_never_used(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one before it is, and gives the same bits; torch itself reads a changed bit as whole."""
+    run_small(photos, tmp_path, "test=false", "callbacks.last.every_seconds=0")
+    last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    whole, older = torch.load(last, weights_only=True), previous.read_bytes()
+    changed = bytearray(last.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    last.write_bytes(changed)
+    assert torch.load(last, weights_only=True).keys() == whole.keys()
+    with pytest.raises(ConfigError, match=r"ckpt_path=.*last\.ckpt: .* it is damaged"):
+        run_small(photos, tmp_path / "other", f"ckpt_path={last}")
+    for content in (changed, changed[:-100], b""):
+        last.write_bytes(content)
+        previous.write_bytes(older)
+        assert newest_whole(tmp_path) == previous
+        printed = capsys.readouterr().out
+        assert "last.ckpt: there is no such file, or it is damaged" in printed
+        assert "previous.ckpt: epoch 3\n" in printed
+    run_small(photos, tmp_path, "test=false", f"resume={tmp_path}")
+    again = torch.load(last, weights_only=True)
+    assert difference(whole["state_dict"], again["state_dict"]) == []
+    assert difference(whole["optimizer_states"], again["optimizer_states"]) == []
+    last.unlink()
+    previous.write_bytes(changed)
+    with pytest.raises(ConfigError, match=r"resume=.*previous\.ckpt: .* it is damaged"):
+        newest_whole(tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written beside its place, whatever $TMPDIR is."""
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    writer, path = WholeFiles(), tmp_path / "run" / "last.ckpt"
+    for number in range(3):
+        writer.save_checkpoint({"number": number}, path)
+    numbers = [
+        torch.load(path.with_name(f"{name}.ckpt"))["number"] for name in ("last", "previous")
+    ]
+    assert numbers == [2, 1]
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        writer.save_checkpoint({"number": 3}, path)
+    assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert torch.load(path)["number"] == 2
+
+
+def test_what_a_killed_run_left_is_gone_when_it_has_ended(photos: Path, tmp_path: Path) -> None:
+    """A best epoch of other settings, and half a file; the same names, without -v1."""
+    run_small(photos, tmp_path, "test=false", "trainer.max_epochs=3")
+    folder = tmp_path / "checkpoints"
+    (folder / "best-epoch_003.part").touch()
+    (folder / "best-epoch_007.ckpt").touch()
+    (folder / "mine.ckpt").touch()
+    results = run_small(photos, tmp_path, "test=false", f"resume={tmp_path}")
+    best = Path(results["best_checkpoint"]).name
+    names = {path.name for path in folder.iterdir()}
+    assert names == {best, "last.ckpt", "previous.ckpt", "mine.ckpt"}

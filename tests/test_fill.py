@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from models import small_backbone
 from runs import draw_photos
 from torch import Tensor
@@ -101,6 +103,22 @@ def test_the_second_time_nothing_runs_and_a_broken_file_is_made_again(
     third, was_there = load(photos, tmp_path, Body())
     assert not was_there
     assert torch.equal(table, third.table)
+
+
+def test_a_filled_folder_that_is_read_only_is_used(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load(photos, tmp_path, Body())[0].table.clone()
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(filling.Store, "clear_parts", read_only)
+    monkeypatch.setattr(FileLock, "acquire", read_only)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # then torch may not open it for writing
+    again, was_there = load(photos, tmp_path, lambda _: pytest.fail("ran"))
+    assert was_there
+    assert torch.equal(table, again.table)
 
 
 def test_a_pass_that_is_killed_leaves_nothing_that_is_trusted(photos: Path, tmp_path: Path) -> None:

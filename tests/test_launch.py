@@ -1,9 +1,12 @@
 """The command line around a run: choices, resume=, and errors that a user can read."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torchvision.models
@@ -101,19 +104,16 @@ def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
         launch.resume_words([f"resume={tmp_path}"])
 
 
-def test_the_checkpoint_furthest_along(tmp_path: Path) -> None:
-    assert launch.last_checkpoint(tmp_path) is None
+def test_the_checkpoints_to_go_on_from(tmp_path: Path) -> None:
+    """The newest first, whatever the clock said when it was written."""
+    assert launch.last_checkpoints(tmp_path) == []
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    last, interrupted = folder / "last.ckpt", folder / "interrupted.ckpt"
-    for age, path in enumerate((interrupted, last)):
-        path.touch()
-        os.utime(path, (age, age))
-    assert launch.last_checkpoint(tmp_path) == last
-    os.utime(interrupted, (9, 9))
-    assert launch.last_checkpoint(str(tmp_path)) == interrupted
-    last.unlink()
-    assert launch.last_checkpoint(tmp_path) == interrupted
+    for name, time in (("last", 3), ("previous", 9), ("best-epoch_001", 12)):
+        (folder / f"{name}.ckpt").touch()
+        os.utime(folder / f"{name}.ckpt", (time, time))
+    found = [folder / "last.ckpt", folder / "previous.ckpt"]
+    assert launch.last_checkpoints(str(tmp_path)) == found
 
 
 def test_an_error_that_the_user_can_mend_is_one_paragraph(
@@ -135,11 +135,59 @@ def test_an_error_from_a_loading_process_loses_its_stack(
     assert capsys.readouterr().err == "\nerror: a.jpg: is broken\n"
 
 
-def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit) as end, launch.explained():
-        raise Interrupted(tmp_path / "checkpoints" / "interrupted.ckpt")
-    assert end.value.code == 130
-    assert f"python train.py resume={tmp_path}\n" in capsys.readouterr().err
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    ignored: list[Any] = []
+    monkeypatch.setattr(launch, "ignore_signals", lambda: ignored.append(True))
+    for saved in (False, True):
+        if saved:
+            (tmp_path / "checkpoints").mkdir()
+            (tmp_path / "checkpoints" / "previous.ckpt").touch()
+        with pytest.raises(SystemExit) as end, launch.explained(folder=tmp_path):
+            raise Interrupted(number)
+        assert end.value.code == 128 + number
+        command = f"; go on with: python train.py resume={tmp_path}" if saved else ""
+        assert capsys.readouterr().err == f"\nstopped{command}\n"
+    assert ignored == [True, True]
+
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, FULL, "a.json"), f"{FULL}: 'a.json': make room, or set"),
+        (ValueError(f"I/O error: {FULL} (os error 28)"), f"{FULL} (os error 28): make room"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "x"),
+            "file system: 'x': make room",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "num_workers"),
+    ],
+)
+def test_trouble_around_the_program_is_one_paragraph(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, error: Exception, said: str
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(SystemExit) as end, launch.explained(folder=tmp_path):
+        raise error
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.endswith(f"; go on with: python train.py resume={tmp_path}\n")
+
+
+def test_the_reason_that_torch_hides_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
+    error.__context__ = OSError(errno.ENOSPC, FULL)
+    with pytest.raises(SystemExit), launch.explained():
+        raise error
+    assert FULL in capsys.readouterr().err
 
 
 def test_our_own_mistakes_keep_their_stack() -> None:

@@ -115,7 +115,7 @@ def test_a_signal_stops_the_jobs_with_a_checkpoint(place: Place, number: signal.
     assert f"\nstopped; go on with: thaw sweep resume '{place.sweep()}'\n" in errors
     assert "Traceback" not in errors
     assert list(place.states()) == [0, 1]
-    assert len(list(place.sweep().glob("*/checkpoints/interrupted.ckpt"))) == 2
+    assert len(list(place.sweep().glob("*/checkpoints/last.ckpt"))) == 2
 
 
 @pytest.mark.slow

@@ -42,7 +42,9 @@ def test_parts_of_killed_runs_go_and_those_of_other_files_stay(store: Store) -> 
     assert store.is_whole()
 
 
-@pytest.mark.parametrize("harm", ["truncated", "flipped", "foreign", "no note", "broken note"])
+@pytest.mark.parametrize("harm", [
+    "truncated", "flipped", "foreign", "no note", "broken note", "note by hand", "list as note",
+])  # fmt: skip
 def test_a_file_that_is_not_what_it_says_is_not_used(store: Store, harm: str) -> None:
     content = store.path.read_bytes()
     if harm == "truncated":
@@ -52,6 +54,12 @@ def test_a_file_that_is_not_what_it_says_is_not_used(store: Store, harm: str) ->
     elif harm == "foreign":
         note = json.loads(store.note.read_text())
         store.note.write_text(json.dumps({**note, "what": {"number": 3, "views": 1}}))
+    elif harm == "note by hand":
+        note = json.loads(store.note.read_text())
+        del note["shape"]
+        store.note.write_text(json.dumps(note))
+    elif harm == "list as note":
+        store.note.write_text("[]")
     elif harm == "no note":
         store.note.unlink()
     else:

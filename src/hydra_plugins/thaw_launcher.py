@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from thaw.errors import ConfigError
-from thaw.launch import explained, key_of, last_checkpoint, quoted, saved_words
+from thaw.launch import explained, key_of, last_checkpoints, quoted, saved_words
 from thaw.sweeps import new_folder, results_of, value
 
 
@@ -107,7 +107,7 @@ class ThawLauncher(Launcher):
         of_sweep = re.compile(r"\+*hydra[./](mode|sweep|launcher)")
         shared = [word for word in self.config.hydra.overrides.hydra if not of_sweep.match(word)]
         shared = [*hydra_flags(self.config.hydra), *shared]
-        if last_checkpoint(folder):
+        if last_checkpoints(folder):
             return [*shared, f"resume={quoted(folder)}"]
         return [*shared, *words, f"hydra.run.dir={quoted(folder)}", "hydra.mode=RUN"]
 

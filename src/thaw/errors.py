@@ -1,8 +1,12 @@
 """Errors that a user can mend, which are printed as one paragraph, and a run's interruption."""
 
 import difflib
+import errno
+import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from signal import Signals
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 class ThawError(Exception):
@@ -21,13 +25,12 @@ class DownloadError(ThawError):
     """A file that could not be fetched: no network, a broken transfer or a wrong checksum."""
 
 
-class Interrupted(Exception):  # noqa: N818  asked for, not an error
-    """The run was asked to stop, and left a checkpoint in `<run dir>/checkpoints` to go on from."""
+class Interrupted(BaseException):
+    """A signal asked this process to stop. No error, so `except Exception` lets it pass."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__(f"stopped; checkpoint: {checkpoint}")
-        self.checkpoint = checkpoint
-        self.folder = checkpoint.parent.parent
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {Signals(number).name}")
+        self.number = number
 
 
 def reason(error: BaseException) -> str:
@@ -36,6 +39,20 @@ def reason(error: BaseException) -> str:
         return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
     first = str(error).strip().partition("\n")[0].strip()
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def outside_trouble(error: Exception) -> str | None:
+    """What went wrong around the program, at a disk or in the memory; None: another error."""
+    for each in (error, error.__context__):  # torch says that "it failed", after the reason
+        if any(os.strerror(number) in str(each) for number in DISK):
+            said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
+            return f"{said}: make room, or set paths.root_dir to another folder"
+    if "DataLoader worker" in str(error):
+        return (
+            "a process that loads photos was killed, as happens when memory runs out: lower "
+            "data.num_workers or data.batch_size"
+        )
+    return None
 
 
 def shown(value: object) -> str:

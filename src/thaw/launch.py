@@ -1,7 +1,9 @@
 """The command line around a run: choices without a file, `resume=`, errors as one paragraph."""
 
+import multiprocessing
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,18 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.errors import ConfigError, Interrupted, ThawError, near, reason
+from thaw.errors import (
+    ConfigError,
+    Interrupted,
+    PhotoError,
+    ThawError,
+    near,
+    outside_trouble,
+    reason,
+)
+from thaw.stopping import ignore_signals, signals
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -27,28 +40,47 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     def program() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-        with explained():
-            sys.argv[1:] = resume_words(sys.argv[1:])
-            check_choices(sys.argv[1:])
-        with explained(sys.argv[1:]):
-            main()
+        signals.handle()
+        try:
+            with explained():
+                sys.argv[1:] = resume_words(sys.argv[1:])
+                check_choices(sys.argv[1:])
+            with explained(sys.argv[1:]):
+                main()
+        finally:
+            for process in multiprocessing.active_children():
+                process.kill()  # loads photos and leaves signals to this one
 
     return program
 
 
 @contextmanager
-def explained(words: Sequence[str] = ()) -> Iterator[None]:
-    """Ends the program with one paragraph about an error that the user can mend, or a stop."""
+def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator[None]:
+    """Ends the program with one paragraph about an error that the user can mend, or a stop.
+
+    Args:
+        words: The command line.
+        folder: Of the run, if it has one by now, to say how to go on.
+    """
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        folder = stop.folder if isinstance(stop, Interrupted) else None
-        resume = f"; go on with: python train.py resume={folder}" if folder else ""
-        print(f"\nstopped{resume}", file=sys.stderr)
-        raise SystemExit(130) from None  # as shells expect
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        ignore_signals()
+        said, code = "stopped", 128 + number  # as shells and schedulers expect
     except (ThawError, HydraException, OmegaConfBaseException) as error:
-        print(f"\nerror: {in_words(error, words)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        said, code = f"error: {in_words(error, words)}", 1
+        folder = folder if isinstance(error, PhotoError) else None  # or settings must change
+    except Exception as error:
+        if not (trouble := outside_trouble(error)):
+            raise
+        said, code = f"error: {trouble}", 1
+    else:
+        return
+    if folder and last_checkpoints(folder):
+        said += f"; go on with: python train.py resume={folder}"
+    print(f"\n{said}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def torchvision_names() -> list[str]:
@@ -161,7 +193,7 @@ def resume_words(words: Sequence[str]) -> list[str]:
     resume_settings = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]
     given = [word for word in words if key_of(word) not in map(key_of, resume_settings)]
     replaced = {"resume", *map(key_of, given)}
-    if last_checkpoint(folder):  # else the run starts anew, from its own ckpt_path if it has one
+    if last_checkpoints(folder):  # else the run starts anew, from its own ckpt_path if it has one
         two = "ckpt_path" in replaced and "ckpt_path=null" not in given
         if two and not set(resume_settings) <= set(words):  # which are this function's result
             raise ConfigError(f"resume={folder} ckpt_path=...: give one of the two")
@@ -171,11 +203,10 @@ def resume_words(words: Sequence[str]) -> list[str]:
     return [*given, *saved, *resume_settings]
 
 
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a run folder. None if the run has saved no checkpoint."""
-    paths = [Path(folder) / "checkpoints" / f"{name}.ckpt" for name in ("last", "interrupted")]
-    there = filter(Path.is_file, paths)
-    return max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
+def last_checkpoints(folder: str | Path) -> list[Path]:
+    """What a run folder has to go on from, unread, the newest first."""
+    paths = (Path(folder) / "checkpoints" / name for name in (LAST, PREVIOUS))
+    return [path for path in paths if path.is_file()]
 
 
 def in_words(error: Exception, words: Sequence[str]) -> str:

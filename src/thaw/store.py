@@ -34,11 +34,12 @@ class Store:
         self.lock = FileLock(self.path.with_suffix(".lock"))
 
     def is_whole(self) -> bool:
-        """Whether the file is there and is what its note says: content and checksum."""
+        """Whether the file and its note are what was written together."""
         try:
             facts = self.facts()
-            return facts["what"] == self.what and facts["sha256"] == sha256(self.path)
-        except (OSError, ValueError, KeyError, TypeError):
+            checksum = facts.pop("sha256")
+            return facts["what"] == self.what and checksum == sha256(self.path, facts)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def facts(self) -> dict[str, Any]:
@@ -56,9 +57,10 @@ class Store:
 
     def finish(self, part: Path, **facts: Any) -> None:
         """Puts a part in the file's place and writes the note, with plain facts to read it by."""
-        content = {"what": self.what, "sha256": sha256(part), **facts}
+        content = {"what": self.what, **facts}
+        checksum = sha256(part, content)
         part.replace(self.path)
-        write_json(content, self.note)
+        write_json({**content, "sha256": checksum}, self.note)
 
 
 def make_once(path: Path, make: Callable[[Path], Path]) -> None:
@@ -118,7 +120,9 @@ def read_plain(path: Path, kind: type = dict) -> Any:
         ) from error
 
 
-def sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+def sha256(path: Path, note: dict[str, Any] | None = None) -> str:
+    """The checksum of a file, and of a note on it, in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(note, sort_keys=True).encode() if note else b"")
+    return digest.hexdigest()

@@ -13,8 +13,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from thaw.errors import ConfigError, Interrupted, reason
-from thaw.launch import explained, key_of, last_checkpoint
+from thaw.errors import ConfigError, reason
+from thaw.launch import explained, key_of, last_checkpoints
 from thaw.store import read_plain
 
 
@@ -24,22 +24,21 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
     in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN  # other launchers, such as submitit
     if in_sweep and (done := results_of(folder)):
         return value(done, cfg.monitor)
-    if in_sweep and last_checkpoint(folder):
+    if in_sweep and last_checkpoints(folder):
         cfg.resume = str(folder)
     results, finished = folder / "results.json", None
     if cfg.train and is_first_rank():  # a run that trains on is not finished until it ends
         finished = results.read_bytes() if results.is_file() else None
         results.unlink(missing_ok=True)
         (folder / "error.txt").unlink(missing_ok=True)
-    with contextlib.nullcontext() if in_sweep else explained():
+    with contextlib.nullcontext() if in_sweep else explained(folder=folder):
         try:
             return value(run(cfg), cfg.monitor)
-        except Interrupted:
-            raise
         except Exception as error:  # whatever it is, the folder says why, and the caller hears too
             if finished and isinstance(error, ConfigError):  # refused before anything was changed
                 results.write_bytes(finished)
-            (folder / "error.txt").write_text(reason(error), "utf-8", "backslashreplace")
+            with contextlib.suppress(OSError):  # as on a full disk, which is the error then
+                (folder / "error.txt").write_text(reason(error), "utf-8", "backslashreplace")
             raise
 
 

@@ -13,6 +13,7 @@ from thaw.data.decode import decode
 from thaw.data.loading import as_key
 from thaw.data.photos import Photos
 from thaw.seeds import Key
+from thaw.stopping import ignore_signals
 
 Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) -> uint8 (3, H', W')
 
@@ -93,7 +94,8 @@ def read_pictures(
     if not fits:
         return None
     blocks, waiting, places, start = [], [], [], 0
-    loader = DataLoader(dataset, batch_size=16, num_workers=num_workers, collate_fn=list)
+    loader = DataLoader(dataset, batch_size=16, num_workers=num_workers, collate_fn=list,
+                        worker_init_fn=ignore_signals)  # fmt: skip
     for batch in tqdm(loader, label, leave=False, disable=None if verbose else True):
         for picture, _ in batch:
             places.append((len(blocks), start, *picture.shape[1:]))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from thaw.seeds import Key, derive
+from thaw.stopping import ignore_signals
 
 
 def choose_batch_size(photos: int) -> int:
@@ -126,5 +127,6 @@ def make_loader(
     return ResumableLoader(
         dataset, batch_size=batch_size, sampler=sampler, num_workers=num_workers,
         collate_fn=collate, drop_last=single, pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_signals,
         persistent_workers=num_workers > 0, prefetch_factor=4 if num_workers > 0 else None,
     )  # fmt: skip

@@ -4,6 +4,7 @@ Several ranks share the pass: each writes its own rows into the one file, which 
 been written. It is read as memory that the disk fills when needed, so it may be larger than that.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def load_or_compute(
             store.lock.release()
     dtype = getattr(torch, store.facts()["dtype"])
     size = store.path.stat().st_size // dtype.itemsize
-    # Shared although it is only read: Linux refuses a private mapping larger than the memory.
-    table = torch.from_file(str(store.path), shared=True, size=size, dtype=dtype)
+    # Shared although it is only read: Linux refuses a private mapping larger than the memory. But
+    # torch opens a shared one for writing.
+    shared = os.access(store.path, os.W_OK)
+    table = torch.from_file(str(store.path), shared=shared, size=size, dtype=dtype)
     return Features(table.view(len(labels), views, -1), labels), exists
 
 
@@ -113,6 +116,7 @@ def fill(
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
     )  # fmt: skip
     done, width, dtype = 0, 0, ""
     with file.open("r+b") as output:
@@ -144,15 +148,16 @@ def together(work: Callable[[], T]) -> list[T]:
 
 
 def _begin(store: Store) -> tuple[str, bool]:
-    """Locks the file, after any other run that makes it; returns its token and if it exists."""
-    store.path.parent.mkdir(parents=True, exist_ok=True)
-    store.lock.acquire()
-    if store.is_whole():
-        return store.facts()["token"], True
-    store.clear_parts()
-    token = secrets.token_hex(8)
-    store.part(token).touch()
-    return token, False
+    """Returns the token of the file, and whether it exists; if not, it is locked to be made."""
+    if not store.is_whole():  # else nothing is written: the folder may be read-only
+        store.path.parent.mkdir(parents=True, exist_ok=True)
+        store.lock.acquire()
+        if not store.is_whole():  # another run may have made it while this one waited
+            store.clear_parts()
+            token = secrets.token_hex(8)
+            store.part(token).touch()
+            return token, False
+    return store.facts()["token"], True
 
 
 def _check_shared(store: Store, token: str) -> None:

@@ -14,6 +14,7 @@ from thaw.backbones.groups import HEAD
 from thaw.data.loading import ResumableLoader
 from thaw.features.key import feature_key
 from thaw.features.table import Features, load_or_compute
+from thaw.stopping import signals
 from thaw.training.module import TransferModule
 
 
@@ -66,6 +67,7 @@ class CacheFeatures(pl.Callback):
 
         def run(images: Tensor) -> Tensor:
             """(N, 3, H, W) -> (N, D), as a training step would."""
+            signals.check()  # nothing of the pass is kept, so a stop need not wait for its end
             assert module.classifier.trainable == {HEAD}
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 return module.classifier.features(module.prepare(images.to(module.device)))

@@ -107,7 +107,7 @@ def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:
         raise ConfigError(
             f"resume: the checkpoint stands after {done} of {was} batches of an epoch, which has "
             f"{now} now; go on with the batch size, devices and photos that it had, or from the "
-            "last whole epoch with ckpt_path=RUN/checkpoints/last.ckpt"
+            "best whole epoch with ckpt_path=RUN/checkpoints/best-...ckpt"
         )
 
 

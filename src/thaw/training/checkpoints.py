@@ -1,17 +1,50 @@
-"""Callbacks that write checkpoints: the best one, the last one, and one when the run is stopped."""
+"""What writes checkpoints, each whole: the best one, the last one, and one of a stopped run."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from thaw.errors import Interrupted
+from thaw.launch import LAST, PREVIOUS
+from thaw.stopping import signals
+
+VALIDATION_SECONDS = 5.0  # to end a validation after a signal; schedulers kill after 10 to 30
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: it is whole, or the one before stays.
+
+    Lightning 2.6.6 writes to $TMPDIR and moves, which copies over the good file where that is
+    another file system. Of last.ckpt the one before is kept as previous.ckpt.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        part = path.with_suffix(".part")
+        with signals.held():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # else a power cut could leave the new name, empty
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            if path.name == LAST and path.is_file():
+                path.replace(path.with_name(PREVIOUS))
+            part.replace(path)
 
 
 class SaveBest(ModelCheckpoint):
@@ -37,6 +70,14 @@ class SaveBest(ModelCheckpoint):
         if Path(state["best_model_path"]).is_file():
             super().load_state_dict(state)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Removes what a killed run has left and the run that went on from it did not replace."""
+        if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
+            kept = {Path(path).name for path in self.best_k_models}
+            for path in Path(str(self.dirpath)).glob("best-*"):
+                if path.name not in kept:
+                    path.unlink()
+
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
     """Gives the file of the best epoch by `monitor`; None: none was saved, the last weights count.
@@ -51,51 +92,55 @@ def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | Non
 
 
 class GracefulStop(Checkpoint):
-    """On Ctrl-C or SIGTERM: finishes the step, saves a checkpoint and stops. Twice: stops at once.
+    """On Ctrl-C or SIGTERM: finishes the step, saves last.ckpt and stops. Twice: stops at once.
 
     Between two steps the weights, the optimiser and the counters agree; in the middle of one they
     do not. After the last step of an epoch, the validation comes first, since a run resumed from
-    there would skip it.
+    there would skip it; one that takes long is left, and with it what the epoch has trained.
 
     It is a Checkpoint and the last callback, since Lightning calls these after all others: by then
     an average of the weights has this step in it.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "interrupted.ckpt"
-        self.requested = False
+        self.path = folder / LAST
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning restores the handlers when training ends or fails
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
+        # Lightning has put handlers of its own there, and restores ours when it ends or fails
+        signals.handle()
+        # a run that is resumed inside an epoch does not call on_train_epoch_start for it
+        signals.in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        name = signal.Signals(number).name
-        print(f"\n{name}: saving a checkpoint, then stopping; once more stops at once")
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.handle()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.in_epoch = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # gradients that wait for further batches are in no checkpoint
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if between_steps and not trainer.is_last_batch and self._is_requested(trainer):
-            self._stop(trainer)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        signals.check(after=VALIDATION_SECONDS)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._is_requested(trainer):
-            self._stop(trainer)
+        self._stop_if_asked(trainer)
+        signals.in_epoch = False
 
-    def _is_requested(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank got a signal; all ranks must ask together."""
-        return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        signals.in_epoch = False
+        if isinstance(exception, Interrupted) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # ranks that this one started, if any
 
-    def _stop(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        raise Interrupted(self.path)
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        # any rank may have got the signal; all ranks must ask together
+        if trainer.strategy.reduce_boolean_decision(signals.asked is not None, all=False):
+            trainer.save_checkpoint(self.path)
+            raise Interrupted(signals.asked or signal.SIGTERM)
 
 
 class SaveLast(Checkpoint):
@@ -108,7 +153,7 @@ class SaveLast(Checkpoint):
     """
 
     def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:
-        self.path = Path(dirpath) / "last.ckpt"
+        self.path = Path(dirpath) / LAST
         self.every_seconds = every_seconds
         self.saved = -math.inf
 

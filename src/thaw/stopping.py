@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: a run is left at once, but a step and a write of a checkpoint end first."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from thaw.errors import Interrupted
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """What asked this process to stop, and whether it may be left now.
+
+    Attributes:
+        asked: The first signal that came; None: none came.
+        in_epoch: Whether weights are being trained: then the first signal waits for the step's end,
+            where there is something to save; the second does not.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.in_epoch = self.is_writing = False
+        self.since = 0.0
+
+    def handle(self) -> None:
+        """Takes the signals over, which only the main thread of a process may."""
+        self.asked, self.in_epoch = None, False
+        if threading.current_thread() is threading.main_thread():
+            for number in NUMBERS:
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is None:
+            self.asked, self.since = number, time.monotonic()
+            if self.in_epoch:
+                name = signal.Signals(number).name
+                text = f"\n{name}: saving a checkpoint, then stopping; once more stops at once\n"
+                os.write(2, text.encode())  # `print` fails where it interrupts another `print`
+                return
+        elif time.monotonic() - self.since < 1:
+            return  # `timeout` and some terminals send a signal twice
+        if not self.is_writing:
+            raise Interrupted(number)
+
+    def check(self, after: float = 0.0) -> None:
+        """Raises Interrupted if a signal came, at least so many seconds ago."""
+        if self.asked is not None and time.monotonic() - self.since >= after:
+            raise Interrupted(self.asked)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is done inside is ended first, however many signals come."""
+        self.is_writing = True
+        try:
+            yield
+        finally:
+            self.is_writing = False
+        if not self.in_epoch:
+            self.check()
+
+
+signals = Signals()  # a process has one set of handlers
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """For what ends already, and for a DataLoader's worker, which its parent ends.
+
+    Else a signal to a whole group of processes, as systemd sends it, would end the workers first.
+    """
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
