@@ -26,6 +26,10 @@ HOSTILE = [  # words of a run folder that would run code, reach out of it, or re
     "logger={a:[{b:{_target_:joblib.load}}]}",
     "+optim.x=choice({_target_:os.getcwd},1)",
     "augment._target_=${task_name}",
+    "augment._target_=os.getcwd.",
+    "augment={_target_ : 'os.getcwd'}",
+    "augment={_target_:thaw.head.linear-x}",
+    "augment={_target_:[thaw.head.linear],x:{_target_:thaw.head.linear}}",
     "+augment.x='${oc.create:{_target_: os.getcwd}}'",
     "logger.tensorboard.name=${oc.env:HOME}",
     "hydra/launcher=joblib",
@@ -78,7 +82,7 @@ def test_a_run_of_ones_own_goes_on_without_trust(tmp_path: Path) -> None:
 
 def test_a_run_folder_cannot_trust_itself(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "trust=true", "++trust=true", HOSTILE[0])
-    assert "names os.mkdir" in refused(f"resume={folder}")
+    assert "names a class" in refused(f"resume={folder}")
     (tmp_path / "other").mkdir()
     folder = run_folder(tmp_path / "other", "trust=true", "seed=1")
     assert "trust=true" not in launch.resume_words([f"resume={folder}"])
@@ -88,7 +92,7 @@ def test_a_class_of_the_checkouts_own_conf_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run_folder(tmp_path, "head._target_=my.heads.Own")
-    assert "names my.heads.Own" in refused(f"resume={folder}")
+    assert "names a class" in refused(f"resume={folder}")
     (tmp_path / "conf" / "head").mkdir(parents=True)
     (tmp_path / "conf" / "train.yaml").touch()
     (tmp_path / "train.py").touch()

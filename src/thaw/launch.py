@@ -102,7 +102,7 @@ def conf_dir() -> Path:
 def compose_run(words: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
-    check_grammar(words)
+    check_choices(words)
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return compose("train", [*words, "paths.output_dir=null"])
@@ -132,38 +132,32 @@ def choices_of(words: Sequence[str]) -> list[str]:
     return [word for word in words if "=" in word and (conf_dir() / key_of(word)).is_dir()]
 
 
-def check_grammar(words: Sequence[str]) -> None:
-    """Refuses a word that Hydra cannot read, and a choice that is no name."""
-    parser = OverridesParser.create()
+def check_choices(words: Sequence[str]) -> None:
+    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
+
+    Hydra would silently use the last of these, and make a folder of any `task_name`.
+    """
+    seen: dict[str, str] = {}
     for word in words:
         if "=" not in word or word.startswith("-"):
             continue  # an option, or its value
         try:
-            value = parser.parse_override(word).value()
+            value = OverridesParser.create().parse_override(word).value()
         except HydraException as error:
             quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
             message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
             raise ConfigError(message) from error
-        name = key_of(word).partition("@")[0]
-        is_choice = isinstance(value, str | list | Sweep) and value != ""
-        if (conf_dir() / name).is_dir() and word[0] != "~" and not is_choice:
-            null = "; null is for settings inside it" if value is None else ""
-            raise ConfigError(f"{word}: no such choice. Allowed is a name of conf/{name}/{null}")
-
-
-def check_choices(words: Sequence[str]) -> None:
-    """Refuses two choices from one group, of which Hydra would silently use the last."""
-    check_grammar(words)
-    seen: dict[str, str] = {}
-    for word in words:  # before Hydra makes a folder of this name
-        fits, allowed = RANGES["task_name"]
-        name = unquoted(word.partition("=")[2])
-        check(key_of(word) != "task_name" or fits(name), "task_name", name, allowed)
-    for word in choices_of(words):
-        group = key_of(word)
-        if seen.setdefault(group, word) is not word:
-            both = f"{seen[group]} {word}: {group} is chosen twice"
-            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {group}=ONE,TWO")
+        key, (fits, allowed) = key_of(word), RANGES["task_name"]
+        check(key != "task_name" or isinstance(value, Sweep) or fits(value), key, value, allowed)
+        if word[0] == "~" or not (conf_dir() / key).is_dir():
+            continue
+        if not isinstance(value, str | list | Sweep) or value == "":
+            raise ConfigError(
+                f"{word}: no such choice. Allowed is the name of a file in conf/{key}/"
+            )
+        if seen.setdefault(key, word) is not word:
+            both = f"{seen[key]} {word}: {key} is chosen twice"
+            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")
 
 
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:

@@ -2,17 +2,18 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
 from hydra.errors import HydraException
 
 from thaw.errors import ConfigError
 
+# Hydra's grammar has no quotes around a key, and no escapes for letters.
+TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
 TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no module below
 
 
@@ -64,47 +65,24 @@ def saved_words(file: Path, conf: Path, *, trusted: bool = False) -> list[str]:
     words: list[str] = saved(file)["overrides"]["task"]
     if trusted or trusts():
         return words
-    parser, texts = OverridesParser.create(), (f.read_text("utf-8") for f in conf.rglob("*.yaml"))
-    known = {name for text in texts for name in re.findall(r"\b_target_: *(\S+)", text)}
-    kept: list[str] = []
+    texts = (yaml_file.read_text("utf-8") for yaml_file in conf.rglob("*.yaml"))
+    known = {name for text in texts for name in TARGET.findall(text)}
     for word in words:
         try:
-            override = parser.parse_override(word)
-            plain = [*_plain(override.value())]
+            override = OverridesParser.create().parse_override(word)
         except HydraException:
             raise _refusal(word, file, "is no setting") from None
-        key = override.key_or_group
+        key, names = override.key_or_group, TARGET.findall(word)
         if re.match(r"hydra\b", key) or "hydra" in (override.package or ""):
             raise _refusal(word, file, "sets the program itself")
         if "${" in word:  # could read the environment, or put the name of a class together
             raise _refusal(word, file, "is computed")
-        names = [str(value) for _, value in plain] if (conf / key).is_dir() else []
-        if any(".." in name or name.startswith("/") for name in [key, *names]):
+        if ".." in key or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)):
             raise _refusal(word, file, "chooses outside of conf/")
-        for name, value in plain:
-            is_target = "_target_" in f"{key} {name}"
-            if is_target and not (value in known or TORCH.fullmatch(str(value))):
-                raise _refusal(word, file, f"names {value}, which no file of conf/ names")
-        kept += [] if key == "trust" else [word]
-    return kept
-
-
-def _plain(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The plain values in what Hydra's parser gives, each with its key in the mapping it is in."""
-    if isinstance(value, QuotedString):
-        yield name, value.text
-    elif isinstance(value, ChoiceSweep):
-        yield from _plain(value.list, name)
-    elif isinstance(value, Sweep):
-        yield name, None
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _plain(part, key.text if isinstance(key, QuotedString) else str(key))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _plain(part, name)
-    else:
-        yield name, value
+        unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
+        if unknown or word.count("_target_") != len(names):
+            raise _refusal(word, file, "names a class that no file of conf/ names")
+    return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
 
 
 def trusts() -> bool:
