@@ -40,7 +40,8 @@ RANGES: dict[str, Rule] = {  # of those that no constructor of ours checks; * is
     "train": TRUTH, "test": TRUTH, "compile": TRUTH, "ckpt_path": FILE, "resume": FILE,
     "task_name": (is_inside, "the name of a folder in logs/, without .. in it"),
     "tags": (lambda v: isinstance(v, list), "a list of words, like [a,b]"),
-    "paths.*": (lambda v: type(v) is str and v > "", "the path of a folder"),
+    # paths.output_dir is null in the tools
+    "paths.[!o]*": (lambda v: type(v) is str and v > "", "the path of a folder"),
     "seed": SEED, "data.seed": SEED,
     "label_smoothing": within(REAL, 0, 0.99, "a share, 0 to 0.99"),
     "backbone.image_size": within(INT, 8, 4096, "8 to 4096 pixels, or null", None),
