@@ -10,7 +10,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, reason
 
 # Hydra's grammar has no quotes around a key, and no escapes for letters.
 TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
@@ -26,8 +26,9 @@ def saved(file: Path) -> dict[str, Any]:
     try:
         node = yaml.safe_load(file.read_text("utf-8"))["hydra"]
         for words in (node["overrides"]["task"], node["overrides"].get("hydra", [])):
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            if not isinstance(words, list) or any("\0" in word for word in words):
                 raise TypeError
+            "".join(words)  # a TypeError where one is no text
         return node
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
             yaml.YAMLError) as error:  # fmt: skip
@@ -36,6 +37,11 @@ def saved(file: Path) -> dict[str, Any]:
 
 def damaged(file: Path, error: Exception) -> ConfigError:
     """What is said of such a file that is cut, empty or made by hand."""
+    if file.name == "multirun.yaml":
+        return ConfigError(
+            f"{file.parent}: holds no sweep to go on with ({reason(error)}). Give the folder that "
+            "a sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
+        )
     return ConfigError(
         f"{file}: is not as Hydra writes it ({type(error).__name__}), so the settings of the run "
         "are unknown; give them again, with ckpt_path=CHECKPOINT to go on from that"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydra_plugins.thaw_launcher import hydra_flags
 from thaw import launch, trust
-from thaw.errors import ConfigError, reason
+from thaw.errors import ConfigError
 
 
 def main(words: Sequence[str]) -> int:
@@ -39,10 +39,7 @@ def main(words: Sequence[str]) -> int:
     except ConfigError:
         raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{folder}: holds no sweep to go on with ({reason(error)}). Give the folder that a "
-            "sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
-        ) from error
+        raise trust.damaged(file, error) from error
     is_same = launch.conf_dir().absolute() == script.with_name("conf")
     trust.check_sweep([*flags, *again], file, is_same=is_same)
     place = f"hydra.sweep.dir={launch.quoted(folder)}"
