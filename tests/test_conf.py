@@ -237,7 +237,8 @@ def test_mixing_is_built(leaf: str) -> None:
 
 @pytest.mark.parametrize("leaf", files("optim"))
 def test_an_optimiser_is_built(leaf: str) -> None:
-    make = config.build(chosen(leaf).optim, "optim", reserved={"lr": "elsewhere"})
+    node = device.optimizer_settings(config.plain(chosen(leaf))["optim"], {})
+    make = config.build(node, "optim", reserved={"lr": "elsewhere"})
     optimizer = make([{"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}])
     assert type(optimizer).__name__.lower() == leaf.partition("/")[2]
 

@@ -1,8 +1,12 @@
 """Nothing the user wrote is ignored: each slip stops the run and names what was meant."""
 
 import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from thaw import config
@@ -53,7 +57,7 @@ def test_an_unknown_key_at_the_top() -> None:
     cfg = OmegaConf.create({"seed": 1, "label_smothing": 0.2})
     with pytest.raises(ConfigError, match=r"^label_smothing=0\.2: .*did you mean label_smoothing"):
         config.check_keys(cfg)
-    config.check_keys(OmegaConf.create(dict.fromkeys(config.KEYS)))
+    OmegaConf.create(dict.fromkeys(config.KEYS))
     with pytest.raises(ConfigError, match=r"^paths\.data_dri=x: nothing .*did you mean data_dir"):
         config.check_keys(OmegaConf.create({"paths": {"data_dri": "x", "data_dir": "y"}}))
 
@@ -112,17 +116,58 @@ def test_an_argument_that_is_needed() -> None:
     assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.schedule.")
 
 
+def every_kind(
+    whole: int = 1, truth: bool = True, text: str | None = None, word: Literal["a", 2] = "a",
+    pair: tuple[float, float] = (0, 1), some: Sequence[str] | int = 1, size: Path | None = None,
+    table: dict[str, int] | None = None, tensor: torch.Tensor | float = 1.0, open: object = None,
+) -> None:  # fmt: skip
+    """Arguments of the kinds that constructors have."""
+
+
 @pytest.mark.parametrize(
-    ("target", "name", "kind"),
+    ("name", "wrong", "allowed", "right"),
     [
-        ("thaw.head.linear", "dropout", "float"),
-        ("thaw.transforms.train_transform", "rotation", "float"),
-        ("thaw.training.averaging.EMA", "decay", "float"),
+        ("whole", [1.5, "1", None, True, [1]], "a whole number", [0, -5]),
+        ("truth", ["maybe", 1, None], "true or false", [False]),
+        ("text", [3, True, ["a"]], "text, or null", ["x", None]),
+        ("word", ["b", "2", None, True], "a, 2", ["a", 2]),
+        ("pair", [[1], [1, 2, 3], ["a", 1], 1, "ab"], "a list of 2", [[0, 1.5]]),
+        ("some", ["ab", [1], 1.5], "a list, or a whole number", [["a"], [], 3]),
+        ("size", [1], "a path, or null", ["a", None]),
+        ("table", [[1], "a"], "a mapping, or null", [{"a": 1}, None]),
+        ("tensor", ["abc", [1.0]], "a number", [1, 0.5]),
+        ("open", [], "", ["a", 1, None, [1]]),
     ],
 )
-def test_null_for_a_number_that_is_needed(target: str, name: str, kind: str) -> None:
-    node = {"_target_": target, "_partial_": True, name: None}
-    assert refused(node, "x") == f"x.{name}=null: is needed, and must be a {kind}"
+def test_a_value_is_of_the_kind_that_the_constructor_says(
+    name: str, wrong: list, allowed: str, right: list
+) -> None:
+    node = {"_target_": f"{__name__}.every_kind"}
+    for value in wrong:
+        place = f"x.{name}={'null' if value is None else value}"
+        assert refused({**node, name: value}, "x") == f"{place}: allowed is {allowed}"
+    for value in right:
+        config.build({**node, name: value}, "x")
+
+
+def test_what_a_library_refuses_is_told_with_its_setting() -> None:
+    node = {"_target_": "torch.optim.AdamW", "betas": [2, 3], "weight_decay": 0.5}
+    make = config.build({**node, "_partial_": True}, "optim")
+    with pytest.raises(ConfigError) as error:
+        make([torch.zeros(1, requires_grad=True)])
+    assert str(error.value) == (
+        "optim.betas=[2, 3]: torch.optim.AdamW refuses it: ValueError: "
+        "Invalid beta parameter at index 0: 2"
+    )
+
+
+def test_a_mistake_in_ones_own_class_keeps_its_stack() -> None:
+    with pytest.raises(ZeroDivisionError):
+        config.build({"_target_": f"{__name__}.divide"}, "x")
+
+
+def divide() -> float:
+    return 1 / 0
 
 
 def test_a_partial_node_takes_the_rest_later() -> None:

@@ -29,7 +29,7 @@ def test_torchvision_names_without_importing_it() -> None:
 def run_folder(folder: Path, *overrides: str) -> Path:
     saved = folder / ".hydra" / "hydra.yaml"
     saved.parent.mkdir(parents=True)
-    OmegaConf.save({"hydra": {"overrides": {"task": list(overrides)}}}, saved)
+    OmegaConf.save({"hydra": {"overrides": {"task": list(overrides), "hydra": []}}}, saved)
     return folder
 
 

@@ -142,7 +142,7 @@ class SweepFolder(Callback):
             folder = new_folder(folder)
         elif (file := folder / "multirun.yaml").is_file():
             with explained():  # Hydra turns other errors of a callback into warnings
-                before = saved_words(file)
+                before = saved_words(file, trusted=True)
                 if before != OmegaConf.to_container(config.hydra.overrides.task, resolve=False):
                     raise ConfigError(f"{folder}: holds another sweep ({' '.join(before)})")
         folder.mkdir(parents=True, exist_ok=True)

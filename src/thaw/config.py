@@ -1,30 +1,36 @@
 """A configuration node -> an object; unknown keys and nodes without `_target_` stop the run."""
 
 import functools
-from collections.abc import Mapping
-from inspect import formatannotation, signature
-from typing import Any, get_args
+import re
+from collections.abc import Collection, Mapping
+from inspect import Parameter, signature
+from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, ThawError, check_known, near
+from thaw.errors import ConfigError, ThawError, check_known, near, reason
 from thaw.launch import conf_dir
+from thaw.ranges import check_kind, check_ranges
 
 KEYS = (
-    "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume",
+    "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume", "trust",
     "label_smoothing", "compile", "backbone", "head", "data", "augment", "mix", "finetune",
     "optim", "trainer", "callbacks", "logger", "report", "paths",
 )  # fmt: skip
 PATHS = ("root_dir", "data_dir", "cache_dir", "log_dir", "output_dir")
+LIBRARIES = ("lightning", "torch", "torchvision")  # whose refusals of a value are told in words
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuses keys of train.yaml and paths that nothing reads, such as a typo in an experiment."""
+    """Refuses values out of range, and keys of train.yaml and paths that nothing reads."""
     check_known(cfg, KEYS)  # pyright: ignore[reportArgumentType]  a mapping too
     check_known(cfg.get("paths") or {}, PATHS, "paths.")
+    check_ranges(plain(cfg))
+    if cfg.get("report"):  # it is built at the end of a run
+        _check_node({**plain(cfg.report), "_partial_": True}, "report", {})
 
 
 def plain(node: Any) -> Any:
@@ -49,13 +55,31 @@ def build(
         # Hydra only makes a partial here, and we call it: given to `instantiate`, the computed
         # dataclasses would become mappings.
         made = instantiate(OmegaConf.create({**settings, "_partial_": True}), _convert_="all")
-        filled = functools.partial(made, **computed)
+        filled = functools.partial(_told, made, key, settings, **computed)
         return filled if settings.get("_partial_") else filled()
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
-    except ModuleNotFoundError as error:  # a logger's own package, most of all
-        hint = f"a package is not installed ({error}); of thaw: pip install '.[wandb,mlflow]'"
-        raise ConfigError(f"{key}: {hint}") from error
+    except ModuleNotFoundError as error:
+        extra = f"pip install '.[{key.partition('.')[2]}]'" if key.startswith("logger.") else "it"
+        raise ConfigError(
+            f"{key}: a package is not installed ({error}); install {extra}"
+        ) from error
+
+
+def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **computed: Any) -> Any:
+    """Calls a constructor; what one of a library refuses is told with the setting that it names."""
+    try:
+        return make(*args, **computed)
+    except Exception as error:
+        target = str(settings["_target_"])
+        roots = {name.partition(".")[0] for name in (target, type(error).__module__)}
+        if roots.isdisjoint(LIBRARIES) or isinstance(error, ModuleNotFoundError):
+            raise
+        given = {name: value for name, value in settings.items() if name[0] != "_"}
+        named = {name: value for name, value in given.items()
+                 if re.search(rf"\b{name.rstrip('s')}", str(error), re.IGNORECASE)}  # fmt: skip
+        words = ", ".join(f"{key}.{name}={value}" for name, value in (named or given).items())
+        raise ConfigError(f"{words}: {target} refuses it: {reason(error)}") from error
 
 
 def build_all(nodes: Any, key: str) -> dict[str, Any]:
@@ -76,9 +100,9 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
         raise ConfigError(f"{key}={node}: has no _target_; see conf/{key.partition('.')[0]}/")
     target = node["_target_"]
     try:
-        parameters = signature(get_object(target)).parameters.values()
+        parameters = _parameters(get_object(str(target)))
     except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{key}._target_={target}: cannot be found ({error})") from error
+        raise ConfigError(f"{key}._target_={target}: cannot be found ({reason(error)})") from error
     named = {each.name: each for each in parameters
              if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}  # fmt: skip
     has_kwargs = any(each.kind is each.VAR_KEYWORD for each in parameters)
@@ -91,9 +115,8 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
             raise ConfigError(f"{place}={value}: is set by {elsewhere[name]}; leave it out")
         if not has_kwargs:
             check_known({name: value}, [n for n in named if n not in elsewhere], f"{key}.")
-        kind = named[name].annotation if name in named and target.startswith("thaw.") else None
-        if value is None and {*(get_args(kind) or [kind])} <= {bool, int, float, str}:
-            raise ConfigError(f"{place}=null: is needed, and must be a {formatannotation(kind)}")
+        if name in named:
+            check_kind(named[name].annotation, place, value)
         _check_inside(value, place)
     for name, each in named.items():
         needed = each.default is each.empty and not node.get("_partial_")
@@ -107,3 +130,10 @@ def _check_inside(value: Any, key: str) -> None:
     elif isinstance(value, Mapping | list):
         for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
             _check_inside(part, f"{key}.{name}")
+
+
+def _parameters(target: Any) -> Collection[Parameter]:
+    try:
+        return signature(target, eval_str=True).parameters.values()
+    except NameError:  # an annotation that only a type checker can read
+        return signature(target).parameters.values()

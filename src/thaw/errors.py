@@ -78,7 +78,10 @@ def check_known(given: Mapping[str, object], known: Collection[str], prefix: str
             raise ConfigError(f"{prefix}{key}={shown(given[key])}: nothing reads this key{hint}")
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?" with the nearest known words, or nothing."""
+def near(word: str, known: Collection[str], places: Iterable[str] = ()) -> str:
+    """ "; did you mean ...?" with the nearest known words, or the places that end in one."""
     found = difflib.get_close_matches(word, list(known), n=3)
+    found = found or [each for each in known if len(word) > 2 and word in each][:3]
+    exact = {word} & {*known} or {*found}
+    found = [each for each in places if each.rpartition(".")[2] in exact][:4] or found
     return f"; did you mean {' or '.join(found)}?" if found else ""

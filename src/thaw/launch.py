@@ -7,12 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Sweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -22,10 +25,12 @@ from thaw.errors import (
     Interrupted,
     PhotoError,
     ThawError,
+    check,
     near,
     outside_trouble,
     reason,
 )
+from thaw.ranges import RANGES, leaves
 from thaw.stopping import ignore_signals, signals
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
@@ -130,6 +135,7 @@ def conf_dir() -> Path:
 def compose_run(words: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
+    check_choices(words)
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return compose("train", [*words, "paths.output_dir=null"])
@@ -160,19 +166,41 @@ def choices_of(words: Sequence[str]) -> list[str]:
 
 
 def check_choices(words: Sequence[str]) -> None:
-    """Refuses two choices from one group, of which Hydra would silently use the last."""
+    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
+
+    Hydra would silently use the last of these, and make a folder of any `task_name`.
+    """
     seen: dict[str, str] = {}
-    for word in choices_of(words):
-        group = key_of(word)
-        if seen.setdefault(group, word) is not word:
-            both = f"{seen[group]} {word}: {group} is chosen twice"
-            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {group}=ONE,TWO")
+    for word in words:
+        if "=" not in word or word.startswith("-"):
+            continue  # an option, or its value
+        try:
+            value = OverridesParser.create().parse_override(word).value()
+        except HydraException as error:
+            quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
+            message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
+            raise ConfigError(message) from error
+        key, (fits, allowed) = key_of(word), RANGES["task_name"]
+        check(key != "task_name" or isinstance(value, Sweep) or fits(value), key, value, allowed)
+        if word[0] == "~" or not (conf_dir() / key).is_dir():
+            continue
+        if not isinstance(value, str | list | Sweep) or value == "":
+            raise ConfigError(
+                f"{word}: no such choice. Allowed is the name of a file in conf/{key}/"
+            )
+        if seen.setdefault(key, word) is not word:
+            both = f"{seen[key]} {word}: {key} is chosen twice"
+            raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")
 
 
-def saved_words(file: Path) -> list[str]:
-    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml."""
-    saved = yaml.safe_load(file.read_text("utf-8"))
-    return [str(word) for word in saved["hydra"]["overrides"]["task"]]
+def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
+    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml.
+
+    Raises:
+        ConfigError: The file is damaged, or has words that a stranger's must not have.
+    """
+    trust = import_module("thaw.trust")  # few runs load it
+    return trust.saved_words(file, conf_dir(), trusted=trusted)
 
 
 def resume_words(words: Sequence[str]) -> list[str]:
@@ -192,13 +220,14 @@ def resume_words(words: Sequence[str]) -> list[str]:
     place = quoted(folder)
     resume_settings = [f"resume={place}", f"hydra.run.dir={place}", "hydra.mode=RUN"]
     given = [word for word in words if key_of(word) not in map(key_of, resume_settings)]
-    replaced = {"resume", *map(key_of, given)}
+    replaced = {"resume", "trust", *map(key_of, given)}
     if last_checkpoints(folder):  # else the run starts anew, from its own ckpt_path if it has one
         two = "ckpt_path" in replaced and "ckpt_path=null" not in given
         if two and not set(resume_settings) <= set(words):  # which are this function's result
             raise ConfigError(f"resume={folder} ckpt_path=...: give one of the two")
         replaced.add("ckpt_path")
-    saved = [word for word in saved_words(file) if key_of(word) not in replaced]
+    saved = [word for word in saved_words(file, trusted="trust=true" in given)
+             if key_of(word) not in replaced]  # fmt: skip
     given.sort(key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first, for argparse
     return [*given, *saved, *resume_settings]
 
@@ -221,15 +250,21 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         return _no_such_key(cause.full_key, cause.parent_node, words)
-    return " ".join(str(error).split())
+    message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
+    return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message
 
 
 def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
     above, _, name = key.rpartition(".")
     group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
-    given = next((word for word in words if key_of(word).startswith(key)), key)
+    given = next((word for word in words if f"{key_of(word)}.".startswith(f"{key}.")), key)
     choice = next((word for word in choices_of(words) if key_of(word) == group), above)
+    settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
+    settings.pop("hydra", None)
+    places = [place for place, _ in leaves(settings)]
+    meant = near(name, has) or near(name, {place.rpartition(".")[2] for place in places}, places)
     # Hydra composes a sweep before its jobs, with the default choice.
-    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else near(name, has)
+    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else meant
     target = f" ({node['_target_']})" if "_target_" in node else ""
-    return f"{given}: {choice or 'train.yaml'}{target} has no {name}, but {', '.join(has)}{hint}"
+    but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
+    return f"{given}: {choice or 'train.yaml'}{target} has no {name}, {but}{hint}"

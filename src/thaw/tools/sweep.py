@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra_plugins.thaw_launcher import hydra_flags
-from thaw import launch
-from thaw.errors import ConfigError, reason
-from thaw.store import read_plain
+from thaw import launch, trust
+from thaw.errors import ConfigError
 
 
 def main(words: Sequence[str]) -> int:
@@ -24,20 +23,26 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("action", choices=["resume"])
     parser.add_argument("folder", type=Path, metavar="DIR", help="of the sweep")
-    folder: Path = parser.parse_args(words).folder.resolve()
-    script = launch.conf_dir().absolute().with_name("train.py")
+    parser.add_argument("--trust", action="store_true", help="the folder is as good as own code: "
+                        "it may name classes, scripts and folders that conf/ does not")  # fmt: skip
+    given = parser.parse_args(words)
+    folder: Path = given.folder.resolve()
+    file, script = folder / "multirun.yaml", launch.conf_dir().absolute().with_name("train.py")
+    if given.trust:
+        os.environ["THAW_TRUST"] = "1"  # the jobs, which resume, too
     try:
-        hydra = read_plain(folder / "multirun.yaml")["hydra"]
+        settings, hydra = launch.saved_words(file), trust.saved(file)
         again = [word for word in hydra["overrides"]["hydra"]
                  if launch.key_of(word) not in ("hydra.mode", "hydra.sweep.dir")]  # fmt: skip
-        given = [*hydra_flags(hydra), *hydra["overrides"]["task"], *again]
-        place = f"hydra.sweep.dir={launch.quoted(folder)}"
-        command = [sys.executable, *map(str, (script, "-m", *given, place))]
-        print(" ".join(command), flush=True)
+        flags = hydra_flags(hydra)
         os.chdir(hydra["runtime"]["cwd"])
-        os.execv(command[0], command)
+    except ConfigError:
+        raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{folder}: holds no sweep to go on with ({reason(error)}). Give the folder that a "
-            "sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
-        ) from error
+        raise trust.damaged(file, error) from error
+    is_same = launch.conf_dir().absolute() == script.with_name("conf")
+    trust.check_sweep([*flags, *again], file, is_same=is_same)
+    place = f"hydra.sweep.dir={launch.quoted(folder)}"
+    command = [sys.executable, str(script), "-m", *flags, *settings, *again, place]
+    print(" ".join(command), flush=True)
+    os.execv(command[0], command)

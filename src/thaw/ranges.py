@@ -1,0 +1,122 @@
+"""What the value of a setting may be, by its annotation and by its name."""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from thaw.errors import check
+
+Rule = tuple[Callable[[Any], bool], str]  # whether a value fits, and what is allowed
+
+
+def within(kinds: tuple[type, ...], least: float, most: float, allowed: str, *others: Any) -> Rule:
+    """A finite number of some types in a range, or one of some other values."""
+    return lambda v: v in others or (type(v) in kinds and least <= v <= most), allowed
+
+
+def batches(*others: Any) -> Rule:
+    """Batches of an epoch, or one of some values that mean all or none."""
+    words = ["a whole number of batches", "a share above 0, up to 1.0", *map(str, others)]
+    return lambda v: v in others or (type(v) is int and v > 0) or (
+        type(v) is float and 0 < v <= 1), ", or ".join(words)  # fmt: skip
+
+
+def is_inside(name: Any) -> bool:
+    """Whether a folder of this name stays in the folder that it is made in."""
+    return type(name) in (str, int) and not {"", ".", ".."} & {*str(name).split("/")}
+
+
+INT, REAL, MANY = (int,), (int, float), float(2**32 - 1)
+CORES, HUGE = os.cpu_count() or 1, 1e30
+TRUTH: Rule = (lambda v: isinstance(v, bool), "true or false")
+FILE: Rule = (lambda v: v is None or type(v) is str, "a path, or null")
+RATE: Rule = (lambda v: type(v) not in REAL or 0 < v <= 10, "a rate above 0, up to 10, like 1e-3")
+SEED = within(INT, 0, MANY, "a whole number from 0 to 4294967295")
+ONE, ZERO = within(INT, 1, MANY, "1 or more"), within(INT, 0, MANY, "0 or more")
+RANGES: dict[str, Rule] = {  # of those that no constructor of ours checks; * is any part of a name
+    "train": TRUTH, "test": TRUTH, "compile": TRUTH, "ckpt_path": FILE, "resume": FILE,
+    "task_name": (is_inside, "the name of a folder in logs/, without .. in it"),
+    "tags": (lambda v: isinstance(v, list), "a list of words, like [a,b]"),
+    # paths.output_dir is null in the tools
+    "paths.[!o]*": (lambda v: type(v) is str and v > "", "the path of a folder"),
+    "seed": SEED, "data.seed": SEED,
+    "label_smoothing": within(REAL, 0, 0.99, "a share, 0 to 0.99"),
+    "backbone.image_size": within(INT, 8, 4096, "8 to 4096 pixels, or null", None),
+    "data.num_workers": within(INT, 0, max(64, 4 * CORES), f"0 to {max(64, 4 * CORES)}", None),
+    "finetune.*.lr": RATE, "finetune.rates.*": RATE,
+    "optim.weight_decay": within(REAL, 0, HUGE, "0 or more"),
+    "trainer.accelerator": (lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps"),
+                            "auto, cpu, gpu, cuda or mps"),
+    "trainer.devices": (lambda v: type(v) is not int or v <= max(8, CORES),
+                        f"auto, or 1 to {max(8, CORES)}"),
+    "trainer.num_nodes": ONE, "trainer.accumulate_grad_batches": ONE,
+    "trainer.check_val_every_n_epoch": ONE, "trainer.log_every_n_steps": ZERO,
+    "trainer.gradient_clip_val": within(REAL, 0, HUGE, "0 or more, or null", None),
+    "trainer.limit_train_batches": batches(None), "trainer.limit_val_batches": batches(None, 0),
+    "trainer.limit_test_batches": batches(None, 0), "trainer.overfit_batches": batches(0),
+    "trainer.num_sanity_val_steps": within(INT, -1, MANY, "-1 (all) or more"),
+    "callbacks.*.save_top_k": within(INT, -1, MANY, "-1 (all) or more"),
+    "callbacks.*.patience": ZERO, "callbacks.*.images": ONE,
+    "callbacks.*.every_seconds": within(REAL, 0, HUGE, "0 or more seconds"),
+}  # fmt: skip
+
+
+def check_ranges(settings: Mapping[str, Any]) -> None:
+    """Refuses values out of their ranges, and batches of one photo where BatchNorm counts."""
+    found = dict(leaves(settings))
+    for key, value in found.items():
+        for name in filter(lambda name: fnmatchcase(key, name), RANGES):
+            fits, allowed = RANGES[name]
+            check(fits(value), key, value, allowed)
+    for key, value in (("head.norm", "batch"), ("finetune.batchnorm", "train")):
+        alone = found.get("data.batch_size") == 1 and found.get(key) == value
+        check(not alone, "data.batch_size", 1, f"2 or more, since {key}={value}")
+
+
+def leaves(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting and every group of settings, by its dotted name."""
+    for name, value in enumerate(settings) if isinstance(settings, list) else settings.items():
+        yield f"{above}{name}", value
+        if isinstance(value, Mapping | list):
+            yield from leaves(value, f"{above}{name}.")
+
+
+PLAIN: dict[Any, Rule] = {  # what a file has for a type
+    bool: TRUTH, int: (lambda v: type(v) is int, "a whole number"),
+    float: (lambda v: type(v) in REAL, "a number"), str: (lambda v: type(v) is str, "text"),
+    Path: (lambda v: type(v) is str, "a path"), NoneType: (lambda v: v is None, "null"),
+}  # fmt: skip
+
+
+def rules(kind: Any) -> list[Rule]:
+    """What an annotation allows, one rule for each type in it; none for types that no file has."""
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    if origin in (Union, UnionType):
+        return [rule for part in parts for rule in rules(part)]
+    if origin is Literal:
+        return [(lambda v: any(v == part and type(v) is type(part) for part in parts),
+                 ", ".join(map(str, parts)))]  # fmt: skip
+    if origin in PLAIN:
+        return [PLAIN[origin]]
+    if getattr(origin, "__module__", "") not in ("builtins", "collections.abc"):
+        return []
+    if not issubclass(origin, Collection):
+        return []
+    if issubclass(origin, Mapping):
+        return [(lambda v: isinstance(v, Mapping), "a mapping")]
+    length = len(parts) if origin is tuple and parts and ... not in parts else None
+    each = rules(parts[0]) if parts else []
+    return [(lambda v: isinstance(v, list | tuple) and length in (None, len(v)) and all(
+        not each or any(fits(one) for fits, _ in each) for one in v),
+        f"a list of {length}" if length else "a list")]  # fmt: skip
+
+
+def check_kind(kind: Any, key: str, value: Any) -> None:
+    """Refuses a value that is not of an annotated type; a node with a target becomes an object."""
+    allowed = rules(kind)
+    if allowed and not (isinstance(value, Mapping) and "_target_" in value):
+        fits = any(fits(value) for fits, _ in allowed)
+        check(fits, key, value, ", or ".join(dict.fromkeys(words for _, words in allowed)))

@@ -1,0 +1,103 @@
+"""What a folder of a run or a sweep may set: it may come from a stranger, so it is only data."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from thaw.errors import ConfigError, reason
+
+# Hydra's grammar has no quotes around a key, and no escapes for letters.
+TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
+TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no module below
+
+
+def saved(file: Path) -> dict[str, Any]:
+    """The node `hydra` of Hydra's hydra.yaml or multirun.yaml, with its overrides.
+
+    Raises:
+        ConfigError: The file is cut, empty, or not what Hydra writes.
+    """
+    try:
+        node = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        for words in (node["overrides"]["task"], node["overrides"].get("hydra", [])):
+            if not isinstance(words, list) or any("\0" in word for word in words):
+                raise TypeError
+            "".join(words)  # a TypeError where one is no text
+        return node
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+            yaml.YAMLError) as error:  # fmt: skip
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> ConfigError:
+    """What is said of such a file that is cut, empty or made by hand."""
+    if file.name == "multirun.yaml":
+        return ConfigError(
+            f"{file.parent}: holds no sweep to go on with ({reason(error)}). Give the folder that "
+            "a sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
+        )
+    return ConfigError(
+        f"{file}: is not as Hydra writes it ({type(error).__name__}), so the settings of the run "
+        "are unknown; give them again, with ckpt_path=CHECKPOINT to go on from that"
+    )
+
+
+def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
+    """Refuses flags and Hydra's settings of a sweep that could run more than this train.py does.
+
+    `is_same` says whether the folder that the sweep was started in has no conf/ of its own.
+    """
+    if trusts():
+        return
+    for word in words:
+        if not re.fullmatch(r"--config-name=\w+|hydra\.launcher\.n_jobs=\d+", word):
+            raise _refusal(word, file, "sets the program itself")
+    if not is_same:
+        raise _refusal("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
+
+
+def saved_words(file: Path, conf: Path, *, trusted: bool = False) -> list[str]:
+    """The settings and choices in such a file; if it is not trusted, none that conf/ does not know.
+
+    Raises:
+        ConfigError: One of them could run code or reach beyond conf/.
+    """
+    words: list[str] = saved(file)["overrides"]["task"]
+    if trusted or trusts():
+        return words
+    texts = (yaml_file.read_text("utf-8") for yaml_file in conf.rglob("*.yaml"))
+    known = {name for text in texts for name in TARGET.findall(text)}
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException:
+            raise _refusal(word, file, "is no setting") from None
+        key, names = override.key_or_group, TARGET.findall(word)
+        if re.match(r"hydra\b", key) or "hydra" in (override.package or ""):
+            raise _refusal(word, file, "sets the program itself")
+        if "${" in word:  # could read the environment, or put the name of a class together
+            raise _refusal(word, file, "is computed")
+        if ".." in key or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)):
+            raise _refusal(word, file, "chooses outside of conf/")
+        unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
+        if unknown or word.count("_target_") != len(names):
+            raise _refusal(word, file, "names a class that no file of conf/ names")
+    return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
+
+
+def trusts() -> bool:
+    """Whether `thaw sweep resume --trust` started this process."""
+    return os.environ.get("THAW_TRUST") == "1"
+
+
+def _refusal(word: str, file: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust that "
+        "folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
+    )
