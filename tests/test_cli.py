@@ -52,7 +52,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 def test_words_and_errors_of_a_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def main(arguments: list[str]) -> int:
+    def main(_parser: object, arguments: list[str]) -> int:
         if arguments == ["x", "--top", "-1"]:
             return 3
         raise ConfigError("--top 0: give 1 or more")

@@ -484,10 +484,14 @@ def test_words_that_cannot_be(
     assert below(tmp_path) == before
 
 
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"onnxscript.*pip install '\.\[export\]'"):
-        export_formats.needed("onnxscript")
+@pytest.mark.parametrize("package", ["onnxscript", "onnxruntime"])
+def test_a_package_that_is_missing_is_named(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    tiny(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, package, None)
+    told = rf"thaw export: {package} is missing; pip install '\.\[export\]'"
+    assert re.search(told, refused(capsys, tmp_path))
 
 
 FAMILIES = {  # image size

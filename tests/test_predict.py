@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -311,7 +312,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(
 
 def refused(message: str, *words: object) -> None:
     with pytest.raises(ConfigError, match=message):
-        predict.main([*map(str, words), "--device", "cpu", "--resume"])
+        predict.main(ArgumentParser(), [*map(str, words), "--device", "cpu", "--resume"])
 
 
 def test_what_is_resumed_must_be_of_the_same_model_and_options(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -39,7 +41,9 @@ def words(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def test_the_command_line() -> None:
-    given = read(["data=pets", "backbones=a,b:w.pth", "classifier=svm,knn", "seed=1"])
+    given = read(
+        ArgumentParser(), ["data=pets", "backbones=a,b:w.pth", "classifier=svm,knn", "seed=1"]
+    )
     assert given.backbones == [["backbone=a"], ["backbone=b", "backbone.weights=w.pth"]]
     assert (given.layers, given.classifier) == ("last", ["svm", "knn"])
     assert given.words == ["data=pets", "seed=1"]
@@ -56,11 +60,11 @@ def test_the_command_line() -> None:
 )
 def test_words_that_cannot_be_understood(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read(given)
+        read(ArgumentParser(), given)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(SystemExit):
         cli.main(["probe", "backbones=tiny"])
     assert "pip install '.[probe]'" in capsys.readouterr().err

@@ -306,7 +306,7 @@ def test_what_cannot_be_is_told(
     assert "--port=99999: allowed is 0 to 65535" in error("--port", 99999)
     assert "--host 192.0.2.1 --port 8000: cannot listen" in error("--host", "192.0.2.1")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert re.search(r"uvicorn is not installed; pip install '\.\[serve\]'", error())
+    assert re.search(r"uvicorn is missing; pip install '\.\[serve\]'", error())
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
     thaw predict logs/train/runs/2026-01-31_12-00-00 photo.jpg
     thaw compare logs/train/multiruns/2026-01-31_12-00-00
 
-Each command is a module of thaw.tools with `main(arguments: list[str]) -> int`. It is imported only
-when it is called, so that `thaw --help` does not wait for torch.
+Each command is a module of thaw.tools, whose docstring is its help. Its `main(parser, words)` adds
+its options to the parser, reads the words by it, and returns the exit status; None is 0. It is
+imported only when it is called, so that `thaw --help` does not wait for torch.
 """
 
 import argparse
@@ -27,6 +28,7 @@ COMMANDS = {
     "models": "list the backbones: size, compute, accuracy, licence",
     "sweep": "go on with a sweep that was stopped",
 }
+EXTRAS = ("export", "serve", "probe")  # commands that need the extra of their name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with launch.explained():
         try:
-            status = importlib.import_module(f"thaw.tools.{given.command}").main(given.words)
+            tool = importlib.import_module(f"thaw.tools.{given.command}")
+            own = argparse.ArgumentParser(
+                f"thaw {given.command}", description=tool.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )  # fmt: skip
+            status = tool.main(own, given.words)
             sys.stdout.flush()
-            return status
+            return status or 0
+        except ModuleNotFoundError as error:
+            if given.command not in EXTRAS:
+                raise
+            hint = f"pip install '.[{given.command}]' in thaw's folder"
+            raise ConfigError(f"thaw {given.command}: {error.name} is missing; {hint}") from error
         except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141  # as shells report it

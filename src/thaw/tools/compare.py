@@ -6,8 +6,8 @@
 Runs that differ in the seed or fold alone are a group: mean, difference to the best one, cost.
 """
 
-import argparse
 import csv
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
@@ -38,18 +38,15 @@ FOLDS = "Folds share training photos, so their intervals are widened (Nadeau and
 CACHED = "Runs share cached features: the first run that needs them takes longer."
 
 
-def main(arguments: list[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Reads the runs, prints the comparison and writes the files that were asked for."""
-    parser = argparse.ArgumentParser(
-        "thaw compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="runs, sweeps, or folders above them")
     add("--metric", choices=MODES, help="default: the one that chose checkpoints")
     add("--markdown", action="store_true", help="print Markdown")
     add("--csv", type=Path, metavar="FILE", help="write one row for each run")
     add("--page", type=Path, metavar="FILE", help="write one HTML page with curves and bars")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     read = {folder: read_run(folder) for folder in find_runs(given.folders)}
     passed_over = [f"Passed over: {folder}: {why}" for folder, why in read.items()
                    if isinstance(why, str)]  # fmt: skip
@@ -71,7 +68,6 @@ def main(arguments: list[str]) -> int:
         from thaw.tools.compare_page import html_page  # which imports torch
 
         given.page.write_text(html_page(comparisons, notes), encoding="utf-8")
-    return 0
 
 
 def choose_metric(runs: Sequence[Run], asked: str | None) -> str:

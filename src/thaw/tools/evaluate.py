@@ -9,8 +9,8 @@ photos, without any on that of the run. --photos is a folder with one sub-folder
 table with the columns path, label, predicted and probability, of any model.
 """
 
-import argparse
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from thaw.tools.run_data import data_of
 from thaw.training.metrics import best_class
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Prints the metrics; writes predictions.csv, results.json and report.html into a folder."""
-    given, began = _parsed(words), time.perf_counter()
+    given, began = _parsed(parser, words), time.perf_counter()
     tested, facts = measured(given)
     metrics = tested.metrics()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,9 @@ def main(words: Sequence[str]) -> int:
     print("   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"{len(tested):,} photos; the 95 % interval of acc is {low:.4f} to {high:.4f}")
     print(f"page      {page}")
-    return 0
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "thaw evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     about = "folder of a run, a model folder, or a checkpoint"
     parser.add_argument("model", nargs="?", type=Path, help=about)
     parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
@@ -80,7 +76,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def measured(given: argparse.Namespace) -> tuple[Predictions, dict[str, str]]:
+def measured(given: Namespace) -> tuple[Predictions, dict[str, str]]:
     """The predictions that the command line asks for, and what the page says of their origin."""
     if given.csv:
         return Predictions.read(given.csv), {"photos": str(given.csv)}
@@ -92,7 +88,7 @@ def measured(given: argparse.Namespace) -> tuple[Predictions, dict[str, str]]:
     return predictions_of(model, photos, given.batch_size), facts
 
 
-def labelled_photos(given: argparse.Namespace, classes: Sequence[str]) -> Photos:
+def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
     """The photos to measure on, with the model's labels: classes are the same where names are."""
     if given.photos:
         inside = visible(given.photos) if given.photos.is_dir() else ()

@@ -6,10 +6,10 @@ export.json, which says how exported and trained model were compared. An export 
 answers is not kept.
 """
 
-import argparse
 import dataclasses
 import shutil
 import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +29,9 @@ FACTS = "export.json"
 STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, where it is replaced
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Exports a model, compares it with the trained one on photos, and keeps it if they agree."""
-    given = _parsed(words)
+    given = _parsed(parser, words)
     precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
     model = load(given.model)
     run, out = run_of(given.model), _folder(given, precision)
@@ -62,10 +62,9 @@ def main(words: Sequence[str]) -> int:
         path.unlink(missing_ok=True)
     for path in written:
         print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
-    return 0
 
 
-def _folder(given: argparse.Namespace, precision: Precision) -> Path:
+def _folder(given: Namespace, precision: Precision) -> Path:
     """Where to write: --out, else a folder that no other model, format or precision has."""
     if given.out:
         return given.out.expanduser().absolute()
@@ -74,8 +73,7 @@ def _folder(given: argparse.Namespace, precision: Precision) -> Path:
     return run_of(given.model) / "export" / "-".join(parts)
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("thaw export", description=__doc__)
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
                         help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
@@ -107,7 +105,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _judge(parity: Parity, given: argparse.Namespace) -> None:
+def _judge(parity: Parity, given: Namespace) -> None:
     """Prints what was measured; raises a ConfigError if it is not good enough."""
     share, difference = parity.differing / parity.photos, parity.difference
     print(

@@ -5,9 +5,9 @@ The graph takes images uint8 (N, 3, S, S), RGB, with any N, and gives calibrated
 """
 
 import copy
-import importlib
 import json
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,7 +62,9 @@ def load_file(path: Path) -> Run:
             return module(torch.from_numpy(images)).numpy()
 
         return run
-    session = needed("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = import_module("onnxruntime").InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )
     return lambda images: session.run(None, {"images": images})[0]
 
 
@@ -74,7 +76,7 @@ def metadata(model: ImageClassifier) -> dict[str, str]:
 
 def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, str], path: Path) -> None:
     """In one file, unless the weights are too large for that: protobuf ends at 2 GB."""
-    needed("onnxscript")
+    import_module("onnxscript")  # of the extra: torch tells it less clearly
     written: Any = torch.onnx.export(
         program, input_names=["images"], output_names=["probabilities"], verbose=False,
         dynamic_shapes=({0: "N"},),  # its name, of what the program says
@@ -87,7 +89,7 @@ def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -
     """Makes int8 of an ONNX file: weights per output channel, activations by their range."""
     if path.with_name(f"{path.name}.data").exists():
         raise ConfigError("--int8: is not offered for weights of more than 2 GB; use --half")
-    onnx, quantisation = needed("onnx"), needed("onnxruntime.quantization")
+    onnx, quantisation = import_module("onnx"), import_module("onnxruntime.quantization")
     feeds = ({"images": images} for images in calibrating)
 
     class Reader(quantisation.CalibrationDataReader):
@@ -102,13 +104,3 @@ def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -
     del finished.metadata_props[:]
     onnx.helper.set_model_props(finished, about)
     onnx.save(finished, path)
-
-
-def needed(package: str) -> Any:
-    """Imports a package of the extra `export`."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"thaw export: a package is not installed ({error}); pip install '.[export]'"
-        ) from error

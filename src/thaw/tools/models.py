@@ -1,7 +1,7 @@
 """`thaw models`: a table of the backbones there are, from torchvision's and timm's own records."""
 
-import argparse
 import math
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -56,9 +56,8 @@ OWN = {  # thaw's own, without the last layer
 }
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Runs `thaw models` with the words that follow it on the command line."""
-    parser = argparse.ArgumentParser("thaw models", description=__doc__)
     note = "a part of a name (resnet) or a pattern ('resnet*'); 'timm/convnext*' lists timm's"
     parser.add_argument("pattern", nargs="*", help=note)
     parser.add_argument("--sort", choices=tuple(ORDERS), default="name", help="the best first")
@@ -66,7 +65,6 @@ def main(words: Sequence[str]) -> int:
     rows = sorted(find(given.pattern), key=ORDERS[given.sort])
     cells = [HEADER, *(row.cells() for row in rows)]
     print(text_table(cells, right=range(2, 6)), "", *NOTES, sep="\n")
-    return 0
 
 
 def find(patterns: Sequence[str] = ()) -> list[Row]:

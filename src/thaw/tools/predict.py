@@ -7,9 +7,9 @@
 Photos that cannot be read are named and passed over; the exit status 1 says that there were some.
 """
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -32,9 +32,9 @@ from thaw.tools.predict_files import Embeddings, Record, Rows, copy_into
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> int:
     """Predicts photo after photo; 1 where one could not be read, which stderr names."""
-    given = _parsed(words)
+    given = _parsed(parser, words)
     device = choose_device(given.device)
     _check_photos(given.photos, given.copy_into)
     keep_freed_memory()
@@ -65,11 +65,8 @@ def main(words: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
-def _parsed(words: Sequence[str]) -> argparse.Namespace:
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     """The command line; `form` and `file` say what is written where, file=None: on the screen."""
-    parser = argparse.ArgumentParser(
-        "thaw predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     add = parser.add_argument
     add("model", type=Path, help="folder of a run, the model folder in it, or a checkpoint")
     add("photos", nargs="+", type=Path, metavar="photo_or_folder",
@@ -136,7 +133,7 @@ def decoded(
 
 
 def _outputs(
-    given: argparse.Namespace, model: ImageClassifier, stack: ExitStack
+    given: Namespace, model: ImageClassifier, stack: ExitStack
 ) -> tuple[Rows, Embeddings | None]:
     """Opens the files to write to, and closes them with the stack."""
     weights = model.facts.get("sha256") or sha256(given.model.expanduser())  # of a checkpoint
@@ -151,7 +148,7 @@ def _outputs(
     return rows, stack.enter_context(Embeddings(given.embeddings, width, rows.number))
 
 
-def _record(given: argparse.Namespace, path: Path, prediction: Prediction) -> Record:
+def _record(given: Namespace, path: Path, prediction: Prediction) -> Record:
     """The row of a photo, which is copied where that is asked for."""
     unsure = prediction.probability < given.unsure
     if given.copy_into:

@@ -9,11 +9,11 @@ scikit-learn fits classifiers to the features of the training photos, chooses th
 cross-validation among them, and measures them on the validation photos. The test split is not read.
 """
 
-import argparse
-import importlib.util
+import importlib
 import logging
 import shlex
 import time
+from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,11 +53,10 @@ class Subject:
 Row = tuple[Subject, str, str, Fitted]  # with the names of the layer and of the classifier
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Measures, and prints the table and the command that trains the best."""
-    given = read(words)
-    if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("thaw probe: needs scikit-learn, an extra: pip install '.[probe]'")
+    given = read(parser, words)
+    importlib.import_module("sklearn")  # an extra: told before features are computed
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cfgs = [launch.compose_run([*given.words, *chosen]) for chosen in given.backbones]
     rows: list[Row] = []
@@ -74,20 +73,18 @@ def main(words: Sequence[str]) -> int:
     if given.save:
         save(given.save, ranked[0][0], ranked[0][3])
         print(f"saved     thaw predict {given.save} photo.jpg")
-    return 0
 
 
-def read(words: Sequence[str]) -> argparse.Namespace:
+def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     """The command line; `backbones` has for each the words that choose it."""
-    parser = argparse.ArgumentParser(
-        "thaw probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="thaw probe backbones=NAME,NAME:WEIGHTS_FILE,... [layers=last|all] "
-        f"[classifier={','.join(GRIDS)}] [--save DIR] [settings of train.py, like data=pets]",
-    )  # fmt: skip
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--backbones", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--layers", default="last", choices=("last", "all"), help=argparse.SUPPRESS)
-    parser.add_argument("--classifier", default="logistic", help=argparse.SUPPRESS)
+    parser.usage = (
+        "thaw probe backbones=NAME,NAME:WEIGHTS_FILE,... [layers=last|all] "
+        f"[classifier={','.join(GRIDS)}] [--save DIR] [settings of train.py, like data=pets]"
+    )
+    parser.add_argument("words", nargs="*", help=SUPPRESS)
+    parser.add_argument("--backbones", required=True, help=SUPPRESS)
+    parser.add_argument("--layers", default="last", choices=("last", "all"), help=SUPPRESS)
+    parser.add_argument("--classifier", default="logistic", help=SUPPRESS)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the best as a model folder")
     own = ("backbones=", "layers=", "classifier=")  # all other words are settings of train.py
     given = parser.parse_intermixed_args([f"--{w}" if w.startswith(own) else w for w in words])

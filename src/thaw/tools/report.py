@@ -6,7 +6,7 @@
 It is made from the files in the folder alone; the photos of the test split should still be there.
 """
 
-import argparse
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +17,8 @@ from thaw.errors import ConfigError, ThawError, reason
 from thaw.report.page import write_page
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Writes RUN/report.html and prints where it is."""
-    parser = argparse.ArgumentParser(
-        "thaw report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
     parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
     given = parser.parse_args(words)
@@ -35,4 +32,3 @@ def main(words: Sequence[str]) -> int:
             f"{given.run}: results.json or another file of the run is damaged, or of another "
             f"version of thaw ({reason(error)}); measure its model by: thaw evaluate {given.run}"
         ) from error
-    return 0

@@ -3,10 +3,10 @@
 `serve_app` answers the requests.
 """
 
-import argparse
 import contextlib
 import signal
 import socket
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +19,8 @@ PATIENCE = 10  # seconds that the requests in progress have when the server is s
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Serves until Ctrl-C or SIGTERM; requests in progress are answered before it ends."""
-    parser = argparse.ArgumentParser("thaw serve", description="a trained model in the browser")
     parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
     parser.add_argument("--port", type=int, default=8000, help="8000; 0 takes any free one")
     parser.add_argument(
@@ -31,14 +30,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     check(0 <= given.port <= 65535, "--port", given.port, "0 to 65535")
-    try:
-        import uvicorn
+    import uvicorn
 
-        from thaw.tools.serve_app import Worker, make_app
-    except ImportError as error:
-        raise ConfigError(
-            f"thaw serve: {error.name} is not installed; pip install '.[serve]' in thaw's folder"
-        ) from error
+    from thaw.tools.serve_app import Worker, make_app
+
     device = choose_device(given.device)
     model = load(given.model).to(device)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are a KeyboardInterrupt
@@ -54,7 +49,6 @@ def main(words: Sequence[str]) -> int:
         address = f"http://{host}:{listener.getsockname()[1]}"
         print(f"{given.model} answers at {address} (Ctrl-C stops it)", flush=True)
         uvicorn.Server(settings).run(sockets=[listener])
-    return 0
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -5,9 +5,9 @@
 Jobs that are done are passed over; others go on from their last checkpoint, or start anew.
 """
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +16,8 @@ from thaw import launch, trust
 from thaw.errors import ConfigError
 
 
-def main(words: Sequence[str]) -> int:
+def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Becomes the process of the sweep, by the train.py beside conf/: no file names the script."""
-    parser = argparse.ArgumentParser(
-        "thaw sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     parser.add_argument("action", choices=["resume"])
     parser.add_argument("folder", type=Path, metavar="DIR", help="of the sweep")
     parser.add_argument("--trust", action="store_true", help="the folder is as good as own code: "
