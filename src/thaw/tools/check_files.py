@@ -11,15 +11,17 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from tqdm import tqdm
+
+T, R = TypeVar("T"), TypeVar("R")
 
 VERSION = 1  # of what is seen in a photo: another one reads all photos again
 # As in thaw.data.decode, which imports torch: Pillow's EPS reader would start Ghostscript
@@ -154,19 +156,24 @@ def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
             if key in wanted and value.endswith("]") and line.endswith("\n"):
                 found[key] = _read(value)
         todo = {key: str(path) for key, path in zip(keys, paths, strict=True) if key not in found}
-        # spawn: a fork of a process with threads may hang. Ctrl-C is for this process alone.
-        with ProcessPoolExecutor(
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
-        ) as pool:  # fmt: skip
-            try:
-                seen = pool.map(see, todo.values(), chunksize=16)
-                for key, value in zip(tqdm(todo, "photos", leave=False, disable=None), seen):
-                    file.write(f"\n{key}\t{value}\n")  # first ends what a killed run cut short
-                    found[key] = _read(value)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        for key, value in zip(todo, in_all_cores(see, list(todo.values()), "photos"), strict=True):
+            file.write(f"\n{key}\t{value}\n")  # first ends what a killed run cut short
+            found[key] = _read(value)
     return [found[key] for key in keys]
+
+
+def in_all_cores(work: Callable[[T], R], items: Sequence[T], title: str) -> Iterator[R]:
+    """Yields what `work` makes of each item, in their order, with a progress bar."""
+    # spawn: a fork of a process with threads may hang. Ctrl-C is for this process alone.
+    with ProcessPoolExecutor(
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:  # fmt: skip
+        try:
+            done = pool.map(work, items, chunksize=16)
+            yield from tqdm(done, title, len(items), leave=False, disable=None)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _key(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Labels in doubt and photos unlike all others, by the features of a pretrained backbone."""
 
+import copy
 import json
 import logging
 import warnings
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from thaw.store import write_json
 
@@ -24,19 +25,16 @@ DOUBT = 0.3
 FAR = 2.75  # robust standard deviations above the median; of 1,000 normal values 3 are
 
 
-def features(words: Sequence[str], cfg: DictConfig, paths: Sequence[str], cache: Path) -> Array:
-    """Features (N, D), as `thaw probe` computes and keeps them, of photos that can be read."""
-    from thaw.tools.probe import measure  # with torch, which --fast does without
+def features(cfg: DictConfig, paths: Sequence[str], cache: Path) -> Array:
+    """Features (N, D) of photos that can be read, as `thaw probe` computes and keeps them."""
+    from thaw.tools.probe import measure
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    listing = cache / "photos.json"
-    write_json(list(paths), listing)
-    node = {"_target_": f"{__name__}.Listed", "listing": str(listing),
-            "crop": cfg.data.get("crop", "center")}  # fmt: skip
-    words = [word for word in words if word.startswith("backbone")]
-    cfg = OmegaConf.merge(cfg, {})  # pyright: ignore[reportAssignmentType]  a copy
-    cfg.data = node
-    return measure(words, cfg, every_layer=False).tables[0][0].numpy()
+    write_json(list(paths), cache / "photos.json")
+    cfg = copy.deepcopy(cfg)
+    cfg.data = {"_target_": f"{__name__}.Listed", "listing": str(cache / "photos.json"),
+                "crop": cfg.data.get("crop", "center")}  # fmt: skip
+    return measure([], cfg, every_layer=False).tables[0][0].numpy()
 
 
 class Listed:
@@ -47,13 +45,15 @@ class Listed:
 
     def train_dataloader(self) -> Any:
         """All photos in their evaluation view."""
+        import torch
+
         from thaw.data.dataset import PhotoDataset
         from thaw.data.loading import make_loader
         from thaw.data.photos import Photos
         from thaw.data.workers import choose_workers
 
         photos = Photos.of((Path(path), 0) for path in json.loads(self.listing.read_text("utf-8")))
-        workers = choose_workers(len(photos), 1, on_cpu=True)
+        workers = choose_workers(len(photos), 1, on_cpu=not torch.cuda.is_available())
         return make_loader(PhotoDataset(photos, self.view, self.view), labels=photos.labels,
                            batch_size=64, num_workers=workers, train=False, seed=0)  # fmt: skip
 
@@ -99,7 +99,8 @@ def doubts(table: Array, labels: Array, nearest: Array) -> list[tuple[int, int, 
             model.fit(table[places[train]], own[train])
             shares[held] = model.predict_proba(table[places[held]])
     votes = labels[nearest[places, :VOTES]]  # (N, VOTES)
-    shares += (votes[:, :, None] == classes).mean(1)
+    for column in votes.T:
+        shares += (column[:, None] == classes) / len(votes.T)
     shares /= 2
     given = shares[np.arange(len(own)), own]
     shares[np.arange(len(own)), own] = -1
