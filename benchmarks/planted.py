@@ -106,7 +106,9 @@ class Scratch:
         for kind in ("exact", "near"):
             for n in range(PLANTED[kind]):
                 path = self.files[self.order.pop()]
-                split = self.rng.choice([each for each in SPLITS if each != path.parent.parent.name])
+                split = self.rng.choice(
+                    [each for each in SPLITS if each != path.parent.parent.name]
+                )
                 new = self.place(str(split), path.parent.name)
                 if kind == "exact":
                     shutil.copy(path, new)
@@ -145,14 +147,20 @@ def measure(source: str, seed: int) -> dict[str, tuple[int, int]]:
 
 def main() -> int:
     """Writes planted.md."""
-    lines = ["# What `thaw check` finds of what was planted", "", __doc__.partition("\n\n")[2].strip(),
-             "", "| photos | kind | planted | found | precision | recall |", "|---|---|---|---|---|---|"]
+    lines = [
+        "# What `thaw check` finds of what was planted",
+        "",
+        __doc__.partition("\n\n")[2].strip(),
+        "",
+        "| photos | kind | planted | found | precision | recall |",
+        "|---|---|---|---|---|---|",
+    ]
     for source in SOURCES:
         runs = [measure(source, seed) for seed in range(SEEDS)]
         for kind, number in PLANTED.items():
             hits, found = (sum(run[kind][n] for run in runs) for n in (0, 1))
-            lines.append(f"| {source} | {kind} | {SEEDS} x {number} | {found} "
-                         f"| {hits / max(found, 1):.2f} | {hits / (SEEDS * number):.2f} |")  # fmt: skip
+            shares = f"{hits / max(found, 1):.2f} | {hits / (SEEDS * number):.2f}"
+            lines.append(f"| {source} | {kind} | {SEEDS} x {number} | {found} | {shares} |")
             print(lines[-1], flush=True)
     Path(__file__).with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
     return 0

@@ -5,8 +5,8 @@
     thaw check --model logs/train/runs/2026-01-31_12-00-00
 
 It decodes every photo and finds broken, odd and doubled ones; with the features of the backbone
-also labels in doubt and photos unlike all others. No photo is touched: --skip writes a list of some
-kinds for data.skip=FILE. What was seen is kept, so a check that was stopped goes on.
+also labels in doubt and photos unlike all others. No photo is touched. A check that was stopped
+goes on where it was.
 """
 
 import argparse
@@ -22,19 +22,61 @@ from thaw.errors import ConfigError
 from thaw.text_table import text_table
 from thaw.tools import check_findings
 from thaw.tools.check_files import see_all
-from thaw.tools.check_findings import KINDS, Finding, Listing
+from thaw.tools.check_findings import KINDS, Finding, Listing, some
 from thaw.tools.check_page import write_page
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints what was found and how often; writes the page and the skip list."""
+    """Prints how many photos of each kind there are; writes the page and the skip list."""
     given = read(words)
     photos, findings, notes = look(given)
-    report(photos, findings, notes)
+    rows = [["kind", "photos", "what"]]
+    for kind, about in KINDS.items():
+        found = {n for each in findings if kind in each.kinds for n in each.photos}
+        rows.append([kind, f"{len(found):,}", about.partition(". ")[0]])
+    print(f"\n{text_table(rows, right=(1,))}")
+    print(f"\n{text_table(check_findings.by_splits(photos, findings), right=(1, 2, 3))}\n")
+    print("\n".join(notes))
     print(f"page      {write_page(given.page, photos, findings, notes)}")
     if given.skip:
-        print(f"skip      data.skip={given.skip}: {write_skip(given, photos, findings)} photos")
+        left_out = skip_lines(given.kinds.split(","), photos, findings)
+        text = "".join(f"# {why}\n{path}\n" for path, why in left_out.items())
+        given.skip.write_text(text, "utf-8", "surrogateescape")
+        print(f"skip      {len(left_out)} photos: data.skip={given.skip}")
     return 0
+
+
+def read(words: Sequence[str]) -> argparse.Namespace:
+    """The command line; with --model its words begin with those of the run."""
+    parser = argparse.ArgumentParser(
+        "thaw check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="kinds:\n" + "\n".join(f"  {kind:<9} {about}" for kind, about in KINDS.items()),
+    )  # fmt: skip
+    parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
+    parser.add_argument("--page", type=Path, metavar="FILE", default=Path("check.html"),
+                        help="where the page goes (check.html)")  # fmt: skip
+    parser.add_argument("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE")
+    parser.add_argument("--kinds", metavar="KIND,...", default="broken,exact,across",
+                        help="what that list names (broken,exact,across)")  # fmt: skip
+    parser.add_argument("--fast", action="store_true", help="leave out what needs the backbone")
+    parser.add_argument("--model", type=Path, metavar="RUN", help="add what a run's model doubts")
+    given = parser.parse_intermixed_args(words)
+    if unknown := set(given.kinds.split(",")) - set(KINDS):
+        raise ConfigError(f"--kinds {','.join(unknown)}: allowed are {', '.join(KINDS)}")
+    if not given.fast and importlib.util.find_spec("sklearn") is None:
+        raise ConfigError(
+            "thaw check: needs scikit-learn, an extra: pip install '.[probe]'; or give --fast"
+        )
+    if given.model:
+        saved, chosen = given.model / ".hydra" / "hydra.yaml", {*map(launch.key_of, given.words)}
+        if not (saved.is_file() and (given.model / "predictions.csv").is_file()):
+            raise ConfigError(f"--model {given.model}: give the folder of a run that was tested")
+        chosen |= {"resume", "ckpt_path"}
+        own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in chosen]
+        if "data" in chosen:  # nothing of the run's own photos holds for others
+            own = [word for word in own if not launch.key_of(word).startswith("data.")]
+        given.words = [*own, *given.words]
+    return given
 
 
 def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
@@ -52,84 +94,34 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
     findings += check_findings.of_copies(photos, seen, nearest)
     notes = check_findings.class_notes(photos)
     if others:
-        odd = [f"{path.name} ({'; '.join(each.notes.values())})" for path, each in
-               zip(others, seen[len(photos.paths) :], strict=True) if each.notes]  # fmt: skip
-        notes.append(f"{len(others)} pictures beside them are in no split{check_findings.some(odd)}.")
+        notes_of = [" and ".join(each.notes.values()) for each in seen[len(photos.paths) :]]
+        names = [f"{path.name} {odd}" for path, odd in zip(others, notes_of, strict=True) if odd]
+        notes.append(f"{len(others)} pictures beside them are in no split{some(names)}")
     if given.model:
         found, accuracies = check_findings.of_model(given.model, photos, findings)
         findings, notes = findings + found, notes + accuracies
     return photos, findings, notes
 
 
-def read(words: Sequence[str]) -> argparse.Namespace:
-    """The command line; with --model its words begin with those of the run."""
-    parser = argparse.ArgumentParser(
-        "thaw check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="kinds:\n" + "\n".join(f"  {kind:<9} {about}" for kind, about in KINDS.items()),
-    )  # fmt: skip
-    parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
-    parser.add_argument("--page", type=Path, metavar="FILE", default=Path("check.html"),
-                        help="where to write the page (check.html)")  # fmt: skip
-    parser.add_argument("--skip", type=Path, metavar="FILE", help="write the list to leave out")
-    parser.add_argument("--kinds", metavar="KIND,...", help="what it names (broken,exact,across)")
-    parser.add_argument("--fast", action="store_true", help="without the backbone")
-    parser.add_argument("--model", type=Path, metavar="RUN", help="add the doubts of a run's model")
-    given = parser.parse_intermixed_args(words)
-    if given.kinds and not given.skip:
-        raise ConfigError("--kinds: says what --skip FILE names; give that too")
-    given.kinds = (given.kinds or "broken,exact,across").split(",")
-    if unknown := set(given.kinds) - set(KINDS):
-        raise ConfigError(f"--kinds {','.join(unknown)}: allowed are {', '.join(KINDS)}")
-    if not given.fast and importlib.util.find_spec("sklearn") is None:
-        raise ConfigError(
-            "thaw check: needs scikit-learn, an extra: pip install '.[probe]'; or give --fast"
-        )
-    if given.model:
-        saved, chosen = given.model / ".hydra" / "hydra.yaml", {*map(launch.key_of, given.words)}
-        if not (saved.is_file() and (given.model / "predictions.csv").is_file()):
-            raise ConfigError(f"--model {given.model}: give the folder of a run that was tested")
-        own = {word: launch.key_of(word) for word in launch.saved_words(saved)}
-        given.words = [word for word, key in own.items()
-                       if key not in {*chosen, "resume", "ckpt_path"}
-                       and not ("data" in chosen and key.startswith("data."))] + given.words  # fmt: skip
-    return given
-
-
 def listed(words: Sequence[str]) -> tuple[Listing, list[Path]]:
     """The photos of the source that the words choose, and pictures beside them in no split."""
-    cfg = launch.compose_run(words)
-    data = config.build(cfg.data, "data")
-    photos, splits = data.train, ["train"] * len(data.train)
-    for name in ("val", "test"):
-        if more := getattr(data, name):
-            photos, splits = photos + more, splits + [name] * len(more)
-    root = str(data.root.absolute()) if hasattr(data, "root") else ""
-    known, folders = {*photos.paths}, {path.parent for path in photos.paths}
-    others = [path for folder in sorted(folders) for path in visible(folder)
-              if path.suffix.lower() in SUFFIXES and path not in known]  # fmt: skip
-    return Listing(list(photos.paths), list(photos.labels), splits, data.classes, root), others
+    data = config.build(launch.compose_run(words).data, "data")
+    splits = {name: part for name in ("train", "val", "test") if (part := getattr(data, name))}
+    photos = Listing(
+        [path for part in splits.values() for path in part.paths],
+        [label for part in splits.values() for label in part.labels],
+        [name for name, part in splits.items() for _ in part.paths], data.classes,
+    )  # fmt: skip
+    known, folders = {*photos.paths}, sorted({path.parent for path in photos.paths})
+    beside = (path for folder in folders for path in visible(folder) if path not in known)
+    return photos, [path for path in beside if path.suffix.lower() in SUFFIXES]
 
 
-def report(photos: Listing, findings: Sequence[Finding], notes: Sequence[str]) -> None:
-    """Prints how many photos each kind has, the copies by split, and the notes."""
-    rows = [[kind, str(len({n for each in findings if kind in each.kinds for n in each.photos})),
-             about.partition(";")[0]] for kind, about in KINDS.items()]  # fmt: skip
-    print(f"\n{text_table([['kind', 'photos', 'what'], *(row for row in rows if row[1] != '0')], right=(1,))}\n")
-    if pairs := check_findings.by_splits(photos, findings):
-        print(f"{text_table(pairs, right=(1, 2, 3))}\n")
-    print("\n".join([*notes, ""]))
-
-
-def write_skip(given: argparse.Namespace, photos: Listing, findings: Sequence[Finding]) -> int:
-    """Writes the list for data.skip of the kinds that were asked for; returns its length."""
-    lines: dict[str, str] = {}
-    for kind in given.kinds:
-        for each in (each for each in findings if kind in each.kinds):
-            for n in each.left_out(kind):
-                path = photos.paths[n].absolute()
-                inside = bool(photos.root) and path.is_relative_to(photos.root)
-                name = str(path.relative_to(photos.root) if inside else path)
-                lines.setdefault(name, f"# {kind}: {each.why}")
-    text = "".join(f"{why}\n{name}\n" for name, why in lines.items())
-    given.skip.write_text(f"# thaw check, {','.join(given.kinds)}\n{text}", "utf-8", "surrogateescape")
-    return len(lines)
+def skip_lines(
+    kinds: Sequence[str], photos: Listing, findings: Sequence[Finding]
+) -> dict[Path, str]:
+    """The photos to leave out for findings of some kinds, and why."""
+    return {
+        photos.paths[n].absolute(): f"{', '.join(each.kinds)}: {each.why}"
+        for each in findings if {*kinds}.intersection(each.kinds) for n in each.left_out()
+    }  # fmt: skip

@@ -13,48 +13,44 @@ from thaw.tools.check_copies import find_copies
 from thaw.tools.check_files import Seen
 
 KINDS = {
-    "broken": "cannot be decoded: training would stop",
-    "conflict": "one picture with two labels: one of them is wrong",
+    "broken": "cannot be decoded: training stops there",
+    "conflict": "one picture with two labels",
     "across": "one picture in two splits: what is measured there is too good",
     "exact": "the same pixels twice",
     "near": "nearly the same picture twice: a crop, another size, the next of a burst",
     "label": "the label is in doubt, by photos that look alike",
-    "model": "the model says another class, and is as sure as of photos that it gets right",
-    "outlier": "unlike all others: perhaps off topic",
+    "model": "the model says another class, as surely as of photos that it gets right",
+    "outlier": "unlike all others: off topic?",
     "flat": "black, white, one tone or a placeholder",
-    "blurry": "no sharp edge; a soft subject looks the same to this measure: look before you leave it out",
+    "blurry": "no sharp edge. A soft subject looks the same to this measure: look first",
     "size": "tiny, huge or very long",
-    "name": "content and name are of two formats; thaw goes by the content, others may not",
-    "exif": "turned by EXIF; thaw turns it, others may not",
-    "mode": "transparent or in another colour mode; thaw makes it RGB on white, others may not",
+    "name": "content and name are of two formats. thaw goes by the content; others may not",
+    "exif": "turned by EXIF. thaw turns it; others may not",
+    "mode": "transparent, or another colour mode. thaw makes it RGB on white; others may not",
 }
-RANK = {"test": 0, "val": 1, "train": 2}  # of two copies the one in the lower rank is kept
+RANK = {"test": 0, "val": 1, "train": 2}  # of two copies the one of the lower rank is kept
 Nearest = tuple[Any, Any, Any]  # as find_copies takes it
 
 
 class Listing(NamedTuple):
-    """N photos of a source, their labels (places in `classes`) and the names of their splits.
-
-    `root` is the folder that paths in a skip list are relative to; "" where they are absolute.
-    """
+    """The photos of a source, their labels (places in `classes`) and the names of their splits."""
 
     paths: list[Path]
     labels: list[int]
     splits: list[str]
     classes: tuple[str, ...]
-    root: str
 
 
 class Finding(NamedTuple):
-    """What was found; of two photos the first would be kept."""
+    """One photo, or two of which the first would be kept."""
 
-    kinds: tuple[str, ...]  # the one it is shown under comes first
+    kinds: tuple[str, ...]  # it is shown under the first
     photos: tuple[int, ...]
     why: str
 
-    def left_out(self, kind: str) -> tuple[int, ...]:
-        """The photos that a skip list names: of copies with two labels none can be trusted."""
-        return self.photos if kind == "conflict" else self.photos[1:] or self.photos
+    def left_out(self) -> tuple[int, ...]:
+        """The photos that a skip list names: of one picture with two labels both."""
+        return self.photos if "conflict" in self.kinds else self.photos[1:] or self.photos
 
 
 def of_files(seen: Sequence[Seen]) -> list[Finding]:
@@ -67,18 +63,18 @@ def of_features(
     photos: Listing, seen: Sequence[Seen], cfg: Any, cache: Path
 ) -> tuple[list[Finding], Nearest]:
     """Labels in doubt and photos unlike all others, each the worst first; and what is nearest."""
-    from thaw.tools import check_labels  # it imports scikit-learn and torch
+    from thaw.tools import check_labels  # with torch
 
-    places = np.array([n for n, each in enumerate(seen) if each.pixels])
+    places = np.array([n for n in range(len(photos.paths)) if seen[n].pixels])
     table = check_labels.features(cfg, [str(photos.paths[n].absolute()) for n in places], cache)
     distances, others = check_labels.neighbours(table)
     labels, findings = np.array(photos.labels)[places], []
     for n, likely, share in check_labels.doubts(table, labels, others):
         own, other = photos.classes[labels[n]], photos.classes[likely]
-        why = f"{own}? Photos like it are {other}; the share for {own} is {share:.1%}"
+        why = f"{own}? Photos like it are {other}; {own} has a share of {share:.1%}"
         findings.append(Finding(("label",), (int(places[n]),), why))
     for n, far in check_labels.outliers(distances):
-        why = f"lies {far:.1f} deviations farther from the others than the middle photo"
+        why = f"{far:.1f} deviations farther from others than usual"
         findings.append(Finding(("outlier",), (int(places[n]),), why))
     return findings, (places, distances, others)
 
@@ -86,15 +82,14 @@ def of_features(
 def of_copies(photos: Listing, seen: Sequence[Seen], nearest: Nearest | None) -> list[Finding]:
     """Pictures that are there twice, the most alike first."""
     findings, rank = [], [RANK[split] for split in photos.splits]
-    for one, two, alike in find_copies(photos.paths, seen, rank, nearest):
+    for one, two, alike in find_copies(photos.paths, seen[: len(rank)], rank, nearest):
         same = seen[one].pixels == seen[two].pixels
-        kinds = ["exact" if same else "near"]
-        if rank[one] != rank[two]:
-            kinds.insert(0, "across")
-        if photos.labels[one] != photos.labels[two]:
-            kinds.insert(0, "conflict")
+        kinds = (
+            *["conflict"] * (photos.labels[one] != photos.labels[two]),
+            *["across"] * (rank[one] != rank[two]), "exact" if same else "near",
+        )  # fmt: skip
         why = "the same pixels" if same else f"correlation {alike:.2f}"
-        findings.append(Finding(tuple(kinds), (one, two), why))
+        findings.append(Finding(kinds, (one, two), why))
     return findings
 
 
@@ -103,64 +98,55 @@ def by_splits(photos: Listing, findings: Sequence[Finding]) -> list[list[str]]:
     rows = [["copies in", "exact", "near", "two labels"]]
     for pair in combinations_with_replacement(RANK, 2):
         own = [each.kinds for each in findings if len(each.photos) == 2
-               and sorted(photos.splits[n] for n in each.photos) == sorted(pair)]  # fmt: skip
-        if own:
-            counts = [sum(kind in each for each in own) for kind in ("exact", "near", "conflict")]
-            rows.append([" and ".join(dict.fromkeys(pair)), *map(str, counts)])
-    return rows if len(rows) > 1 else []
+               and tuple(photos.splits[n] for n in each.photos) == pair]  # fmt: skip
+        counts = [sum(kind in each for each in own) for kind in ("exact", "near", "conflict")]
+        rows.append([" and ".join(pair), *map(str, counts)])
+    return rows
 
 
 def class_counts(photos: Listing) -> list[tuple[str, dict[str, int]]]:
     """The classes and their photos in each split, the smallest class first."""
-    counts = Counter(zip(photos.labels, photos.splits, strict=True))
-    rows = [(name, {split: counts[n, split] for split in reversed(RANK) if split in photos.splits})
+    counts, splits = Counter(zip(photos.labels, photos.splits, strict=True)), {*photos.splits}
+    rows = [(name, {split: counts[n, split] for split in RANK if split in splits})
             for n, name in enumerate(photos.classes)]  # fmt: skip
     return sorted(rows, key=lambda row: sum(row[1].values()))
 
 
 def class_notes(photos: Listing) -> list[str]:
     """What is odd about the sizes of the classes, in sentences."""
-    rows = class_counts(photos)
-    sizes = [sum(counts.values()) for _, counts in rows]
-    notes = [f"{len(rows)} classes of {sizes[0]:,} to {sizes[-1]:,} photos: "
-             f"1 to {sizes[-1] / max(sizes[0], 1):.1f}."]  # fmt: skip
-    odd = {"without photos": [name for (name, _), size in zip(rows, sizes, strict=True) if not size],
-           "with one photo": [name for (name, _), size in zip(rows, sizes, strict=True) if size == 1]}
-    for split in rows[0][1]:
-        odd[f"missing in {split}"] = [name for name, counts in rows if not counts[split]]
-    for what, names in odd.items():
-        if names:
-            notes.append(f"{len(names)} classes {what}{some(names)}.")
-    return notes
+    rows = [(name, sum(counts.values()), counts) for name, counts in class_counts(photos)]
+    least, most = rows[0][1], rows[-1][1]
+    named = {"have one photo": [name for name, size, _ in rows if size == 1]}
+    for split in rows[0][2]:
+        named[f"have none in {split}"] = [name for name, _, counts in rows if not counts[split]]
+    ratio = most / (least or 1)
+    return [f"{len(rows)} classes of {least:,} to {most:,} photos, 1 to {ratio:.1f}."] + [
+        f"{len(names)} classes {what}{some(names)}" for what, names in named.items() if names
+    ]
 
 
 def some(names: Sequence[str]) -> str:
     """The first ten names, behind a colon."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f": {', '.join(names[:10])}{more}" if names else ""
+    return f": {', '.join(names[:10])}{more}." if names else "."
 
 
 def of_model(
     run: Path, photos: Listing, findings: Sequence[Finding]
 ) -> tuple[list[Finding], list[str]]:
-    """Test photos whose label the model of a run doubts, and its accuracy without doubtful ones."""
+    """Test photos whose label the model of a run doubts; its accuracy without odd ones."""
     tested = Predictions.read(run / "predictions.csv")
     places = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
-    found = [
-        Finding(("model",), (places[tested.paths[n]],),
-                f"{tested.classes[tested.labels[n]]}? The model says "
-                f"{tested.classes[tested.predicted[n]]} with {tested.probability[n]:.1%}")
-        for n in tested.doubted() if tested.paths[n] in places
-    ]  # fmt: skip
-    doubled, doubtful = set(), set()
-    for each in findings:
-        if len(each.photos) == 2:
-            doubled |= {*each.photos} if "across" in each.kinds else {*each.left_out("exact")}
-        elif each.kinds == ("label",):
-            doubtful |= {*each.photos}
-    own, notes = [places.get(path) for path in tested.paths], []
-    for without, what in ((set(), "all test photos"), (doubled, "without doubled ones"),
-                          (doubtful, "without labels in doubt"), (doubled | doubtful, "without both")):  # fmt: skip
-        kept = np.array([n not in without for n in own])
-        notes.append(f"test accuracy {tested.right[kept].mean():.4f} on {kept.sum():,}: {what}")
-    return found, notes
+    own, added = np.array([places.get(path, -1) for path in tested.paths]), []
+    for n in (n for n in tested.doubted() if own[n] >= 0):
+        label, said = tested.classes[tested.labels[n]], tested.classes[tested.predicted[n]]
+        why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"
+        added.append(Finding(("model",), (int(own[n]),), why))
+    doubled = [n for each in findings if len(each.photos) == 2
+               for n in (each.photos if "across" in each.kinds else each.left_out())]  # fmt: skip
+    doubtful = [n for each in findings if each.kinds == ("label",) for n in each.photos]
+    left_out = {"": [], " without copies": doubled, " without labels in doubt": doubtful,
+                " without both": doubled + doubtful}  # fmt: skip
+    right = {what: tested.right[~np.isin(own, odd)] for what, odd in left_out.items()}
+    return added, [f"Test accuracy of the model{what}: {each.mean():.4f} of {len(each):,} photos."
+                   for what, each in right.items()]  # fmt: skip

@@ -9,26 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from thaw.data.dataset import PhotoDataset
+from thaw.data.loading import make_loader
+from thaw.data.photos import Photos
+from thaw.data.workers import choose_workers
 from thaw.store import write_json
+from thaw.tools.probe import measure
 
 Array = NDArray[Any]
-NEIGHBOURS = 20  # of which the farthest tells an outlier, so that 20 alike of them are still some
-VOTES = 10  # the nearest ones, whose labels count
-FOLDS = 5
-LEAST = 5  # photos of a class, below which its labels are not judged: too few to learn it from
-# In doubt: the share of the own label is below this part of what chance gives. With 20 wrong labels
-# among 1,000 photos, nine draws, it finds 55 of 60 in Flowers102, 54 in Pets, 54 in Dogs vs. Cats.
+NEIGHBOURS = 20  # the farthest of them tells an outlier, so that a few alike are still some
+VOTES = 10  # the nearest, whose labels count
+FOLDS = 5  # and the least photos of a class for its labels to be judged
+# In doubt: the share of the own label is below this part of what chance gives. Of 20 wrong labels
+# among 1,000 photos, three draws each, it found 55 of 60 in Flowers102, 54 in Pets and in Dogs vs.
+# Cats; the count of confident learning found 35, 44 and 51.
 DOUBT = 0.3
 FAR = 2.75  # robust standard deviations above the median; of 1,000 normal values 3 are
 
 
-def features(cfg: DictConfig, paths: Sequence[str], cache: Path) -> Array:
+def features(cfg: Any, paths: Sequence[str], cache: Path) -> Array:
     """Features (N, D) of photos that can be read, as `thaw probe` computes and keeps them."""
-    from thaw.tools.probe import measure
-
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     write_json(list(paths), cache / "photos.json")
     cfg = copy.deepcopy(cfg)
@@ -38,81 +46,61 @@ def features(cfg: DictConfig, paths: Sequence[str], cache: Path) -> Array:
 
 
 class Listed:
-    """Photos of a list in place of a source: all of them, in its order, without labels."""
+    """A source of the photos in a JSON list, in their order, without labels."""
 
     def __init__(self, listing: str, crop: str, eval_transform: Any, **_: Any) -> None:
         self.listing, self.crop, self.view = Path(listing), crop, eval_transform
 
     def train_dataloader(self) -> Any:
         """All photos in their evaluation view."""
-        import torch
-
-        from thaw.data.dataset import PhotoDataset
-        from thaw.data.loading import make_loader
-        from thaw.data.photos import Photos
-        from thaw.data.workers import choose_workers
-
         photos = Photos.of((Path(path), 0) for path in json.loads(self.listing.read_text("utf-8")))
         workers = choose_workers(len(photos), 1, on_cpu=not torch.cuda.is_available())
         return make_loader(PhotoDataset(photos, self.view, self.view), labels=photos.labels,
                            batch_size=64, num_workers=workers, train=False, seed=0)  # fmt: skip
 
     def val_dataloader(self) -> None:
-        """None: all are in the other one."""
+        """None."""
 
 
 def neighbours(table: Array) -> tuple[Array, Array]:
-    """Cosine distances to the nearest photos, (N, k), and their places; it compares all with all."""
-    from sklearn.neighbors import NearestNeighbors
-
+    """Cosine distances to the nearest photos and their places, (N, k): all against all."""
     number = min(NEIGHBOURS, len(table) - 1)
     return NearestNeighbors(n_neighbors=number, metric="cosine").fit(table).kneighbors()
 
 
 def doubts(table: Array, labels: Array, nearest: Array) -> list[tuple[int, int, float]]:
-    """Photos whose label is in doubt, the most doubtful first: place, likely label, share of its own.
+    """Photos whose label is in doubt, the most doubtful first: place, likely label, share of own.
 
-    A share is the mean of two that have not seen the photo's own label: the probability of a linear
-    classifier trained on the other folds, and the part of the nearest neighbours with that label.
-    Photos are ranked by the share of their own label, the self-confidence of confident learning (C.
-    Northcutt et al., arXiv:1911.00068, section 3.2). Its count of errors by class finds 50 of 60
-    wrong labels in Dogs vs. Cats, 44 in Pets and 35 in Flowers102, where DOUBT finds 54 and more.
+    Shares are the mean of what a linear classifier says that was trained on the other folds, and of
+    the labels of the nearest photos. Photos are ranked by the share of their own label, the
+    self-confidence of confident learning (C. Northcutt et al., arXiv:1911.00068).
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     counts = np.bincount(labels)
-    fits = counts[labels] >= LEAST
-    if (counts >= LEAST).sum() < 2:
+    classes = np.flatnonzero(counts >= FOLDS)
+    if len(classes) < 2:
         return []
-    classes, places = np.flatnonzero(counts >= LEAST), np.flatnonzero(fits)
+    places = np.flatnonzero(counts[labels] >= FOLDS)
     own = np.searchsorted(classes, labels[places])  # 0 to K - 1
-    shares = np.zeros((len(places), len(classes)))
-    # C as `thaw probe` would choose it on these features; a weak one does not converge, and need not
+    every, shares = np.arange(len(own)), np.zeros((len(own), len(classes)))
+    # C as `thaw probe` chooses it for such features; what does not converge is right all the same
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=100, tol=1e-3))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for train, held in folds.split(table[places], own):
+        for train, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(own, own):
             model.fit(table[places[train]], own[train])
-            shares[held] = model.predict_proba(table[places[held]])
-    votes = labels[nearest[places, :VOTES]]  # (N, VOTES)
-    for column in votes.T:
-        shares += (column[:, None] == classes) / len(votes.T)
-    shares /= 2
-    given = shares[np.arange(len(own)), own]
-    shares[np.arange(len(own)), own] = -1
-    found = np.flatnonzero(given < DOUBT / len(classes))
-    return [(int(places[n]), int(classes[shares[n].argmax()]), float(given[n]))
+            shares[held] = model.predict_proba(table[places[held]]) / 2
+    votes = labels[nearest[places, :VOTES]].T  # (k, N)
+    for column in votes:
+        shares += (column[:, None] == classes) / (2 * len(votes))
+    given = shares[every, own]
+    shares[every, own] = -1
+    likely, found = classes[shares.argmax(1)], np.flatnonzero(given < DOUBT / len(classes))
+    return [(int(places[n]), int(likely[n]), float(given[n]))
             for n in found[np.argsort(given[found], kind="stable")]]  # fmt: skip
 
 
 def outliers(distances: Array) -> list[tuple[int, float]]:
     """Photos that lie far from all others, the farthest first, and how many deviations far."""
-    last = distances[:, -1]
-    middle = np.median(last)
-    spread = 1.4826 * np.median(np.abs(last - middle))  # a normal distribution's deviation
-    far = (last - middle) / max(spread, 1e-9)
+    last = distances[:, -1] - np.median(distances[:, -1])
+    far = last / max(1.4826 * np.median(np.abs(last)), 1e-9)  # 1.4826: of a normal distribution
     return [(int(n), float(far[n])) for n in np.argsort(-far, kind="stable") if far[n] > FAR]

@@ -20,15 +20,15 @@ SIDE = 160  # of a small photo, in pixels
 def write_page(
     page: Path, photos: Listing, findings: Sequence[Finding], notes: Sequence[str]
 ) -> Path:
-    """Writes the page, which holds all it needs, and returns its path."""
-    style = Path(*thaw.report.__path__, "page.html").read_text("utf-8")
+    """Writes the page, which needs nothing else, and returns its path."""
+    report = Path(*thaw.report.__path__, "page.html").read_text("utf-8")
     shown = {kind: [each for each in findings if each.kinds[0] == kind] for kind in KINDS}
-    text = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        Path(__file__).with_name("check.html").read_text("utf-8")
-    ).render(
-        style=re.findall("<style>(.*?)</style>", style, re.DOTALL)[0], photos=photos, kinds=KINDS,
+    template = Path(__file__).with_name("check.html").read_text("utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    text = environment.from_string(template).render(
+        style=re.findall("<style>(.*?)</style>", report, re.DOTALL)[0], photos=photos, kinds=KINDS,
         shown={kind: found for kind, found in shown.items() if found}, most=MOST, notes=notes,
-        small=small, pairs=by_splits(photos, findings), classes=class_counts(photos),
+        small=small, copies=by_splits(photos, findings), classes=class_counts(photos),
     )  # fmt: skip
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
