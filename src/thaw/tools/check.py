@@ -87,7 +87,9 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
         photos, others = pool.submit(listed, given.words).result()
     cache = Path(cfg.paths.cache_dir).expanduser() / "check"
     seen = see_all([*photos.paths, *others], cache)
-    findings, nearest = check_findings.of_files(seen[: len(photos.paths)]), None
+    findings = [Finding((kind,), (n,), why) for n, _ in enumerate(photos.paths)
+                for kind, why in seen[n].notes.items()]  # fmt: skip
+    nearest = None
     if not given.fast:
         found, nearest = check_findings.of_features(photos, seen, cfg, cache)
         findings += found

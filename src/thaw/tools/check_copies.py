@@ -5,6 +5,7 @@ alike to these is laid over each other at several sizes, which tells a crop of a
 photo of the same thing.
 """
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ def find_copies(
         if seen[place].pixels and (one := first.setdefault(seen[place].pixels, place)) != place:
             found[one, place] = 1.0
     alone = [n for n in first.values() if "flat" not in seen[n].notes]  # flat ones all look alike
-    thumbnails = np.array([np.frombuffer(seen[n].thumbnail, np.uint8) for n in alone])
-    pairs = [(alone[one], alone[two]) for one, two in close_pairs(thumbnails)]
+    grey = b"".join(base64.b85decode(seen[n].thumbnail) for n in alone)
+    close = close_pairs(np.frombuffer(grey, np.uint8).reshape(-1, SIDE * SIDE))
+    pairs = [(alone[one], alone[two]) for one, two in close]
     if nearest:
         places, distances, others = nearest
         near = np.nonzero(distances[:, :3] < CLOSE)

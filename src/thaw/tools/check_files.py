@@ -1,6 +1,6 @@
-"""What `thaw check` sees in single picture files, with every core, and keeps: no torch is imported.
+"""What `thaw check` sees in single picture files, with every core: no torch is imported.
 
-Each photo is a line of a file in the cache, so that a check that was stopped goes on from there.
+It is kept, a line for each photo, so that a check that was stopped goes on from there.
 """
 
 import base64
@@ -35,15 +35,15 @@ T, R = TypeVar("T"), TypeVar("R")
 
 
 class Seen(NamedTuple):
-    """What was seen in a photo; without pixels and thumbnail if it cannot be decoded."""
+    """What was seen in a photo; one that cannot be decoded has no pixels and no thumbnail."""
 
     pixels: str  # a hash of the picture as training sees it
-    thumbnail: bytes  # SIDE * SIDE grey values, row by row
+    thumbnail: str  # SIDE * SIDE grey values, row by row, in base 85
     notes: dict[str, str]  # kind of finding -> why
 
 
-def see(path: str) -> str:
-    """Decodes a photo and returns what was seen as the JSON that `_read` reads."""
+def see(path: str) -> Seen:
+    """Decodes a photo and says what was seen."""
     pixels, thumbnail, notes = "", b"", {}
     try:
         with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
@@ -56,7 +56,7 @@ def see(path: str) -> str:
         thumbnail = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
     except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
         notes = {"broken": str(error).replace(repr(path), "the file") or repr(error)}
-    return json.dumps([pixels, base64.b85encode(thumbnail).decode(), notes])
+    return Seen(pixels, base64.b85encode(thumbnail).decode(), notes)
 
 
 def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _edge_width(grey: Any) -> float:
 
 
 def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
-    """What was seen in each photo; it is read again where its size or times are others."""
+    """What was seen in each photo; it is read again where its size or time is another."""
     keys, found = [_key(path) for path in paths], {}
     cache.mkdir(parents=True, exist_ok=True)
     top = f"{VERSION} {os.path.commonpath([path.absolute() for path in paths])}"
@@ -131,12 +131,12 @@ def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
         wanted = set(keys)
         for line in file:
             key, _, value = line.partition("\t")
-            if key in wanted and value.endswith("]\n"):
-                found[key] = _read(value)
+            if key in wanted and value.endswith("}]\n"):
+                found[key] = Seen(*json.loads(value))
         todo = {key: str(path) for key, path in zip(keys, paths, strict=True) if key not in found}
         for key, value in zip(todo, in_all_cores(see, list(todo.values()), "photos"), strict=True):
-            file.write(f"\n{key}\t{value}\n")  # the first \n ends what a killed run cut short
-            found[key] = _read(value)
+            file.write(f"\n{key}\t{json.dumps(value)}\n")  # first ends what a killed run cut short
+            found[key] = value
     return [found[key] for key in keys]
 
 
@@ -155,16 +155,9 @@ def in_all_cores(work: Callable[[T], R], items: Sequence[T], title: str) -> Iter
 
 
 def _key(path: Path) -> str:
-    """A hash of a file's path, size and times."""
     facts = path.stat() if path.exists() else None  # a link into nothing, which `see` reports
-    times = facts and (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-    return _hash(f"{path.absolute()} {times}")
+    return _hash(f"{path.absolute()} {facts and (facts.st_size, facts.st_mtime_ns)}")
 
 
 def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
-
-
-def _read(value: str) -> Seen:
-    pixels, thumbnail, notes = json.loads(value)
-    return Seen(pixels, base64.b85decode(thumbnail), notes)

@@ -53,12 +53,6 @@ class Finding(NamedTuple):
         return self.photos if "conflict" in self.kinds else self.photos[1:] or self.photos
 
 
-def of_files(seen: Sequence[Seen]) -> list[Finding]:
-    """What is odd about single files."""
-    return [Finding((kind,), (n,), why) for n, each in enumerate(seen)
-            for kind, why in each.notes.items()]  # fmt: skip
-
-
 def of_features(
     photos: Listing, seen: Sequence[Seen], cfg: Any, cache: Path
 ) -> tuple[list[Finding], Nearest]:
@@ -114,14 +108,15 @@ def class_counts(photos: Listing) -> list[tuple[str, dict[str, int]]]:
 
 def class_notes(photos: Listing) -> list[str]:
     """What is odd about the sizes of the classes, in sentences."""
-    rows = [(name, sum(counts.values()), counts) for name, counts in class_counts(photos)]
-    least, most = rows[0][1], rows[-1][1]
-    named = {"have one photo": [name for name, size, _ in rows if size == 1]}
-    for split in rows[0][2]:
-        named[f"have none in {split}"] = [name for name, _, counts in rows if not counts[split]]
-    ratio = most / (least or 1)
-    return [f"{len(rows)} classes of {least:,} to {most:,} photos, 1 to {ratio:.1f}."] + [
-        f"{len(names)} classes {what}{some(names)}" for what, names in named.items() if names
+    rows = class_counts(photos)
+    sizes = {name: sum(counts.values()) for name, counts in rows}
+    least, most = min(sizes.values()), max(sizes.values())
+    odd = {"have one photo": [name for name, size in sizes.items() if size == 1]}
+    for split in rows[0][1]:
+        odd[f"have none in {split}"] = [name for name, counts in rows if not counts[split]]
+    ratio = f"1 to {most / (least or 1):.1f}"
+    return [f"{len(rows)} classes of {least:,} to {most:,} photos, {ratio}."] + [
+        f"{len(names)} classes {what}{some(names)}" for what, names in odd.items() if names
     ]
 
 
