@@ -5,18 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from thaw.errors import ConfigError
 from thaw.report.predictions import Predictions
-from thaw.tools import check, check_copies, check_files, check_findings
-from thaw.tools.check_findings import Finding, Listing
-
-T = TypeVar("T")
+from thaw.tools import check, check_copies, check_files
+from thaw.tools.check_files import Seen, cores, see_all
+from thaw.tools.check_findings import Finding, Listing, left_out
+from thaw.tools.check_page import by_splits, class_notes
 
 
 def plain(colour: str) -> Image.Image:
@@ -93,101 +93,103 @@ def test_broken_files(content: bytes | str | None, tmp_path: Path) -> None:
         path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     seen = check_files.see(str(path))
     assert list(seen.notes) == ["broken"]
-    assert (seen.pixels, seen.thumbnail) == ("", "")
+    assert (seen.pixels, seen.grey) == ("", "")
     assert check_files._key(path)
 
 
-def test_a_check_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.png" for n in range(4)]
     for n, path in enumerate(paths):
         photo(n).save(path)
     read: list[str] = []
 
-    def here(work: Callable[[str], T], items: list[str], title: str) -> Iterator[T]:
+    def run(work: Callable[[str], Seen], items: list[str], title: str) -> Iterator[Seen]:
         read.extend(items)
         return map(work, items)
 
-    monkeypatch.setattr(check_files, "in_all_cores", here)
-    before = check_files.see_all(paths, tmp_path / "cache")
+    before = see_all(run, paths, tmp_path / "cache")
     assert read == [str(path) for path in paths]
-    assert check_files.see_all(paths, tmp_path / "cache") == before
+    assert see_all(run, paths, tmp_path / "cache") == before
     assert len(read) == 4
     (cached,) = (tmp_path / "cache").iterdir()
     cached.write_text(cached.read_text()[:-40])  # killed while it wrote the last one
     photo(9).save(paths[1])
-    after = check_files.see_all(paths, tmp_path / "cache")
+    after = see_all(run, paths, tmp_path / "cache")
     assert read[4:] == [str(paths[1]), str(paths[3])]
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True, True]
-    check_files.see_all(paths, tmp_path / "cache")
+    see_all(run, paths, tmp_path / "cache")
     assert len(read) == 6
 
 
-def test_copies_are_found_and_others_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def here(work: Callable[[Any], Any], items: list[Any], title: str) -> Iterator[Any]:
+    return map(work, items)
+
+
+def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
     pictures = [photo(seed) for seed in range(12)]
     pictures += [
         pictures[3],  # 12
         pictures[4].resize((90, 68)),  # 13
         pictures[5].crop((10, 8, 110, 84)),  # 14: only features lead to it
-    ]
-    paths = [tmp_path / f"{n}.{'png' if n in (3, 12) else 'jpg'}" for n in range(15)]
+        ImageOps.mirror(pictures[6]),  # 15
+        plain("white"), plain("#fefefe"),  # all that is flat looks alike
+    ]  # fmt: skip
+    paths = [tmp_path / f"{n}.{'png' if n in (3, 12) else 'jpg'}" for n in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
-    monkeypatch.setattr(check_copies, "in_all_cores", lambda work, items, title: map(work, items))
     seen = [check_files.see(str(path)) for path in paths]
-    distances = np.full((15, 1), 0.9)
-    distances[14] = 0.1
-    nearest = np.arange(15), distances, np.full((15, 1), 5)
-    found = check_copies.find_copies(paths, seen, [0] * 12 + [2, 0, 0], nearest)
-    assert {pair[:2] for pair in found} == {(3, 12), (4, 13), (5, 14)}
-    assert found[0] == (3, 12, 1.0)
-    found = check_copies.find_copies(paths, seen, [2] * 12 + [1, 0, 0])
-    assert {(12, 3), (13, 4)} <= {pair[:2] for pair in found}  # that of the lower rank comes first
+    labels, splits = [0] * 12 + [1] + [0] * 5, ["test"] * 13 + ["train"] * 5
+    photos = Listing(paths, labels, splits, ("a", "b"))
+    found = check_copies.find_copies(photos, seen, here, [(14, 5), (0, 1), (2, 2)])
+    assert [each for each in found if each.photos == (3, 12)] == [found[0]]
+    assert {each.photos: each.kinds for each in found} == {
+        (3, 12): ("conflict", "exact"), (4, 13): ("across", "near"),
+        (5, 14): ("across", "near"), (6, 15): ("across", "near"),
+    }  # fmt: skip
+    assert (5, 14) not in {each.photos for each in check_copies.find_copies(photos, seen, here)}
 
 
-def test_close_pairs_need_not_compare_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    thumbnails = rng.integers(0, 255, (3000, 256), np.uint8)
-    changed = (thumbnails[:100] + rng.normal(0, 6, (100, 256))).clip(0, 255).astype(np.uint8)
-    pairs = {
-        tuple(pair)
-        for pair in check_copies.close_pairs(np.concatenate([thumbnails, changed])).tolist()
-    }
-    assert sum((n, 3000 + n) in pairs for n in range(100)) >= 99
-    assert len(pairs) < 150
-    assert len(check_copies.close_pairs(np.repeat(thumbnails[:1], 500, axis=0))) == 5 * 500
-
-
-def test_kinds_of_copies_and_what_a_list_leaves_out() -> None:
-    photos = Listing([Path(f"/{n}.jpg") for n in range(6)], [0, 0, 0, 1, 1, 1],
-                     ["train", "test", "val", "train", "train", "train"], ("a", "b"))  # fmt: skip
+@pytest.mark.parametrize(
+    ("kinds", "out"),
+    [
+        ("exact", {2, 3}),
+        ("across", {2, 3}),  # 4 stays, since its other half is gone
+        ("near", {1, 4, 6}),
+        ("near,across", {1, 2, 3, 6}),
+        ("conflict", {2, 4}),
+        ("broken", {5}),
+        ("label", set()),
+    ],
+)
+def test_a_list_names_what_was_asked_and_never_both_copies(kinds: str, out: set[int]) -> None:
     findings = [
-        Finding(("across", "exact"), (1, 0), "the same pixels"),
-        Finding(("conflict", "across", "near"), (2, 3), "correlation 0.95"),
-        Finding(("near",), (4, 5), "correlation 0.92"),
-        Finding(("broken",), (0,), "it is empty"),
+        Finding(("near",), (1, 2), ""),
+        Finding(("across", "exact"), (0, 3), ""),
+        Finding(("conflict", "across", "near"), (2, 4), ""),
+        Finding(("near",), (0, 1), ""),
+        Finding(("near",), (0, 6), ""),
+        Finding(("broken",), (5,), ""),
+        Finding(("across", "exact"), (0, 2), ""),
     ]
+    assert {*left_out(kinds.split(","), findings)} == out
 
-    def names(*kinds: str) -> list[str]:
-        return [path.name for path in check.skip_lines(kinds, photos, findings)]
 
-    assert names("exact") == ["0.jpg"]
-    assert names("across") == ["0.jpg", "2.jpg", "3.jpg"]
-    assert names("near", "broken") == ["2.jpg", "3.jpg", "5.jpg", "0.jpg"]
-    assert names("label") == []
-    rows = check_findings.by_splits(photos, findings)
-    assert ["test and train", "1", "0", "0"] in rows
-    assert ["val and train", "0", "1", "1"] in rows
-    assert ["train and train", "0", "1", "0"] in rows
+def test_copies_by_pair_of_splits() -> None:
+    photos = Listing([Path()] * 4, [0] * 4, ["test", "val", "train", "train"], ("a", "b"))
+    findings = [Finding(("across", "exact"), (0, 2), ""), Finding(("near",), (2, 3), ""),
+                Finding(("conflict", "across", "near"), (1, 3), "")]  # fmt: skip
+    assert by_splits(photos, findings)[1:] == [
+        ["test and train", "1", "0", "0"],
+        ["val and train", "0", "1", "1"],
+        ["train and train", "0", "1", "0"],
+    ]
+    assert by_splits(photos, findings[:0]) == []
 
 
 def test_sizes_of_classes() -> None:
     photos = Listing([Path()] * 7, [0, 0, 0, 0, 0, 1, 3], ["train"] * 4 + ["val", "train", "val"],
                      ("a", "b", "c", "d"))  # fmt: skip
-    assert check_findings.class_notes(photos) == [
+    assert class_notes(photos) == [
         "4 classes of 0 to 5 photos, 1 to 5.0.",
         "2 classes have one photo: b, d.",
         "2 classes have none in val: c, b.",
@@ -205,7 +207,7 @@ def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path)
         ["a", "b"], [str(path) for path in photos.paths[:8]], labels, said, sure, sure
     ).write(tmp_path / "predictions.csv")
     odd = [Finding(("label",), (3,), ""), Finding(("across", "near"), (0, 8), "")]
-    added, notes = check_findings.of_model(tmp_path, photos, odd)
+    added, notes = check.of_model(tmp_path, photos, odd)
     assert [(each.kinds, each.photos) for each in added] == [(("model",), (3,))]
     assert "95.0%" in added[0].why
     shares = [note.partition(": ")[2] for note in notes]
@@ -217,11 +219,11 @@ def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path)
     ]
 
 
-def made(root: Path) -> dict[Path, str]:
+def made(root: Path, number: int = 24) -> dict[Path, str]:
     """Photos of two classes in two splits, with one of each trouble; and their hashes."""
-    for n in range(24):
+    for n in range(number):
         name, split = ("cold", "warm")[n % 2], ("train", "train", "test")[n // 2 % 3]
-        picture = Image.blend(photo(n, (64, 64)), plain(("blue", "red")[n % 2]), 0.5)
+        picture = Image.blend(photo(n, (64, 64)), plain(("blue", "red")[n % 2]), 0.7)
         (root / split / name).mkdir(parents=True, exist_ok=True)
         picture.save(root / split / name / f"{n}.png")
     (root / "train/cold/copy.png").write_bytes((root / "test/cold/4.png").read_bytes())
@@ -234,6 +236,7 @@ def hashes(root: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*")}
 
 
+@pytest.mark.slow  # other processes import torch
 def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> None:
     before = made(tmp_path / "photos")
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
@@ -269,9 +272,16 @@ def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> No
     [
         (
             ["--skip", "x", "--kinds", "exact,twice"],
-            r"^--kinds twice: allowed are broken, conflict",
+            r"^--kinds=exact,twice: allowed is one or more of broken,damaged",
         ),
-        (["--model", "nowhere"], r"^--model nowhere: give the folder of a run that was tested"),
+        (
+            ["--skip", "exact,across"],
+            r"^--skip=exact,across: allowed is a file .* --kinds exact,acr",
+        ),
+        (
+            ["--model", "nowhere"],
+            r"^--model=nowhere: allowed is the folder of a run that was tested",
+        ),
     ],
 )
 def test_words_that_cannot_be_understood(words: list[str], message: str) -> None:
@@ -282,9 +292,10 @@ def test_words_that_cannot_be_understood(words: list[str], message: str) -> None
 @pytest.mark.photos
 def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
     words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]
-    _, _, notes = check.look(check.read(["data=pets", *words]))
+    with cores() as run:
+        _, _, notes = check.look(check.read(["data=pets", *words]), run)
+        photos, findings, _ = check.look(check.read(["data=flowers102", *words]), run)
     assert any("Abyssinian_34.jpg is a GIF, named .jpg" in note for note in notes)
-    photos, findings, _ = check.look(check.read(["data=flowers102", *words]))
     exact = {tuple(photos.paths[n].stem[-5:] for n in each.photos) for each in findings
              if {"across", "exact"} <= {*each.kinds}}  # fmt: skip
     assert {("07309", "07307"), ("08067", "08077")} <= exact

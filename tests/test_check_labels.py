@@ -7,7 +7,9 @@ import pytest
 from test_check import made
 
 from thaw.tools import check
-from thaw.tools.check_labels import doubts, neighbours, outliers
+from thaw.tools.check_copies import nearest
+from thaw.tools.check_files import cores
+from thaw.tools.check_labels import NEIGHBOURS, doubts, outliers
 
 
 def test_doubts_and_outliers() -> None:
@@ -19,26 +21,30 @@ def test_doubts_and_outliers() -> None:
     given = np.append(labels, 0)
     given[[5, 70]] = [2, 1]
     given = np.append(given, 4)[: len(table)]
-    distances, others = neighbours(table)
-    found = [
-        (place, likely)
-        for place, likely, _ in doubts(table[:120], given[:120], neighbours(table[:120])[1])
-    ]
-    assert {(5, 0), (70, 2)} == set(found)
-    assert outliers(distances)[0][0] == 120
-    assert len(outliers(distances)) <= 4
-    assert doubts(table[:8], np.zeros(8, int), others[:8]) == []  # of one class nothing is doubted
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    found = {pair[:2] for pair in doubts(table[:120], given[:120])}
+    assert found == {(5, 0), (70, 2)}
+    distances, others = nearest(table, table, NEIGHBOURS + 1)
+    assert distances[:, 1:] == pytest.approx(
+        1 - np.take_along_axis(table @ table.T, others[:, 1:], 1)
+    )
+    found = [place for place, _ in outliers(distances)]
+    assert found[0] == 120
+    assert len(found) <= 4
+    assert doubts(table[:8], np.zeros(8, int)) == []  # of one class nothing is doubted
 
 
+@pytest.mark.slow  # other processes import torch
 def test_the_whole_check_doubts_a_wrong_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made(tmp_path / "photos")
+    made(tmp_path / "photos", 80)
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
              "backbone=tiny", "data.num_workers=0"]  # fmt: skip
-    photos, findings, _ = check.look(check.read(words))
+    with cores() as run:
+        photos, findings, _ = check.look(check.read(words), run)
     doubted = {
         photos.paths[n].name for each in findings if each.kinds == ("label",) for n in each.photos
     }
     assert doubted == {"wrong <b>.png"}
-    assert "features  tiny: 26 photos" in capsys.readouterr().out
+    assert "features  tiny: 82 photos" in capsys.readouterr().out

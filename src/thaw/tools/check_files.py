@@ -1,6 +1,7 @@
-"""What `thaw check` sees in single picture files, with every core: no torch is imported.
+"""What `thaw check` sees in single picture files, with every core.
 
-It is kept, a line for each photo, so that a check that was stopped goes on from there.
+Other processes decode the photos as training does, so that this one needs no torch. What they saw
+is kept, a line for each photo: a check that was stopped goes on from there.
 """
 
 import base64
@@ -9,54 +10,79 @@ import json
 import multiprocessing
 import os
 import signal
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
-VERSION = 1  # of what is seen in a photo: with another one all are read again
-# As in thaw.data.decode, which imports torch: Pillow's EPS reader would start Ghostscript
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-MAX_RATIO = 200  # of the sides, as there
+VERSION = 2  # of what is seen in a photo: with another one all are read again
 SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go by the name of another one
-SIDE = 16  # of the grey thumbnail that near copies are found by, in pixels
+GRID = 32  # pixels of the long side of the grey thumbnail that copies are told by
 # Backbones were trained at 224 pixels: below a seventh a photo is a smear; and at 4 to 1 a centre
 # crop sees a quarter of it.
 TINY, HUGE, LONG = 32, 50e6, 4  # sides in pixels, pixels, ratio of the sides
 # Pixels of the sharpest edges of a blurry photo, at 256 a side. Of 1,800 photos of Flowers102, Pets
 # and Dogs vs. Cats one is as wide (1.43); 98 % are after a blur of 2 pixels at their 160.
 WIDE = 1.4
-T, R = TypeVar("T"), TypeVar("R")
+Array = NDArray[Any]
+Run = Callable[[Callable[[Any], Any], Sequence[Any], str], Iterator[Any]]  # work, items, title
 
 
 class Seen(NamedTuple):
-    """What was seen in a photo; one that cannot be decoded has no pixels and no thumbnail."""
+    """What was seen in a photo; of one that cannot be decoded only notes."""
 
-    pixels: str  # a hash of the picture as training sees it
-    thumbnail: str  # SIDE * SIDE grey values, row by row, in base 85
     notes: dict[str, str]  # kind of finding -> why
+    pixels: str = ""  # a hash of the picture as training sees it
+    width: int = 0  # of the grey thumbnail
+    grey: str = ""  # its values, row by row, in base 85
+
+    def thumbnail(self) -> Array:
+        """In grey, GRID pixels at its long side, uint8 (H, W)."""
+        return np.frombuffer(base64.b85decode(self.grey), np.uint8).reshape(-1, self.width)
 
 
 def see(path: str) -> Seen:
     """Decodes a photo and says what was seen."""
-    pixels, thumbnail, notes = "", b"", {}
+    from thaw.data.decode import FORMATS, decode  # with torch, which the first process does without
+    from thaw.errors import PhotoError
+
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
-            warnings.simplefilter("ignore")  # what cannot be decoded raises; odd EXIF may only warn
-            notes = _file_notes(image, Path(path).suffix.lower())
-            picture = _upright(image)
-        notes |= _picture_notes(picture)
-        data = np.asarray(picture)
-        pixels = hashlib.blake2b(data, digest_size=12, key=str(data.shape).encode()).hexdigest()
-        thumbnail = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
-    except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
-        notes = {"broken": str(error).replace(repr(path), "the file") or repr(error)}
-    return Seen(pixels, base64.b85encode(thumbnail).decode(), notes)
+        with _stderr() as said:
+            picture = Image.fromarray(decode(Path(path)).permute(1, 2, 0).numpy())
+    except PhotoError as error:
+        return Seen({"broken": str(error).partition(f"{path}: ")[2]})
+    with Image.open(path, formats=FORMATS) as image:
+        notes = _file_notes(image, Path(path).suffix.lower()) | _picture_notes(picture)
+    if any("Corrupt JPEG" in line for line in said):
+        notes["damaged"] = said[0]
+    key = str(picture.size).encode()
+    pixels = hashlib.blake2b(picture.tobytes(), digest_size=12, key=key).hexdigest()
+    scale = GRID / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    small = picture.convert("L").resize(size, Image.Resampling.BOX).tobytes()
+    return Seen(notes, pixels, size[0], base64.b85encode(small).decode())
+
+
+@contextmanager
+def _stderr() -> Iterator[list[str]]:
+    """Catches the lines that C code writes there: libjpeg names no file."""
+    lines, kept = [], os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
 
 
 def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
@@ -71,22 +97,10 @@ def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
         notes["exif"] = f"has {'' if valid else 'the invalid '}EXIF orientation {turned}"
     if image.has_transparency_data or image.mode not in ("RGB", "L"):
         notes["mode"] = f"is {image.mode}{', transparent' * image.has_transparency_data}"
+    with suppress(Exception):  # what is wrong with the second frame does not count
+        if kind != "MPO" and getattr(image, "is_animated", False):
+            notes["mode"] = "has several frames or pages, of which the first is used"
     return notes
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture in RGB as thaw.data.decode makes it."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F"):
-        raise ValueError(f"numbers of Pillow's mode {image.mode} have no defined white")
-    if max(image.size) > MAX_RATIO * min(image.size):
-        raise ValueError(f"{image.width} x {image.height} pixels are no photo")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _picture_notes(picture: Image.Image) -> dict[str, str]:
@@ -100,7 +114,7 @@ def _picture_notes(picture: Image.Image) -> dict[str, str]:
     grey = np.asarray(small, np.float32)  # (H, W)
     low, high = np.percentile(grey, (1, 99))
     colours = np.asarray(picture.resize((64, 64), Image.Resampling.NEAREST)) >> 4  # (64, 64, 3)
-    _, counts = np.unique(colours.reshape(-1, 3) @ (1, 16, 256), return_counts=True)
+    counts = np.bincount((colours @ np.array([1, 16, 256])).ravel())
     if high < 24 or low > 231 or high - low < 16:
         notes["flat"] = f"has grey values {low:.0f} to {high:.0f} of 255 alone"
     elif np.sort(counts)[-2:].sum() > 0.9 * counts.sum():
@@ -110,7 +124,7 @@ def _picture_notes(picture: Image.Image) -> dict[str, str]:
     return notes
 
 
-def _edge_width(grey: Any) -> float:
+def _edge_width(grey: Array) -> float:
     """About how wide the sharpest edges of (H, W) are, in pixels: first by second derivative.
 
     Only the steepest hundredth counts, so a sharp flower on a blurred ground is sharp.
@@ -121,7 +135,29 @@ def _edge_width(grey: Any) -> float:
     return float(slope / max(bend, 1e-6))
 
 
-def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
+@contextmanager
+def cores() -> Iterator[Run]:
+    """Gives a function that does work on items in all cores, in their order, with a progress bar.
+
+    Where its processes can be forked they share what they import.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["thaw.report.page", "thaw.data.base"])
+    # Ctrl-C is for the first process alone
+    with ProcessPoolExecutor(None, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+
+        def run(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> Iterator[Any]:
+            done = pool.map(work, items, chunksize=16)
+            yield from tqdm(done, title, len(items), leave=False, disable=None)
+
+        try:
+            yield run
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def see_all(run: Run, paths: Sequence[Path], cache: Path) -> list[Seen]:
     """What was seen in each photo; it is read again where its size or time is another."""
     keys, found = [_key(path) for path in paths], {}
     cache.mkdir(parents=True, exist_ok=True)
@@ -131,27 +167,13 @@ def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
         wanted = set(keys)
         for line in file:
             key, _, value = line.partition("\t")
-            if key in wanted and value.endswith("}]\n"):
+            if key in wanted and value.endswith("]\n"):
                 found[key] = Seen(*json.loads(value))
         todo = {key: str(path) for key, path in zip(keys, paths, strict=True) if key not in found}
-        for key, value in zip(todo, in_all_cores(see, list(todo.values()), "photos"), strict=True):
+        for key, value in zip(todo, run(see, [*todo.values()], "photos"), strict=True):
             file.write(f"\n{key}\t{json.dumps(value)}\n")  # first ends what a killed run cut short
             found[key] = value
     return [found[key] for key in keys]
-
-
-def in_all_cores(work: Callable[[T], R], items: Sequence[T], title: str) -> Iterator[R]:
-    """Yields what `work` makes of each item, in their order, with a progress bar."""
-    # spawn: a fork of a process with threads may hang. Ctrl-C is for this process alone.
-    with ProcessPoolExecutor(
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
-    ) as pool:  # fmt: skip
-        try:
-            done = pool.map(work, items, chunksize=16)
-            yield from tqdm(done, title, len(items), leave=False, disable=None)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _key(path: Path) -> str:
