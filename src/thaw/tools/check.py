@@ -10,6 +10,8 @@ where it was.
 """
 
 import argparse
+import importlib.util
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +25,6 @@ from thaw.errors import ConfigError, check
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.text_table import text_table
-from thaw.tools.check_copies import find_copies
 from thaw.tools.check_files import Run, cores, see_all
 from thaw.tools.check_findings import KINDS, Finding, Listing, left_out
 from thaw.tools.check_page import by_splits, class_notes, some, write_page
@@ -93,6 +94,10 @@ def look(given: argparse.Namespace, run: Run) -> tuple[Listing, list[Finding], l
     cfg = launch.compose_run(given.words)
     config.check_keys(cfg)
     by_features = has_features(cfg, given)
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigError("thaw check: needs scikit-learn, an extra: pip install '.[probe]'")
+    from thaw.tools.check_copies import find_copies
+
     ((photos, others),) = run(listed, [given.words], "photos")
     seen = see_all(run, [*photos.paths, *others], Path(cfg.paths.cache_dir).expanduser() / "check")
     findings = [Finding((kind,), (n,), why) for n, _ in enumerate(photos.paths)
@@ -108,7 +113,7 @@ def look(given: argparse.Namespace, run: Run) -> tuple[Listing, list[Finding], l
     findings += find_copies(photos, seen, run, near)
     if others:
         beside = zip(others, seen[len(photos.paths) :], strict=True)
-        odd = [f"{path.name} {' and '.join(each.notes.values())}" for path, each in beside]
+        odd = [f"{path.name} {' and '.join(each.notes.values())}".strip() for path, each in beside]
         notes.append(f"{len(others)} pictures beside the photos are in no split{some(odd)}")
     if given.model:
         found, accuracies = of_model(given.model, photos, findings)
@@ -146,7 +151,7 @@ def of_model(
     tested = Predictions.read(run / "predictions.csv")
     places = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
     own, added = np.array([places.get(path, -1) for path in tested.paths]), []
-    for n in (n for n in tested.doubted() if own[n] >= 0):
+    for n in (int(n) for n in tested.doubted() if own[n] >= 0):
         label, said = tested.classes[tested.labels[n]], tested.classes[tested.predicted[n]]
         why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"
         added.append(Finding(("model",), (int(own[n]),), why))
@@ -165,14 +170,16 @@ def link(run: Path, page: Path, notes: Sequence[str]) -> None:
     """Makes the page of a run again, with the notes and a link."""
     from thaw.report.page import write_page
 
-    write_json({"page": str(page.absolute()), "notes": [*notes]}, run / "check.json")
+    where = os.path.relpath(page, run)  # so that both can be moved
+    write_json({"page": where, "notes": [*notes]}, run / "check.json")
     print(f"report    {write_page(run)}: links to it")
 
 
 def write_list(given: argparse.Namespace, photos: Listing, out: dict[int, str]) -> None:
     """Writes the skip list, behind what data.skip leaves out already, and says the next command."""
     skip = [word for word in given.words if launch.key_of(word) == "data.skip"]
-    before = Path(launch.unquoted(skip[-1].partition("=")[2])).read_text("utf-8") if skip else ""
+    old = Path(launch.unquoted("".join(skip[-1:]).partition("=")[2])).expanduser()
+    before = old.read_text("utf-8", "surrogateescape") if old.is_file() else ""
     lines = [f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n" for n, why in out.items()]
     given.skip.write_text(before + "".join(lines), "utf-8", "surrogateescape")
     print(f"skip      {given.skip}: {len(out)} photos, {', '.join(given.kinds)}")
