@@ -30,3 +30,10 @@ def test_transformers_have_the_rate_of_their_literature() -> None:
 def test_a_small_network_has_little_to_lose() -> None:
     small: Backbone = tiny_backbone(weights=None)
     assert unfrozen_lr(small, 160) == (1e-3, "for a small network")
+
+
+@pytest.mark.parametrize(("photos", "rate"), [(50, 1e-5), (1000, 1e-4)])
+def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float) -> None:
+    lr, why = unfrozen_lr(backbone("squeezenet1_0"), photos)
+    assert lr == pytest.approx(rate)
+    assert why == f"for {photos:,} photos, no norm"

@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on other labelled photos",
     "export": "write a trained model as ONNX or pt2, and check that it gives the same answers",
     "serve": "answer in the browser and over HTTP, with a trained model",
+    "check": "look for broken, odd, doubled and mislabelled photos, before training",
     "probe": "find the backbone and layer whose features suit your photos, before training",
     "compare": "compare runs: means over seeds, differences, cost, pictures",
     "models": "list the backbones: size, compute, accuracy, licence",

@@ -61,13 +61,13 @@ def write_page(
         from thaw.report.page_full import more_of  # it imports the model, and this module
 
         more |= more_of(folder, results, tested)
-    plan, page = folder / "plan.txt", folder / "report.html"
+    plan, page, checked = (folder / name for name in ("plan.txt", "report.html", "check.json"))
     text = fill_template(
         TEMPLATE, name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
-        **more,
+        check=read_plain(checked) if checked.is_file() else None, **more,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
@@ -105,18 +105,22 @@ def examples(tested: Predictions, one: int, two: int) -> list[int]:
 
 def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, Any]:
     """What is shown of a photo: `picture`, if asked for, as a data URI, None where it is gone."""
-    path, small = tested.paths[place], None
-    if picture:
-        with suppress(PhotoError):  # the whole photo, SIDE pixels at its long side
-            small = jpeg(resize(decode(Path(path)), size=None, max_size=SIDE))
+    path = tested.paths[place]
     return {
         "path": path,
         "label": tested.classes[tested.labels[place]],
         "predicted": tested.classes[tested.predicted[place]],
         "probability": tested.probability[place],
         "right": tested.right[place],
-        "picture": small,
+        "picture": small(Path(path)) if picture else None,
     }
+
+
+def small(path: Path) -> str | None:
+    """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
+    with suppress(PhotoError):
+        return jpeg(resize(decode(path), size=None, max_size=SIDE))
+    return None
 
 
 def jpeg(picture: Tensor) -> str:

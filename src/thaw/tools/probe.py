@@ -14,7 +14,7 @@ import logging
 import shlex
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,15 +100,21 @@ def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     return given
 
 
-def measure(words: list[str], cfg: DictConfig, *, every_layer: bool) -> Subject:
-    """Builds a backbone and its data as train.py would, and computes the features."""
+def measure(
+    words: list[str],
+    cfg: DictConfig,
+    *,
+    every_layer: bool,
+    source: Callable[..., Any] | None = None,
+) -> Subject:
+    """Builds a backbone and its data (or `source`'s) as train.py would; computes the features."""
     config.check_keys(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
-    data = config.build(cfg.data, "data", **views)
+    data = source(**views) if source else config.build(cfg.data, "data", **views)
     settings = device.trainer_settings(config.plain(cfg)["trainer"], validates=True)
     trainer = config.build({**settings, "devices": 1, "strategy": "auto"}, "trainer", logger=False)
     place, precision = trainer.strategy.root_device, trainer.precision_plugin

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from thaw.launch import last_checkpoint
+from thaw.launch import last_checkpoints
 from thaw.training.module import TransferModule
 from thaw.training.record import Record
 
@@ -44,7 +44,7 @@ def diverged(trainer: Any, module: TransferModule) -> str:
     key = "phases" if module.plan.mode == "phases" else key
     rate = trainer.optimizers[0].param_groups[-1]["lr"]
     other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
-    go_on = f"; resume={folder} goes on from before" if last_checkpoint(folder) else ""
+    go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
     return (
         f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
         f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
@@ -55,7 +55,7 @@ def diverged(trainer: Any, module: TransferModule) -> str:
 def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | None:
     """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
     folder = trainer.default_root_dir
-    command = f"python train.py {f'resume={folder} ' if last_checkpoint(folder) else ''}"
+    command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
     if trainer.world_size > 1 and any(text in str(error) for text in ("gloo", "NCCL")):
         return f"another process of this run has ended, and so does this one: {command}"
     texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")

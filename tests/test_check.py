@@ -1,0 +1,301 @@
+"""`thaw check`: what it sees in files, which copies and doubts it finds; it changes nothing."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from thaw.errors import ConfigError
+from thaw.report.predictions import Predictions
+from thaw.tools import check, check_copies, check_files
+from thaw.tools.check_files import Seen, cores, see_all
+from thaw.tools.check_findings import Finding, Listing, left_out
+from thaw.tools.check_page import by_splits, class_notes
+
+
+def plain(colour: str) -> Image.Image:
+    return Image.new("RGB", (64, 64), colour)
+
+
+def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """Something like a photo: coarse coloured blobs with fine grain."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 255, (7, 9, 3), np.uint8))
+    grain = rng.normal(0, 12, (size[1], size[0], 3))
+    return Image.fromarray((np.asarray(coarse.resize(size)) + grain).clip(0, 255).astype(np.uint8))
+
+
+def notes(path: Path) -> dict[str, str]:
+    return check_files.see(str(path)).notes
+
+
+def test_an_ordinary_photo_has_no_notes(tmp_path: Path) -> None:
+    photo(0).save(tmp_path / "a.jpg")
+    photo(0).convert("L").save(tmp_path / "b.png")
+    assert notes(tmp_path / "a.jpg") == notes(tmp_path / "b.png") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "name", "picture", "options"),
+    [
+        ("name", "is a GIF, named .jpg", "a.jpg", photo(0), {"format": "GIF"}),
+        ("mode", "is RGBA, transparent", "a.png", photo(0).convert("RGBA"), {}),
+        ("mode", "is CMYK", "a.jpg", photo(0).convert("CMYK"), {}),
+        ("mode", "is I;16", "a.png",
+         Image.fromarray(np.asarray(photo(0).convert("L")).astype(np.uint16) * 257), {}),
+        ("size", "has 20 x 20 pixels", "a.png", photo(0, (20, 20)), {}),
+        ("size", "has 400 x 90 pixels", "a.png", photo(0, (400, 90)), {}),
+        ("flat", "has grey values 3 to 3 of 255 alone", "a.png", plain("#030303"), {}),
+        ("flat", "has grey values 250 to 250", "a.png", plain("#fafafa"), {}),
+        ("blurry", "has edges", "a.png", photo(0).filter(ImageFilter.GaussianBlur(4)), {}),
+        ("broken", "300 x 1 pixels are no photo", "a.png", photo(0, (300, 1)), {}),
+    ],
+)  # fmt: skip
+def test_what_is_odd_about_a_file(
+    kind: str, said: str, name: str, picture: Image.Image, options: dict[str, str], tmp_path: Path
+) -> None:
+    picture.save(tmp_path / name, **options)
+    found = notes(tmp_path / name)
+    assert said in found[kind]
+    assert found.keys() <= {kind, "mode"}  # a GIF has a palette too
+
+
+@pytest.mark.parametrize(("orientation", "what"), [(6, ""), (0, "the invalid ")])
+def test_exif_orientation(orientation: int, what: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo(0).save(tmp_path / "a.jpg", exif=exif)
+    assert notes(tmp_path / "a.jpg") == {"exif": f"has {what}EXIF orientation {orientation}"}
+
+
+def test_two_colours_are_a_placeholder(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (100, 100), "#999999")
+    picture.paste("#333333", (30, 40, 70, 50))
+    picture.save(tmp_path / "a.png")
+    assert notes(tmp_path / "a.png") == {"flat": "has two colours in nine tenths of its area"}
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", "half", None])
+def test_broken_files(content: bytes | str | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    photo(0).save(path)
+    whole = path.read_bytes()
+    if content is None:
+        path.unlink()
+        path.symlink_to(tmp_path / "gone.jpg")
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    seen = check_files.see(str(path))
+    assert list(seen.notes) == ["broken"]
+    assert (seen.pixels, seen.grey) == ("", "")
+    assert check_files._key(path)
+
+
+def test_a_check_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(4)]
+    for n, path in enumerate(paths):
+        photo(n).save(path)
+    read: list[str] = []
+
+    def run(work: Callable[[str], Seen], items: list[str], title: str) -> Iterator[Seen]:
+        read.extend(items)
+        return map(work, items)
+
+    before = see_all(run, paths, tmp_path / "cache")
+    assert read == [str(path) for path in paths]
+    assert see_all(run, paths, tmp_path / "cache") == before
+    assert len(read) == 4
+    (cached,) = (tmp_path / "cache").iterdir()
+    cached.write_text(cached.read_text()[:-40])  # killed while it wrote the last one
+    photo(9).save(paths[1])
+    after = see_all(run, paths, tmp_path / "cache")
+    assert read[4:] == [str(paths[1]), str(paths[3])]
+    assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True, True]
+    see_all(run, paths, tmp_path / "cache")
+    assert len(read) == 6
+
+
+def here(work: Callable[[Any], Any], items: list[Any], title: str) -> Iterator[Any]:
+    return map(work, items)
+
+
+def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
+    pictures = [photo(seed) for seed in range(12)]
+    pictures += [
+        pictures[3],  # 12
+        pictures[4].resize((90, 68)),  # 13
+        pictures[5].crop((10, 8, 110, 84)),  # 14: only features lead to it
+        ImageOps.mirror(pictures[6]),  # 15
+        plain("white"), plain("#fefefe"),  # all that is flat looks alike
+    ]  # fmt: skip
+    paths = [tmp_path / f"{n}.{'png' if n in (3, 12) else 'jpg'}" for n in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path)
+    seen = [check_files.see(str(path)) for path in paths]
+    labels, splits = [0] * 12 + [1] + [0] * 5, ["test"] * 13 + ["train"] * 5
+    photos = Listing(paths, labels, splits, ("a", "b"))
+    found = check_copies.find_copies(photos, seen, here, [(14, 5), (0, 1), (2, 2)])
+    assert [each for each in found if each.photos == (3, 12)] == [found[0]]
+    assert {each.photos: each.kinds for each in found} == {
+        (3, 12): ("conflict", "exact"), (4, 13): ("across", "near"),
+        (5, 14): ("across", "near"), (6, 15): ("across", "near"),
+    }  # fmt: skip
+    assert (5, 14) not in {each.photos for each in check_copies.find_copies(photos, seen, here)}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "out"),
+    [
+        ("exact", {2, 3}),
+        ("across", {2, 3}),  # 4 stays, since its other half is gone
+        ("near", {1, 4, 6}),
+        ("near,across", {1, 2, 3, 6}),
+        ("conflict", {2, 4}),
+        ("broken", {5}),
+        ("label", set()),
+    ],
+)
+def test_a_list_names_what_was_asked_and_never_both_copies(kinds: str, out: set[int]) -> None:
+    findings = [
+        Finding(("near",), (1, 2), ""),
+        Finding(("across", "exact"), (0, 3), ""),
+        Finding(("conflict", "across", "near"), (2, 4), ""),
+        Finding(("near",), (0, 1), ""),
+        Finding(("near",), (0, 6), ""),
+        Finding(("broken",), (5,), ""),
+        Finding(("across", "exact"), (0, 2), ""),
+    ]
+    assert {*left_out(kinds.split(","), findings)} == out
+
+
+def test_copies_by_pair_of_splits() -> None:
+    photos = Listing([Path()] * 4, [0] * 4, ["test", "val", "train", "train"], ("a", "b"))
+    findings = [Finding(("across", "exact"), (0, 2), ""), Finding(("near",), (2, 3), ""),
+                Finding(("conflict", "across", "near"), (1, 3), "")]  # fmt: skip
+    assert by_splits(photos, findings)[1:] == [
+        ["test and train", "1", "0", "0"],
+        ["val and train", "0", "1", "1"],
+        ["train and train", "0", "1", "0"],
+    ]
+    assert by_splits(photos, findings[:0]) == []
+
+
+def test_sizes_of_classes() -> None:
+    photos = Listing([Path()] * 7, [0, 0, 0, 0, 0, 1, 3], ["train"] * 4 + ["val", "train", "val"],
+                     ("a", "b", "c", "d"))  # fmt: skip
+    assert class_notes(photos) == [
+        "4 classes of 0 to 5 photos, 1 to 5.0.",
+        "2 classes have one photo: b, d.",
+        "2 classes have none in val: c, b.",
+        "2 classes have none in train: c, d.",
+    ]
+
+
+def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:
+    photos = Listing(
+        [tmp_path / f"{n}.jpg" for n in range(9)], [0] * 9, ["test"] * 8 + ["train"], ("a", "b")
+    )
+    labels, said = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    sure = np.array([0.9, 0.9, 0.9, 0.95, 0.9, 0.9, 0.9, 0.6])
+    Predictions(
+        ["a", "b"], [str(path) for path in photos.paths[:8]], labels, said, sure, sure
+    ).write(tmp_path / "predictions.csv")
+    odd = [Finding(("label",), (3,), ""), Finding(("across", "near"), (0, 8), "")]
+    added, notes = check.of_model(tmp_path, photos, odd)
+    assert [(each.kinds, each.photos) for each in added] == [(("model",), (3,))]
+    assert "95.0%" in added[0].why
+    shares = [note.partition(": ")[2] for note in notes]
+    assert shares == [
+        "0.7500 of 8 photos.",
+        "0.7143 of 7 photos.",
+        "0.8571 of 7 photos.",
+        "0.8333 of 6 photos.",
+    ]
+
+
+def made(root: Path, number: int = 24) -> dict[Path, str]:
+    """Photos of two classes in two splits, with one of each trouble; and their hashes."""
+    for n in range(number):
+        name, split = ("cold", "warm")[n % 2], ("train", "train", "test")[n // 2 % 3]
+        picture = Image.blend(photo(n, (64, 64)), plain(("blue", "red")[n % 2]), 0.7)
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        picture.save(root / split / name / f"{n}.png")
+    (root / "train/cold/copy.png").write_bytes((root / "test/cold/4.png").read_bytes())
+    (root / "train/warm/wrong <b>.png").write_bytes((root / "train/cold/0.png").read_bytes())
+    (root / "train/warm/half.png").write_bytes((root / "train/cold/0.png").read_bytes()[:200])
+    return hashes(root)
+
+
+def hashes(root: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*")}
+
+
+@pytest.mark.slow  # other processes import torch
+def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> None:
+    before = made(tmp_path / "photos")
+    words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
+             "--fast", "--page", f"{tmp_path}/check.html", "--skip", f"{tmp_path}/skip.txt",
+             "--kinds", "across,conflict"]  # fmt: skip
+    script = (
+        "import sys\nfrom thaw import cli\nif __name__ == '__main__':\n"
+        f"    print(cli.main(['check', *{words!r}]), 'torch' in sys.modules)"
+    )
+    (tmp_path / "run.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert hashes(tmp_path / "photos") == before
+    rows = dict(line.split()[:2] for line in done.stdout.splitlines() if " " in line)
+    assert (rows["broken"], rows["conflict"], rows["across"]) == ("1", "2", "2")
+    listed = [line for line in (tmp_path / "skip.txt").read_text().splitlines() if line[0] != "#"]
+    folder = tmp_path / "photos/train"
+    assert sorted(listed) == sorted(
+        str(folder / each) for each in ("cold/copy.png", "cold/0.png", "warm/wrong <b>.png")
+    )
+    from test_page import Reader  # with all that makes a run, which the other tests do without
+
+    page = Reader(tmp_path / "check.html")
+    assert "cannot be read" in page.text
+    assert "wrong <b>.png" in page.text
+    assert all(source.startswith("data:image/jpeg") for source in page.sources)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--skip", "x", "--kinds", "exact,twice"],
+            r"^--kinds=exact,twice: allowed is one or more of broken,damaged",
+        ),
+        (
+            ["--skip", "exact,across"],
+            r"^--skip=exact,across: allowed is a file .* --kinds exact,acr",
+        ),
+        (
+            ["--model", "nowhere"],
+            r"^--model=nowhere: allowed is the folder of a run that was tested",
+        ),
+    ],
+)
+def test_words_that_cannot_be_understood(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check.read(words)
+
+
+@pytest.mark.photos
+def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
+    words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]
+    with cores() as run:
+        _, _, notes = check.look(check.read(["data=pets", *words]), run)
+        photos, findings, _ = check.look(check.read(["data=flowers102", *words]), run)
+    assert any("Abyssinian_34.jpg is a GIF, named .jpg" in note for note in notes)
+    exact = {tuple(photos.paths[n].stem[-5:] for n in each.photos) for each in findings
+             if {"across", "exact"} <= {*each.kinds}}  # fmt: skip
+    assert {("07309", "07307"), ("08067", "08077")} <= exact

@@ -1,0 +1,50 @@
+"""Labels in doubt and outliers of `thaw check`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_check import made
+
+from thaw.tools import check
+from thaw.tools.check_copies import nearest
+from thaw.tools.check_files import cores
+from thaw.tools.check_labels import NEIGHBOURS, doubts, outliers
+
+
+def test_doubts_and_outliers() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(4, 32))
+    labels = np.repeat(np.arange(4), 30)
+    table = centres[labels] + 0.4 * rng.normal(size=(120, 32))
+    table = np.concatenate([table, -centres[:1] + 3 * rng.normal(size=(1, 32))])
+    given = np.append(labels, 0)
+    given[[5, 70]] = [2, 1]
+    given = np.append(given, 4)[: len(table)]
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    found = {pair[:2] for pair in doubts(table[:120], given[:120])}
+    assert found == {(5, 0), (70, 2)}
+    distances, others = nearest(table, table, NEIGHBOURS + 1)
+    assert distances[:, 1:] == pytest.approx(
+        1 - np.take_along_axis(table @ table.T, others[:, 1:], 1)
+    )
+    found = [place for place, _ in outliers(distances)]
+    assert found[0] == 120
+    assert len(found) <= 4
+    assert doubts(table[:8], np.zeros(8, int)) == []  # of one class nothing is doubted
+
+
+@pytest.mark.slow  # other processes import torch
+def test_the_whole_check_doubts_a_wrong_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path / "photos", 80)
+    words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
+             "backbone=tiny", "data.num_workers=0"]  # fmt: skip
+    with cores() as run:
+        photos, findings, _ = check.look(check.read(words), run)
+    doubted = {
+        photos.paths[n].name for each in findings if each.kinds == ("label",) for n in each.photos
+    }
+    assert doubted == {"wrong <b>.png"}
+    assert "features  tiny: 82 photos" in capsys.readouterr().out
