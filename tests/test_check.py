@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -286,15 +287,17 @@ def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> No
 )
 def test_words_that_cannot_be_understood(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check.read(words)
+        check.read(ArgumentParser(), words)
 
 
 @pytest.mark.photos
 def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
     words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]
     with cores() as run:
-        _, _, notes = check.look(check.read(["data=pets", *words]), run)
-        photos, findings, _ = check.look(check.read(["data=flowers102", *words]), run)
+        _, _, notes = check.look(check.read(ArgumentParser(), ["data=pets", *words]), run)
+        photos, findings, _ = check.look(
+            check.read(ArgumentParser(), ["data=flowers102", *words]), run
+        )
     assert any("Abyssinian_34.jpg is a GIF, named .jpg" in note for note in notes)
     exact = {tuple(photos.paths[n].stem[-5:] for n in each.photos) for each in findings
              if {"across", "exact"} <= {*each.kinds}}  # fmt: skip

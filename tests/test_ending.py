@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from hydra_plugins.thaw_launcher import SweepFolder
 from thaw.classifier import Classifier
 from thaw.errors import ThawError
+from thaw.ranges import RANGES
 from thaw.sweeps import results_of
 from thaw.training.averaging import EMA
 from thaw.training.checkpoints import SaveBest
@@ -39,6 +40,13 @@ def weights(file: Path) -> dict[str, Tensor]:
     return torch.load(file, weights_only=True)["state_dict"]
 
 
+@pytest.fixture
+def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates that diverge for sure are refused otherwise."""
+    monkeypatch.delitem(RANGES, "finetune.*.lr")
+
+
+@pytest.mark.usefixtures("any_rate")
 def test_a_run_that_diverges_keeps_its_best_epoch(photos: Path, tmp_path: Path) -> None:
     """It ends with an error, and with the results of the epochs before, marked."""
     with pytest.raises(DivergedError) as error:
@@ -77,6 +85,7 @@ def test_a_sweep_counts_it_as_failed_and_keeps_it(
     assert results_of(tmp_path / "1_a") is not None
 
 
+@pytest.mark.usefixtures("any_rate")
 def test_a_run_that_diverges_at_once_has_no_results(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ThawError, match=r"Set finetune\.frozen\.lr lower than lr=1e\+30$"):
         run(photos, tmp_path, "finetune.frozen.lr=1e30", *WITH_CHECKPOINTS)

@@ -78,7 +78,7 @@ def built(name: str) -> tuple[Classifier, Plan, torch.optim.Optimizer]:
         cfg.finetune, "finetune", groups=model.groups, max_epochs=cfg.trainer.max_epochs
     )
     # there are no fused kernels for tensors without values
-    make = config.build({**cfg.optim, "fused": False}, "optim")
+    make = config.build({**config.plain(cfg.optim), "fused": False}, "optim")
     return model, plan, make(parameter_groups(model, [phase.rates for phase in plan.phases]))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +157,15 @@ def test_a_sweep_folder_is_data(
 ) -> None:
     folder = sweep_folder(tmp_path, **changes)
     with pytest.raises(ConfigError, match=r"multirun\.yaml.*--trust"):
-        sweep.main(["resume", str(folder)])
+        sweep.main(ArgumentParser(), ["resume", str(folder)])
     assert started == []
     monkeypatch.setenv("THAW_TRUST", "")  # so that it is taken away again
-    sweep.main(["resume", "--trust", str(folder)])
+    sweep.main(ArgumentParser(), ["resume", "--trust", str(folder)])
     assert len(started) == 1
 
 
 def test_a_sweep_of_ones_own_goes_on(tmp_path: Path, started: list[list[str]]) -> None:
-    sweep.main(["resume", str(sweep_folder(tmp_path, **words_of(
+    sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, **words_of(
         ["seed=1,2", "backbone=glob(resnet*)"], ["hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN"]
     )))])  # fmt: skip
     assert "hydra.launcher.n_jobs=2" in started[0]
@@ -177,14 +178,14 @@ def test_a_sweep_brings_no_conf_of_its_own(tmp_path: Path, started: list[list[st
     (tmp_path / "train.py").write_text(f"open({MARK!r}, 'w')")
     runtime = {"cwd": str(tmp_path), "config_sources": []}
     with pytest.raises(ConfigError, match=r"a conf/ and a train\.py of its own"):
-        sweep.main(["resume", str(sweep_folder(tmp_path, runtime=runtime))])
+        sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, runtime=runtime))])
     assert started == []
 
 
 @pytest.mark.parametrize("changes", [{"runtime": {}}, {"runtime": {"cwd": "/no"}}, {"job": 3}])
 def test_a_damaged_sweep(changes: dict[str, Any], tmp_path: Path, started: list[list[str]]) -> None:
     with pytest.raises(ConfigError, match="holds no sweep to go on with"):
-        sweep.main(["resume", str(sweep_folder(tmp_path, **changes))])
+        sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, **changes))])
     assert started == []
 
 

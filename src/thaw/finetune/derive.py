@@ -21,8 +21,8 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
     parameters = sum(parameter.numel() for parameter in backbone.body.parameters())
     if not backbone.is_convolutional:
         return LOWEST, "for linear layers"
-    normalises = any("Norm" in kind.__name__
-                     for layer in backbone.body.modules() for kind in type(layer).__mro__)  # fmt: skip
+    kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
+    normalises = any("Norm" in kind for kind in kinds)
     if parameters < SMALL and normalises:
         return HIGHEST, "for a small network"
     rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
