@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -66,6 +68,22 @@ def test_a_worker_leaves_signals_to_its_parent() -> None:
     finally:
         for number, handler in zip(stopping.NUMBERS, before, strict=True):
             signal.signal(number, handler)
+
+
+WAITS = """
+import torch.utils.data as data
+from thaw.stopping import ignore_signals
+
+loader = data.DataLoader(range(9), num_workers=1, persistent_workers=True,
+                         worker_init_fn=ignore_signals)
+batches = iter(loader)
+next(batches)
+"""
+
+
+def test_a_worker_that_ignores_signals_does_not_outlive_a_program() -> None:
+    """Of whatever kind: a notebook has no `explained` around it."""
+    subprocess.run([sys.executable, "-c", WAITS], check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

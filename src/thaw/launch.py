@@ -1,6 +1,5 @@
 """The command line around a run: choices without a file, `resume=`, errors as one paragraph."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -46,15 +45,11 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     def program() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
         signals.handle()
-        try:
-            with explained():
-                sys.argv[1:] = resume_words(sys.argv[1:])
-                check_choices(sys.argv[1:])
-            with explained(sys.argv[1:]):
-                main()
-        finally:
-            for process in multiprocessing.active_children():
-                process.kill()  # loads photos and leaves signals to this one
+        with explained():
+            sys.argv[1:] = resume_words(sys.argv[1:])
+            check_choices(sys.argv[1:])
+        with explained(sys.argv[1:]):
+            main()
 
     return program
 

@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: a run is left at once, but a step and a write of a checkpoint end first."""
 
+import atexit
+import multiprocessing.util  # its own atexit must be there before ours, which then comes first
 import os
 import signal
 import threading
@@ -74,3 +76,11 @@ def ignore_signals(worker: int = 0) -> None:
     """
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """multiprocessing would ask them by a SIGTERM, and wait for ever for one that ignores it."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
