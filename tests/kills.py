@@ -24,7 +24,6 @@ from thaw import model_folder
 from thaw.classifier import Classifier
 from thaw.report import run_files
 from thaw.training import calibration, callbacks, checkpoints, epoch_table, record, restore  # noqa: F401
-from thaw.training.caching import CacheFeatures
 from thaw.training.module import TransferModule
 
 WORDS = (*(word for word in SMALL if not word.startswith("callbacks=")), *TWO_AND_TWO,
@@ -35,7 +34,7 @@ WORDS = (*(word for word in SMALL if not word.startswith("callbacks=")), *TWO_AN
 MOMENTS: dict[str, tuple[Any, str, int]] = {
     "before fit": (model_folder, "describe", 1),
     "caching train": (Classifier, "features", 2),
-    "caching val": (CacheFeatures, "on_validation_start", 1),
+    "caching val": (Classifier, "features", 8),
     "frozen": (TransferModule, "training_step", 8),
     "at the unfreeze": (callbacks.ApplyPlan, "on_train_epoch_start", 3),
     "unfrozen": (TransferModule, "training_step", 15),
