@@ -290,6 +290,7 @@ def test_words_that_cannot_be_understood(words: list[str], message: str) -> None
         check.read(ArgumentParser(), words)
 
 
+@pytest.mark.slow
 @pytest.mark.photos
 def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
     words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]
