@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def measure(source: str, seed: int) -> dict[str, tuple[int, int]]:
         made.plant()
         words = ["data=folder", f"data.root={made.root}", f"paths.cache_dir={scratch}/cache"]
         with cores() as run:
-            photos, findings, _ = check.look(check.read([*words, *BACKBONE]), run)
+            photos, findings, _ = check.look(check.read(ArgumentParser(), [*words, *BACKBONE]), run)
         found = {
             kind: {frozenset(photos.paths[n] for n in each.photos)
                    for each in findings if kind in each.kinds}

@@ -54,7 +54,7 @@ def test_an_ordinary_photo_has_no_notes(tmp_path: Path) -> None:
         ("size", "has 400 x 90 pixels", "a.png", photo(0, (400, 90)), {}),
         ("flat", "has grey values 3 to 3 of 255 alone", "a.png", plain("#030303"), {}),
         ("flat", "has grey values 250 to 250", "a.png", plain("#fafafa"), {}),
-        ("blurry", "has edges", "a.png", photo(0).filter(ImageFilter.GaussianBlur(4)), {}),
+        ("blurry", "has edges", "a.png", photo(0).filter(ImageFilter.GaussianBlur(3)), {}),
         ("broken", "300 x 1 pixels are no photo", "a.png", photo(0, (300, 1)), {}),
     ],
 )  # fmt: skip
@@ -290,6 +290,7 @@ def test_words_that_cannot_be_understood(words: list[str], message: str) -> None
         check.read(ArgumentParser(), words)
 
 
+@pytest.mark.slow
 @pytest.mark.photos
 def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
     words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]

@@ -1,5 +1,6 @@
 """Labels in doubt and outliers of `thaw check`."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_whole_check_doubts_a_wrong_label(
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
              "backbone=tiny", "data.num_workers=0"]  # fmt: skip
     with cores() as run:
-        photos, findings, _ = check.look(check.read(words), run)
+        photos, findings, _ = check.look(check.read(ArgumentParser(), words), run)
     doubted = {
         photos.paths[n].name for each in findings if each.kinds == ("label",) for n in each.photos
     }

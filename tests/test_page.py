@@ -23,6 +23,7 @@ from thaw.image_classifier import load
 from thaw.report import page_full
 from thaw.report.page import draw_history, examples, write_page
 from thaw.report.predictions import Predictions
+from thaw.store import write_json
 
 VOID = {"meta", "img", "path", "rect", "br"}  # without an end tag
 
@@ -186,6 +187,18 @@ def test_the_surest_mistakes_and_the_least_sure(tmp_path: Path) -> None:
     doubts, _, unsure = wrong[2].partition("The least sure")
     assert doubts.endswith(f"a b 90.0 % {tmp_path}/photos/1.jpg ")  # b is right with 0.7
     assert unsure.startswith(" a 55.0 % 2.jpg a , taken for b 60.0 % 0.jpg b 70.0 % 3.jpg")
+
+
+def test_the_check_of_the_photos_is_linked_and_its_notes_are_text(tmp_path: Path) -> None:
+    evaluated(tmp_path, ["a", "b"], [0, 1], [0, 1], [0.6, 0.9])
+    assert "thaw check --model" in Reader(write_page(tmp_path)).text
+    write_json(["Test accuracy <b>0.9</b>"], tmp_path / "check.json")
+    page = write_page(tmp_path)
+    assert "Test accuracy <b>0.9</b>" in Reader(page).text
+    assert 'href="check.html"' in page.read_text("utf-8")
+    write_json({"page": "javascript:alert()"}, tmp_path / "check.json")
+    with pytest.raises(ConfigError, match="its content is no list"):
+        write_page(tmp_path)
 
 
 def test_examples_of_two_classes_show_what_is_confused(tmp_path: Path) -> None:

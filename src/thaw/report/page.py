@@ -67,7 +67,7 @@ def write_page(
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
-        check=read_plain(checked) if checked.is_file() else None, **more,
+        check=read_plain(checked, list) if checked.is_file() else None, **more,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page

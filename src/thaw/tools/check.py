@@ -11,7 +11,6 @@ where it was.
 
 import argparse
 import importlib.util
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +47,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         print(f"{text_table(copies, right=(1, 2, 3))}\n")
     print("\n".join(notes))
     print(f"\npage      {page}: the photos, what is odd about each, and its path")
-    if given.model:
-        link(given.model, page, notes)
+    if given.model and page == given.model / "check.html":
+        link(given.model, notes)
     if given.skip:
         write_list(given, photos, left_out(given.kinds, findings))
     elif findings:
@@ -90,7 +89,6 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
 def look(given: argparse.Namespace, run: Run) -> tuple[Listing, list[Finding], list[str]]:
     """The photos, what was found in them, and sentences about all of them."""
     cfg = launch.compose_run(given.words)
-    config.check_keys(cfg)
     by_features = has_features(cfg, given)
     if importlib.util.find_spec("sklearn") is None:
         raise ConfigError("thaw check: needs scikit-learn, an extra: pip install '.[probe]'")
@@ -130,7 +128,9 @@ def has_features(cfg: Any, given: argparse.Namespace) -> bool:
 
 def listed(words: Sequence[str]) -> tuple[Listing, list[Path]]:
     """The photos of the source that the words choose, and pictures beside them in no split."""
-    data = config.build(launch.compose_run(words).data, "data")
+    cfg = launch.compose_run(words)
+    config.check_keys(cfg)  # it imports torch too
+    data = config.build(cfg.data, "data")
     splits = data.splits.items()[::-1]  # the first of two copies is kept
     photos = Listing(
         [path for _, part in splits for path in part.paths],
@@ -164,12 +164,11 @@ def of_model(
                    for what, each in right.items()]  # fmt: skip
 
 
-def link(run: Path, page: Path, notes: Sequence[str]) -> None:
+def link(run: Path, notes: Sequence[str]) -> None:
     """Makes the page of a run again, with the notes and a link."""
     from thaw.report.page import write_page
 
-    where = os.path.relpath(page, run)  # so that both can be moved
-    write_json({"page": where, "notes": [*notes]}, run / "check.json")
+    write_json([*notes], run / "check.json")
     print(f"report    {write_page(run)}: links to it")
 
 
