@@ -129,6 +129,7 @@ def test_a_damaged_checkpoint_is_never_used(
         last.write_bytes(content)
         previous.write_bytes(older)
         assert newest_whole(tmp_path) == previous
+        assert not last.exists()  # the next save would put it in the place of the whole one
         printed = capsys.readouterr().out
         assert "last.ckpt: there is no such file, or it is damaged" in printed
         assert "previous.ckpt: epoch 3\n" in printed

@@ -10,7 +10,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from thaw.errors import ConfigError
-from thaw.launch import last_checkpoints
+from thaw.launch import LAST, last_checkpoints
 
 
 def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
@@ -41,6 +41,9 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
 def newest_whole(folder: str | Path | None) -> Path | None:
     """The checkpoint of a run to go on from; None: it has saved none.
 
+    A damaged last.ckpt is removed where the one before is whole: saving would put it in that one's
+    place.
+
     Raises:
         ConfigError: there are some, and all are damaged.
     """
@@ -52,6 +55,8 @@ def newest_whole(folder: str | Path | None) -> Path | None:
             broken = error
             print(error)
         else:
+            if broken:
+                path.with_name(LAST).unlink(missing_ok=True)
             print(f"resume    {path}: epoch {checkpoint['epoch'] + 1}", flush=True)
             return path
     if broken:
