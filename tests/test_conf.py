@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from runs import CONF, PLUGINS, ROOT, command, configuration
 from torch import nn
 
-from thaw import config, launch
+from thaw import choices, config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.phases import SETTINGS, make_phase
@@ -44,7 +44,7 @@ COMPUTED = {
     "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
-launch.register_backbones()  # recipes choose some
+choices.register_backbones()  # recipes choose some
 
 # What a choice needs from the user, or from a machine with weights, to be built here.
 NEEDED = {
@@ -317,8 +317,8 @@ def test_a_wrong_key_in_a_recipe_is_refused() -> None:
 
 def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
     """python train.py -m 'backbone=glob(resnet*)'"""
-    launch.register_backbones()
-    names = launch.torchvision_names()
+    choices.register_backbones()
+    names = choices.torchvision_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         own = {"cnn", "tiny", "torchvision", "timm"}
@@ -337,7 +337,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
 
 def test_every_timm_model_is_a_choice() -> None:
     """On the command line, in a sweep beside torchvision's, and in an experiment."""
-    launch.register_backbones()
+    choices.register_backbones()
     expected = {
         "_target_": "thaw.backbones.timm_backbone.timm_backbone", "name": "convnext_nano.in12k",
         "weights": "DEFAULT", "image_size": None, "granularity": "stage",

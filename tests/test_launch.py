@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError
 from runs import ROOT
 
-from thaw import launch
+from thaw import choices, launch
 from thaw.errors import ConfigError, Interrupted, PhotoError
 
 
 def test_torchvision_names_without_importing_it() -> None:
-    names = launch.torchvision_names()
+    names = choices.torchvision_names()
     assert names == sorted(torchvision.models.list_models(module=torchvision.models))
     assert len(names) == 80
 

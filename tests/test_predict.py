@@ -20,7 +20,7 @@ from test_model_folder import MLP, photo, save, tiny
 
 import thaw
 import train
-from thaw import cli, config, launch
+from thaw import choices, cli, config
 from thaw.backbones.backbone import Crop
 from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
@@ -99,7 +99,7 @@ def test_real_photos_get_the_labels_of_the_runs_own_test(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All 6,149 test photos of Flowers102, decoded by worker processes, beside 2,040 others."""
-    launch.register_backbones()
+    choices.register_backbones()
     settings = (
         "backbone=mobilenet_v2",
         f"backbone.weights={data_dir / 'weights' / 'mobilenet_v2.pth'}",

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torchvision.transforms import v2
 
 import train
-from thaw import config, launch, transforms
+from thaw import choices, config, transforms
 from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
 from thaw.finetune.optim import parameter_groups
@@ -58,7 +58,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def backbones() -> None:
-    launch.register_backbones()
+    choices.register_backbones()
 
 
 @cache

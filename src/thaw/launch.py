@@ -4,21 +4,20 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, KeysView, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Sweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from thaw.choices import register_backbones
 from thaw.errors import (
     ConfigError,
     Interrupted,
@@ -81,43 +80,6 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         said += f"; go on with: python train.py resume={folder}"
     print(f"\n{said}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def torchvision_names() -> list[str]:
-    """Names of torchvision's classifiers, read from its source: importing it takes seconds."""
-    folder = distribution("torchvision").locate_file("torchvision/models")
-    pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-    text = "".join(file.read_text("utf-8") for file in Path(str(folder)).glob("*.py"))
-    return sorted(pattern.findall(text))
-
-
-class TimmNames(dict[str, ConfigNode]):
-    """Lets Hydra accept any timm name as a choice.
-
-    Whether timm has it is checked when the backbone is built: importing timm takes seconds.
-    """
-
-    def __contains__(self, file: object) -> bool:
-        return str(file).endswith(".yaml")
-
-    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {"<any name of timm>.yaml": None}.keys()
-
-    def __missing__(self, file: str) -> ConfigNode:
-        name = file.removesuffix(".yaml")
-        node = OmegaConf.create({"defaults": ["/backbone/timm@_here_", "_self_"], "name": name})
-        return ConfigNode(file, node, group="backbone/timm", package="backbone", provider="timm")
-
-
-def register_backbones() -> None:
-    """Makes each torchvision model and each `timm/<name>` a choice, as if it had a file."""
-    store = ConfigStore.instance()
-    # Hydra copies this store for each group that --help lists, which takes 3 of 4.3 seconds.
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
-    for name in torchvision_names():
-        node = {"defaults": ["torchvision", "_self_"], "name": name}
-        store.store(group="backbone", name=name, node=node, provider="torchvision")
-    store.repo["backbone"]["timm"] = TimmNames()
 
 
 def conf_dir() -> Path:
