@@ -9,7 +9,7 @@ from thaw.training.measures import MODES, TITLES
 from thaw.training.metrics import Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
-STOP = {"_target_": "thaw.training.early.StopEarly", "monitor": "val/loss", "patience": 3}
+STOP = {"_target_": "thaw.training.ending.StopEarly", "monitor": "val/loss", "patience": 3}
 
 
 def draw(

@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,8 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
     Raises:
         ConfigError: The file is damaged, or has words that a stranger's must not have.
     """
-    trust = import_module("thaw.trust")  # few runs load it
+    from thaw import trust  # few runs load it
+
     return trust.saved_words(file, conf_dir(), trusted=trusted)
 
 

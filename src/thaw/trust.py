@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from thaw.errors import ConfigError, reason
+from thaw.store import read_plain
 
 # Hydra's grammar has no quotes around a key, and no escapes for letters.
 TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
@@ -24,14 +24,13 @@ def saved(file: Path) -> dict[str, Any]:
         ConfigError: The file is cut, empty, or not what Hydra writes.
     """
     try:
-        node = yaml.safe_load(file.read_text("utf-8"))["hydra"]
+        node = read_plain(file)["hydra"]
         for words in (node["overrides"]["task"], node["overrides"].get("hydra", [])):
             if not isinstance(words, list) or any("\0" in word for word in words):
                 raise TypeError
             "".join(words)  # a TypeError where one is no text
         return node
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-            yaml.YAMLError) as error:  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise damaged(file, error) from error
 
 

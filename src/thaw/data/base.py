@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -132,15 +131,17 @@ class PhotoDataModule(LightningDataModule):
     @cached_property
     def splits(self) -> Splits:
         """The photos of every split, after the draws; finding them prints how many there are."""
+        from thaw.data import choose  # which imports this module
+
         self.prepare_data()
         source = self.find_splits()
         if (self.wanted, self.groups, self.skip, self.group_of) != (None,) * 4:
-            source = import_module("thaw.data.choose").narrow(self, source)  # few runs load it
+            source = choose.narrow(self, source)
         check_names(source.classes)
         splits = self._draw_splits(add_test_split(source, self.test_fraction))
         if source.train.groups:
             wants_val = self.val_fraction != 0
-            import_module("thaw.data.choose").check_groups(splits, source, wants_val=wants_val)
+            choose.check_groups(splits, source, wants_val=wants_val)
         # Tools make no views for training, and tell of a broken photo when they come to it.
         if self.train_transform or self.on_bad_photo == "skip":
             splits = self._without_broken(splits)

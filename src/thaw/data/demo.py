@@ -1,7 +1,6 @@
 """The demo: flowers that thaw draws itself, so that everything can be tried without a network."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,7 +50,8 @@ class Demo(PhotoDataModule):
 
     def _draw(self, folder: Path) -> Path:
         print_once(f"Drawing pictures of flowers into {self.folder}")
-        flowers = import_module("thaw.data.flowers")  # later runs do not load it
+        from thaw.data import flowers  # later runs do not load it
+
         for number, split in enumerate(("train", "val", "test")):
             for label, name in enumerate(flowers.FLOWERS):
                 for i in range(getattr(self, f"{split}_pictures")):

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
@@ -35,7 +34,8 @@ class Folder(PhotoDataModule):
     def find_splits(self) -> Splits:
         """Lists the photos below `root`."""
         if self.root.is_file():
-            unpacked = import_module("thaw.data.archive").unpacked  # imports network libraries
+            from thaw.data.archive import unpacked  # imports network libraries
+
             self.folder = unpacked(self.root, self.cache_dir)
         return find_in(self.folder, self.wanted or ())
 

@@ -2,8 +2,7 @@
 
 module.py       training, validation and test steps, and the optimiser
 callbacks.py    apply the plan
-ending.py       train to the end, or stop at divergence
-early.py        stop early; say what ended a run
+ending.py       train to the end, or stop early; say what ended a run
 caching.py      give the head features instead of photos in the frozen phase
 checkpoints.py  save the best and the last epoch, and stop when asked to
 restore.py      read a checkpoint, and say what is wrong with it

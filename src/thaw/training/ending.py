@@ -1,11 +1,13 @@
 """How a run ends: with its last epoch, or with a word about why not."""
 
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from thaw.errors import ThawError
+from thaw.launch import last_checkpoints
 from thaw.training.checkpoints import best_checkpoint
 from thaw.training.module import TransferModule
 from thaw.training.record import Record
@@ -27,11 +29,11 @@ def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Rec
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
         is_whole = record.has_trained and trainer.is_last_batch
         if not is_whole or trainer.current_epoch != trainer.max_epochs:
-            record.end = import_module("thaw.training.early").what_ended(trainer, record)
+            record.end = what_ended(trainer, record)
     except DivergedError as error:
         record.end, record.error = {"status": "diverged", "ended": str(error)}, error
     except (MemoryError, RuntimeError) as error:
-        if words := import_module("thaw.training.early").in_words(error, trainer, module):
+        if words := in_words(error, trainer, module):
             raise ThawError(words) from error
         raise
     best = best_checkpoint(trainer.callbacks, module.monitor)
@@ -59,5 +61,63 @@ class StopDiverged(pl.Callback):
         ends = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
         if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
-            words = import_module("thaw.training.early").diverged(trainer, pl_module)
-            raise DivergedError(words)
+            raise DivergedError(diverged(trainer, pl_module))
+
+
+class StopEarly(EarlyStopping):
+    """Lightning's EarlyStopping from the last phase on: a frozen body is at its best too soon."""
+
+    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
+        module = cast(TransferModule, trainer.lightning_module)
+        if trainer.current_epoch >= module.plan.phases[-1].start:
+            super()._run_early_stopping_check(trainer)
+
+
+def what_ended(trainer: Any, record: Record) -> dict[str, str]:
+    """What ended a run that no error did, for results.json."""
+    epochs, planned = trainer.current_epoch, trainer.max_epochs
+    if not record.has_trained and epochs == planned:
+        ended = (f"nothing was left to train after {epochs} epochs; set trainer.max_epochs higher "
+                 "to go on, or train=false to test only")  # fmt: skip
+        return {"status": "finished", "ended": ended}
+    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else "a callback"
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            by = "trainer.max_time"
+        elif isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            by = "early stopping"
+    ended = f"by {by} in epoch {epochs}; {planned} epochs were planned"
+    return {"status": "ended early", "ended": ended}
+
+
+def diverged(trainer: Any, module: TransferModule) -> str:
+    """Where the loss was no number, and what to set."""
+    phase, folder = module.phase, trainer.default_root_dir
+    key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
+    key = "phases" if module.plan.mode == "phases" else key
+    rate = trainer.optimizers[0].param_groups[-1]["lr"]
+    other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
+    go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
+    return (
+        f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
+        f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
+        f"lr={phase.lr:g}{other}{go_on}"
+    )
+
+
+def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | None:
+    """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
+    folder = trainer.default_root_dir
+    command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
+    if trainer.world_size > 1 and any(text in str(error) for text in ("gloo", "NCCL")):
+        return f"another process of this run has ended, and so does this one: {command}"
+    texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if not known and not any(text in str(error) for text in texts):
+        return None
+    batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
+    return (
+        f"out of memory in epoch {trainer.current_epoch + 1}, phase {module.phase.name}, with "
+        f"data.batch_size={batch}. Go on with half of it and as many images a step: {command}"
+        f"data.batch_size={max(1, batch // 2)} trainer.accumulate_grad_batches={every}"
+    )
