@@ -89,11 +89,13 @@ def monitor_modes(
     _check_monitor("monitor", monitor)
     nodes = dict(callbacks or {})
     for name, node in nodes.items():
-        key, known, is_best = f"callbacks.{name}", dict(node or {}), name == "checkpoint"
-        if "StochasticWeightAveraging" in str(known.get("_target_")):
+        if not isinstance(node, Mapping):  # off, or told when it is built
+            continue
+        key, is_best = f"callbacks.{name}", name == "checkpoint"
+        if "StochasticWeightAveraging" in str(node.get("_target_")):
             why = "gives all layer groups one rate; use callbacks=ema"
             raise ConfigError(f"{key}=StochasticWeightAveraging: {why}")
-        if (own := known.get("monitor")) is None:
+        if (own := node.get("monitor")) is None:
             continue
         metric = _check_monitor(f"{key}.monitor", own)
         if is_best and own != monitor:
