@@ -18,6 +18,7 @@ from runs import ROOT
 
 from thaw import choices, launch
 from thaw.errors import ConfigError, Interrupted, PhotoError
+from thaw.store import last_checkpoints
 
 
 def test_torchvision_names_without_importing_it() -> None:
@@ -106,14 +107,14 @@ def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
 
 def test_the_checkpoints_to_go_on_from(tmp_path: Path) -> None:
     """The newest first, whatever the clock said when it was written."""
-    assert launch.last_checkpoints(tmp_path) == []
+    assert last_checkpoints(tmp_path) == []
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for name, time in (("last", 3), ("previous", 9), ("best-epoch_001", 12)):
         (folder / f"{name}.ckpt").touch()
         os.utime(folder / f"{name}.ckpt", (time, time))
     found = [folder / "last.ckpt", folder / "previous.ckpt"]
-    assert launch.last_checkpoints(str(tmp_path)) == found
+    assert last_checkpoints(str(tmp_path)) == found
 
 
 def test_an_error_that_the_user_can_mend_is_one_paragraph(

@@ -166,7 +166,8 @@ def test_a_sweep_folder_is_data(
 
 def test_a_sweep_of_ones_own_goes_on(tmp_path: Path, started: list[list[str]]) -> None:
     sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, **words_of(
-        ["seed=1,2", "backbone=glob(resnet*)"], ["hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN"]
+        ["seed=1,2", "backbone=glob(resnet*)"],
+        ["hydra.launcher.n_jobs=2", "hydra/launcher=joblib", "hydra.mode=MULTIRUN"],
     )))])  # fmt: skip
     assert "hydra.launcher.n_jobs=2" in started[0]
 

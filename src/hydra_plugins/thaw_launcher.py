@@ -20,7 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from thaw.errors import ConfigError
-from thaw.launch import explained, key_of, last_checkpoints, quoted, saved_words
+from thaw.launch import explained, key_of, quoted, saved_words
+from thaw.store import last_checkpoints
 from thaw.sweeps import new_folder, results_of, value
 
 

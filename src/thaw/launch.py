@@ -29,8 +29,7 @@ from thaw.errors import (
 )
 from thaw.ranges import RANGES, leaves
 from thaw.stopping import ignore_signals, signals
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
+from thaw.store import last_checkpoints
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -187,12 +186,6 @@ def resume_words(words: Sequence[str]) -> list[str]:
              if key_of(word) not in replaced]  # fmt: skip
     given.sort(key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first, for argparse
     return [*given, *saved, *resume_settings]
-
-
-def last_checkpoints(folder: str | Path) -> list[Path]:
-    """What a run folder has to go on from, unread, the newest first."""
-    paths = (Path(folder) / "checkpoints" / name for name in (LAST, PREVIOUS))
-    return [path for path in paths if path.is_file()]
 
 
 def in_words(error: Exception, words: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from thaw.errors import ConfigError, reason
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
 LARGEST = 100_000_000  # bytes of a file of plain values
 
 
@@ -95,13 +95,20 @@ def write_json(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-class _PlainLoader(yaml.SafeLoader):
+def _plain_yaml(text: str) -> Any:
     """Without aliases: Hydra writes none, and with them a small file becomes a huge tree."""
+    import yaml  # not needed to use a model
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases")
-        return super().compose_node(parent, index)
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has aliases")
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_plain(path: Path, kind: type = dict) -> Any:
@@ -110,11 +117,11 @@ def read_plain(path: Path, kind: type = dict) -> Any:
         if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would never end
             raise OSError(f"no file, or above {LARGEST / 1e6:.0f} MB")
         text = path.read_text("utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
+        content = json.loads(text) if path.suffix == ".json" else _plain_yaml(text)
         if not isinstance(content, kind):
             raise TypeError(f"its content is no {kind.__name__}")
         return content
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
         ) from error
@@ -126,3 +133,9 @@ def sha256(path: Path, note: dict[str, Any] | None = None) -> str:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(json.dumps(note, sort_keys=True).encode() if note else b"")
     return digest.hexdigest()
+
+
+def last_checkpoints(folder: str | Path) -> list[Path]:
+    """What a run folder has to go on from, unread, the newest first."""
+    paths = (Path(folder) / "checkpoints" / name for name in (LAST, PREVIOUS))
+    return [path for path in paths if path.is_file()]

@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from thaw.errors import ConfigError, reason
-from thaw.launch import explained, key_of, last_checkpoints
-from thaw.store import read_plain
+from thaw.launch import explained, key_of
+from thaw.store import last_checkpoints, read_plain
 
 
 def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:

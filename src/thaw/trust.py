@@ -14,6 +14,10 @@ from thaw.store import read_plain
 
 # Hydra's grammar has no quotes around a key, and no escapes for letters.
 TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
+HARMLESS = re.compile(  # of a sweep: a launcher or sweeper by its name, and how much at once
+    r"--config-name=\w+|hydra/(launcher|sweeper)=\w+|"
+    r"hydra\.(launcher\.n_jobs|sweeper\.n_jobs|sweeper\.n_trials)=\d+"
+)
 TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no module below
 
 
@@ -55,7 +59,7 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
     if trusts():
         return
     for word in words:
-        if not re.fullmatch(r"--config-name=\w+|hydra\.launcher\.n_jobs=\d+", word):
+        if not HARMLESS.fullmatch(word):
             raise _refusal(word, file, "sets the program itself")
     if not is_same:
         raise _refusal("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from thaw.errors import Interrupted
-from thaw.launch import LAST, PREVIOUS
 from thaw.stopping import signals
+from thaw.store import LAST, PREVIOUS
 
 VALIDATION_SECONDS = 5.0  # to end a validation after a signal; schedulers kill after 10 to 30
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from thaw.errors import ThawError
-from thaw.launch import last_checkpoints
+from thaw.store import last_checkpoints
 from thaw.training.checkpoints import best_checkpoint
 from thaw.training.module import TransferModule
 from thaw.training.record import Record

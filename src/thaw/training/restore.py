@@ -10,7 +10,7 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from thaw.errors import ConfigError
-from thaw.launch import LAST, last_checkpoints
+from thaw.store import LAST, last_checkpoints
 
 
 def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
