@@ -79,7 +79,7 @@ def test_a_killed_sweep_ends_as_one_that_was_not(photos: Path, tmp_path: Path) -
     whole, killed = (folder_of(tmp_path / name) for name in ("whole", "killed"))
     assert done(killed) == ["0"]
     before = (job_of(killed, 0) / "results.json").stat().st_mtime_ns
-    words = ("-c", "import thaw.cli; thaw.cli.main()", "sweep", "resume", str(killed))
+    words = ("-c", "import thaw.cli; thaw.cli.main()", "sweep", "resume", "--trust", str(killed))
     finish(process_of([sys.executable, *words]))
     assert done(killed) == ["0", "1"]
     assert (job_of(killed, 0) / "results.json").stat().st_mtime_ns == before
@@ -134,5 +134,5 @@ def test_two_ranks_go_on_with_a_setting_of_their_own(photos: Path, tmp_path: Pat
              f"hydra.run.dir={tmp_path / 'run'}")  # fmt: skip
     finish(process_of(command(*words)))
     (tmp_path / "run").rename(place)
-    finish(process_of(command(f"resume={place}", "trainer.max_epochs=3")))
+    finish(process_of(command(f"resume={place}", "trust=true", "trainer.max_epochs=3")))
     assert epochs(place, 0) == epochs(place, 1) == [0, 1, 2]

@@ -1,0 +1,62 @@
+"""Runs that Ctrl-C, SIGTERM and kill -9 end at many moments; test_stopping.py starts this file."""
+
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import kills
+import pytest
+from kills import MOMENTS, Place
+
+from thaw import stopping
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("kills"))
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def check_stopped(place: Place, name: str) -> None:
+    """A run that a signal has ended: the last line says so, and it goes on to the same bits."""
+    said = place.said(name)
+    assert "Traceback" not in said
+    assert said.rstrip().rpartition("\n")[2].startswith("stopped")
+    saved = (place.folder / name / "checkpoints" / "last.ckpt").exists()
+    assert ("go on with" in said) == saved
+    place.check_begun(name)
+    assert place.run(name) == 0, place.said(name)
+    place.check_ended(name)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_each_moment(place: Place, moment: str) -> None:
+    number = (signal.SIGTERM, signal.SIGINT)[list(MOMENTS).index(moment) % 2]
+    name = f"signal {moment}".replace(" ", "-")
+    assert place.run(name, kills.at(moment, send(number))) == 128 + number, place.said(name)
+    assert moment != "caching val" or "features  val" not in place.said(name), "ended the pass"
+    check_stopped(place, name)
+
+
+@pytest.mark.parametrize("number", stopping.NUMBERS)
+@pytest.mark.parametrize("moment", ["caching train", "unfrozen", "validating", "testing"])
+def test_a_signal_to_the_whole_group_with_workers(
+    tmp_path_factory: pytest.TempPathFactory, moment: str, number: int
+) -> None:
+    """As systemd and containers send it."""
+    workers = Place(tmp_path_factory.mktemp("workers"), "data.num_workers=1")
+    assert workers.run("run", kills.at(moment, lambda: os.killpg(0, number))) == 128 + number
+    check_stopped(workers, "run")
+
+
+@pytest.mark.parametrize("moment", ["random", "caching val", "writing a checkpoint", "results"])
+def test_a_killed_run_ends_as_one_that_was_not(place: Place, moment: str) -> None:
+    name = f"kill {moment}".replace(" ", "-")
+    if moment == "random":
+        kills.kill_at_random(place, name, random.Random())
+    else:
+        kills.kill_at(place, name, moment)
