@@ -1,5 +1,6 @@
 """`thaw check`: what it sees in files, which copies and doubts it finds; it changes nothing."""
 
+import base64
 import hashlib
 import subprocess
 import sys
@@ -148,6 +149,20 @@ def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
         (5, 14): ("across", "near"), (6, 15): ("across", "near"),
     }  # fmt: skip
     assert (5, 14) not in {each.photos for each in check_copies.find_copies(photos, seen, here)}
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [0, 1]])
+def test_copies_with_two_labels_must_be_more_alike(labels: list[int]) -> None:
+    """Photos of two things under one horizon are not one picture with two labels."""
+    grey = base64.b85encode(bytes(64)).decode()
+    seen = [Seen({}, str(n), 8, grey) for n in (1, 2)]
+    photos = Listing([Path("a"), Path("b")], labels, ["train"] * 2, ("a", "b"))
+
+    def alike(work: object, items: list[object], title: str) -> list[float]:
+        return [0.93] * len(items)
+
+    found = check_copies.find_copies(photos, seen, alike, [(0, 1)])
+    assert len(found) == (labels == [0, 0])
 
 
 @pytest.mark.parametrize(
