@@ -146,6 +146,7 @@ def words_of(task: list[str], hydra: list[str]) -> dict[str, Any]:
     [
         *(words_of([word], []) for word in HOSTILE),
         words_of([], ["hydra/launcher=submitit_local", "hydra.launcher.setup=[touch x]"]),
+        words_of([], ["hydra/launcher=../../evil"]),
         words_of([], ["hydra.launcher.n_jobs=2", "hydra.callbacks.x._target_=os.getcwd"]),
         {"job": {"config_name": "../../tmp/evil"}},
         {"runtime": {"cwd": str(ROOT), "config_sources": [
