@@ -121,21 +121,6 @@ def test_a_data_source_whose_classes_are_in_another_order(tmp_path: Path) -> Non
     assert results_of(tmp_path / "a")["photos"] == f"test split of {' '.join(words)}"
 
 
-def test_predictions_that_are_there_need_no_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "other.csv"
-    rows = ["1.jpg,cat,cat,0.9", "2.jpg,cat,dog,0.6", "3.jpg,dog,dog,0.7", "4.jpg,dog,dog,0.8"]
-    file.write_text("\n".join(["path,label,predicted,probability", *rows]))
-    assert evaluate("--csv", file, "--out", tmp_path / "out") == 0
-    results = results_of(tmp_path / "out")
-    assert results["test/acc"] == 0.75
-    assert results["test/f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert "test/ece_uncalibrated" not in results
-    assert "before the temperature" not in (tmp_path / "out" / "report.html").read_text()
-    assert "acc 0.7500   acc_macro 0.7500" in capsys.readouterr().out
-
-
 def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
     """With the model that results.json names; `thaw report` makes it again."""
     tiny(tmp_path / "model")
@@ -153,11 +138,7 @@ def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"give either a model, .* or predictions with --csv FILE"),
-        (["{}/model", "--csv", "x"], r"give either a model, .* or predictions"),
-        (["{}/model", "data=demo", "--photos", "x"], r"with data=\.\.\. or --photos DIR"),
-        (["--csv", "x", "--full"], r"--full: needs a model"),
-        (["--csv", "x"], r"thaw evaluate: .*No such file or directory: 'x'; give"),
+        (["{}/model", "data=demo", "--photos", "x"], r"--photos x: give either this or data=demo"),
         (["{}/model", "--batch-size", "0"], r"--batch-size=0: allowed is 1 or more"),
         (["{}/model", "--photos", "{}/none"], r"none: holds no sub-folders, one a class"),
         (["{}/model", "--photos", "{}/model"], r"model: holds no sub-folders, one a class"),

@@ -6,6 +6,7 @@ its template: all text, style and the order of the page stand there.
 
 import base64
 import io
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,12 +24,15 @@ from torchvision.transforms.v2.functional import resize
 from thaw.data.decode import decode
 from thaw.data.photos import Photos
 from thaw.errors import ConfigError, PhotoError
+from thaw.heat_map import heat_map, overlay
+from thaw.image_classifier import load
 from thaw.report.curves import draw_curves, draw_rates
 from thaw.report.predictions import Predictions
 from thaw.store import read_plain
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SIDE = 192  # of a small photo, in pixels
+EACH = 6  # heat maps of the surest mistakes, and of right ones
 
 
 def write_page(
@@ -42,7 +46,7 @@ def write_page(
             predictions.csv; ConfigError where it has no results of this version of thaw.
         photos, test_predictions: The test split of a run that has just ended and what
             `TransferModule.test_predictions` says of it (N, 3); predictions.csv is written first.
-        full: Adds heat maps and the way of the layer groups, which cost another pass.
+        full: Adds heat maps by the model of the run, or by the one that results.json names.
     """
     file, table = folder / "results.json", folder / "predictions.csv"
     results = read_plain(file) if file.is_file() else {}
@@ -56,18 +60,14 @@ def write_page(
         Predictions.of(photos, classes, test_predictions.double().numpy()).write(table)
     if table.is_file():
         tested = Predictions.read(table, classes)
-    more: dict[str, Any] = {"heat_maps": [], "movement": []}
-    if full:
-        from thaw.report.page_full import more_of  # it imports the model, and this module
-
-        more |= more_of(folder, results, tested)
+    maps = find_heat_maps(Path(results.get("model", folder)), tested) if full and tested else []
     plan, page, checked = (folder / name for name in ("plan.txt", "report.html", "check.json"))
     text = fill_template(
         TEMPLATE, name=folder.resolve().name, results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
-        check=read_plain(checked, list) if checked.is_file() else None, **more,
+        check=read_plain(checked, list) if checked.is_file() else None, heat_maps=maps,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
@@ -101,6 +101,27 @@ def examples(tested: Predictions, one: int, two: int) -> list[int]:
         rank = 2 * (tested.predicted[own] == other) + tested.right[own]
         places += own[np.argsort(-rank, kind="stable")][:2].tolist()
     return places
+
+
+def find_heat_maps(run: Path, tested: Predictions) -> list[dict[str, Any]]:
+    """Views with heat maps of the predicted class: the surest mistakes, then right ones.
+
+    A line says why there are none, as where the backbone or the head is the user's own.
+    """
+    wrong, right = tested.by_probability(~tested.right)[:EACH], tested.by_probability(tested.right)
+    right = right[np.linspace(0, len(right) - 1, min(EACH, len(right))).astype(int)]  # sure to not
+    found: list[dict[str, Any]] = []
+    try:
+        model = load(run)
+        for place in map(int, (*wrong, *right)):
+            with suppress(PhotoError):  # a photo that is gone by now
+                view = model.transform(decode(Path(tested.paths[place])))
+                heat = overlay(view, heat_map(model, view, int(tested.predicted[place])))
+                found.append({**photo(tested, place, picture=False), "picture": jpeg(view),
+                              "heat": jpeg(heat)})  # fmt: skip
+    except ValueError as error:  # a ConfigError is one, too
+        print(f"report.html lacks heat maps: {error}", file=sys.stderr)
+    return found
 
 
 def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thaw.data.photos import Photos, natural
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, reason
 from thaw.training.measures import BINS
 
 COLUMNS = ("path", "label", "predicted", "probability", "uncalibrated")
@@ -32,7 +31,7 @@ class Predictions:
     labels: Array  # (N,), places in `classes`
     predicted: Array  # (N,), places in `classes`
     probability: Array  # (N,), of the predicted class, 0-1, calibrated
-    uncalibrated: Array | None = None  # (N,), the same before the temperature; None: not known
+    uncalibrated: Array  # (N,), the same before the temperature
 
     @classmethod
     def of(cls, photos: Photos, classes: Sequence[str], table: Array) -> "Predictions":
@@ -43,49 +42,37 @@ class Predictions:
 
     @classmethod
     def read(cls, file: Path, classes: Sequence[str] | None = None) -> "Predictions":
-        """Reads a table with the columns COLUMNS, of which the last may be missing.
+        """Reads what `write` wrote; without `classes` they are those in it, in natural order.
 
-        Without `classes` they are those that the file names, in natural order, and no probability
-        may be nan, as those of a run that went wrong are. ConfigError: the table is no such one.
+        Raises:
+            ConfigError: It was changed since.
         """
-        cells: dict[str, list[str]] = {}
-        # utf-8-sig: Excel writes a mark in front
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-            reader = csv.DictReader(opened)
-            try:
-                for row in reader:
-                    if None in row or None in row.values():
-                        raise csv.Error("has another number of cells than the first line")
-                    for key in row.keys() & {*COLUMNS}:
-                        cells.setdefault(key, []).append(row[key])
-                        if key in COLUMNS[3:] and not _is_share(row[key], classes is not None):
-                            allowed = "allowed is a number from 0 to 1 (85 % is 0.85)"
-                            raise csv.Error(f"{key}={row[key]}: {allowed}")
-            except csv.Error as error:
-                raise ConfigError(f"{file}, line {reader.line_num}: {error}") from error
-        if not {*COLUMNS[:-1]} <= cells.keys():
+        try:
+            with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+                rows = list(csv.reader(opened))
+            if rows[:1] != [[*COLUMNS]] or len(rows) < 2:
+                raise ValueError(f"its columns are not {', '.join(COLUMNS)}, with rows")
+            columns = [column[1:] for column in zip(*rows, strict=True)]
+            paths, *names, calibrated, before = columns
+            known = list(classes or sorted({*names[0], *names[1]}, key=natural))
+            number = {name: place for place, name in enumerate(known)}
+            places = [np.array([number[name] for name in column]) for column in names]
+            shares = [np.array(column, float) for column in (calibrated, before)]
+            return cls(known, paths, *places, *shares)
+        except (csv.Error, ValueError, LookupError) as error:
             raise ConfigError(
-                f"{file}: is no table of predictions with rows. Its columns must be path, label "
-                "(the true class), predicted (the class that a model says) and probability, with "
-                "commas between them and points in the numbers"
-            )
-        names = {*cells["label"], *cells["predicted"]}
-        known = sorted(names, key=natural) if classes is None else classes
-        if unknown := names.difference(known):
-            raise ConfigError(f"{file}: has unknown classes: {', '.join(unknown)}")
-        number = {name: place for place, name in enumerate(known)}
-        places = [np.array([number[name] for name in cells[key]]) for key in COLUMNS[1:3]]
-        shares = [np.array(cells[key], float) for key in COLUMNS[3:] if key in cells]
-        return cls(known, cells["path"], *places, *shares)
+                f"{file}: is none of this thaw, or was changed ({reason(error)}); measure the model"
+                " again by: thaw evaluate"
+            ) from error
 
     def write(self, file: Path) -> None:
         """Writes the table that `read` reads."""
         names = [[self.classes[n] for n in numbers] for numbers in (self.labels, self.predicted)]
-        shares = [each for each in (self.probability, self.uncalibrated) if each is not None]
+        shares = (self.probability, self.uncalibrated)
         cells = [[f"{value:.6f}" for value in values] for values in shares]
         with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
             writer = csv.writer(opened)
-            writer.writerow(COLUMNS[: 3 + len(cells)])
+            writer.writerow(COLUMNS)
             writer.writerows(zip(self.paths, *names, *cells, strict=True))
 
     def __len__(self) -> int:
@@ -109,9 +96,8 @@ class Predictions:
         found = {"acc": self.right.mean(), "acc_macro": np.nanmean(self.by_class["recall"]),
                  "f1": np.nanmean(self.by_class["f1"])}  # fmt: skip
         for name, values in (("ece", self.probability), ("ece_uncalibrated", self.uncalibrated)):
-            if values is not None:
-                share, confidence, accuracy = self.reliability(values).T
-                found[name] = np.nansum(share * np.abs(confidence - accuracy))
+            share, confidence, accuracy = self.reliability(values).T
+            found[name] = np.nansum(share * np.abs(confidence - accuracy))
         return {name: float(value) for name, value in found.items()}
 
     def interval(self) -> tuple[float, float]:
@@ -163,10 +149,3 @@ class Predictions:
         total = np.bincount(labels, self.probability[self.right], minlength=number)
         usual = np.divide(total, hits, out=np.ones(number), where=hits > 0)
         return self.by_probability(~self.right & (self.probability >= usual[self.predicted]))
-
-
-def _is_share(cell: str, may_be_nan: bool) -> bool:
-    try:  # 1.0000001 is what a softmax in single precision can give
-        return 0 <= float(cell) < 1 + 1e-6 or (may_be_nan and isnan(float(cell)))
-    except ValueError:
-        return False

@@ -2,11 +2,9 @@
 
     thaw evaluate logs/train/runs/2026-01-31_12-00-00 data=pets
     thaw evaluate logs/train/runs/2026-01-31_12-00-00 --photos my/photos
-    thaw evaluate --csv predictions.csv
 
 With settings of train.py (`data=`, `data.*`, `paths.*`) it measures on the test split of those
-photos, without any on that of the run. --photos is a folder with one sub-folder a class. --csv is a
-table with the columns path, label, predicted and probability, of any model.
+photos, without any on that of the run. --photos is a folder with one sub-folder a class.
 """
 
 import time
@@ -31,14 +29,18 @@ from thaw.training.metrics import best_class
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Prints the metrics; writes predictions.csv, results.json and report.html into a folder."""
     given, began = _parsed(parser, words), time.perf_counter()
-    tested, facts = measured(given)
+    device = choose_device(given.device)
+    model = load(given.model).to(device)
+    tested = predictions_of(model, labelled_photos(given, model.classes), given.batch_size)
     metrics = tested.metrics()
     given.out.mkdir(parents=True, exist_ok=True)
     tested.write(given.out / "predictions.csv")
     results = {
         **{f"test/{name}": value for name, value in metrics.items()},
         "phases": [],
-        **facts,
+        "model": str(given.model.absolute()),
+        "photos": str(given.photos or f"test split of {' '.join(given.words) or 'the run'}"),
+        "device": str(device),
         "seconds": round(time.perf_counter() - began, 3),
         "classes": tested.classes,
     }
@@ -52,52 +54,31 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     about = "folder of a run, a model folder, or a checkpoint"
-    parser.add_argument("model", nargs="?", type=Path, help=about)
+    parser.add_argument("model", type=Path, help=about)
     parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="predictions that are there")
     parser.add_argument("--out", type=Path, metavar="DIR", default="evaluation",
                         help="folder to write into (evaluation)")  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
+    parser.add_argument("--full", action="store_true", help="add heat maps")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_intermixed_args(words)
-    sources = sum(map(bool, (given.photos, given.words, given.csv)))
-    if bool(given.model) == bool(given.csv) or sources > 1:
-        raise ConfigError(
-            "thaw evaluate: give either a model, with data=... or --photos DIR as you like, or "
-            "predictions with --csv FILE"
-        )
-    if given.csv and given.full:
-        raise ConfigError("--full: needs a model, and --csv has none; leave it out")
+    if given.photos and given.words:
+        raise ConfigError(f"--photos {given.photos}: give either this or {' '.join(given.words)}")
     check(given.batch_size >= 1, "--batch-size", given.batch_size, "1 or more")
     if (given.out / ".hydra").exists():
         raise ConfigError(f"--out {given.out}: is the folder of a run; choose another one")
     return given
 
 
-def measured(given: Namespace) -> tuple[Predictions, dict[str, str]]:
-    """The predictions that the command line asks for, and what the page says of their origin."""
-    if given.csv:
-        return Predictions.read(given.csv), {"photos": str(given.csv)}
-    device = choose_device(given.device)
-    model = load(given.model).to(device)
-    photos = labelled_photos(given, model.classes)
-    source = given.photos or f"test split of {' '.join(given.words) or 'the run'}"
-    facts = {"model": str(given.model.absolute()), "photos": str(source), "device": str(device)}
-    return predictions_of(model, photos, given.batch_size), facts
-
-
 def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
     """The photos to measure on, with the model's labels: classes are the same where names are."""
     if given.photos:
         inside = visible(given.photos) if given.photos.is_dir() else ()
-        folders = [path for path in inside if path.is_dir()]
-        pairs = [(path, folder.name) for folder in folders for path in picture_files(folder)]
+        pairs = [(path, folder.name) for folder in inside if folder.is_dir()
+                 for path in picture_files(folder)]  # fmt: skip
         if not pairs:
-            raise ConfigError(
-                f"--photos {given.photos}: holds no sub-folders, one a class, of photos"
-            )
+            raise ConfigError(f"--photos {given.photos}: holds no sub-folders, one a class")
     else:
         data = data_of(given.model, given.words)
         if data.test is None:
@@ -115,7 +96,7 @@ def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
 def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> Predictions:
     """What a model says of photos, computed as in the test of a run."""
     device, rows = next(model.parameters()).device, []
-    batches = decoded(iter(photos.paths), len(photos), model, batch_size, device)
+    batches = decoded(photos.paths, model, batch_size, device)
     for _, views, errors in tqdm(batches, "photos", leave=False, disable=None):
         if errors:
             raise PhotoError(errors[0])

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
-from omegaconf.errors import OmegaConfBaseException
 
 from thaw.errors import ConfigError, ThawError, reason
 from thaw.report.page import write_page
@@ -20,14 +19,14 @@ from thaw.report.page import write_page
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Writes RUN/report.html and prints where it is."""
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
-    parser.add_argument("--full", action="store_true", help="add heat maps and layer movement")
+    parser.add_argument("--full", action="store_true", help="add heat maps")
     given = parser.parse_args(words)
     try:
         print(write_page(given.run, full=given.full))
     except ThawError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError,
-            OmegaConfBaseException) as error:  # fmt: skip
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+            TemplateError) as error:  # fmt: skip
         raise ConfigError(
             f"{given.run}: results.json or another file of the run is damaged, or of another "
             f"version of thaw ({reason(error)}); measure its model by: thaw evaluate {given.run}"
