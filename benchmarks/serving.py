@@ -3,9 +3,8 @@
     python benchmarks/serving.py ../runs/lite0            # a finished run whose photos are there
 
 First all photos of the run's test split go through POST /predict and through `thaw.load(run)
-.predict`. Then clients that each wait for their answer send one photo a request, to a server that
-computes up to 32 photos at once and to one that computes them one by one, in turn. Clients and
-server share the machine.
+.predict`. Then clients that each wait for their answer send one photo a request. Clients and server
+share the machine.
 """
 
 import argparse
@@ -28,19 +27,14 @@ import requests
 import thaw
 from thaw.tools.run_data import data_of
 
-SERVER = """
-import sys
-from thaw.tools import serve
-serve.BATCH = int(sys.argv.pop(1))
-sys.exit(serve.main(sys.argv[1:]))
-"""
+THAW = "from thaw.cli import main; raise SystemExit(main())"
 WARM_UP = 1000  # requests, until all threads and sizes of a batch have had their turn
 
 
 @contextmanager
-def serving(run: Path, batch: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The address and the process of a server that computes up to `batch` photos at once."""
-    words = [sys.executable, "-c", SERVER, str(batch), str(run), "--port", "0", "--device", "cpu"]
+def serving(run: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The address and the process of a server."""
+    words = [sys.executable, "-c", THAW, "serve", str(run), "--port", "0", "--device", "cpu"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         found = re.search(r"http://\S+", server.stdout.readline())
@@ -65,7 +59,7 @@ def parity(run: Path, paths: list[Path]) -> dict[str, float]:
     expected = thaw.load(run).predict(paths)
     alone = time.perf_counter() - began
     session = requests.Session()
-    with serving(run, 32) as (address, _), ThreadPoolExecutor(4) as clients:
+    with serving(run) as (address, _), ThreadPoolExecutor(4) as clients:
         began = time.perf_counter()
         groups = [paths[start : start + 32] for start in range(0, len(paths), 32)]
         answers = clients.map(lambda group: ask(session, address, group), groups)
@@ -84,7 +78,7 @@ def parity(run: Path, paths: list[Path]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def load(run: Path, paths: Sequence[Path], batch: int, number: int, clients: int) -> dict[str, Any]:
+def load(run: Path, paths: Sequence[Path], number: int, clients: int) -> dict[str, Any]:
     """Requests a second, latency in milliseconds, and the server's memory in MiB."""
     seconds: list[float] = []
     errors = 0
@@ -108,13 +102,13 @@ def load(run: Path, paths: Sequence[Path], batch: int, number: int, clients: int
             list(pool.map(client, (photos[start::clients] for start in range(clients))))
         return time.perf_counter() - began
 
-    with serving(run, batch) as (address, process):
+    with serving(run) as (address, process):
         all_clients(WARM_UP)
         before = process.memory_info().rss
         spent = all_clients(number)
         after = process.memory_info().rss
     return {
-        "batch": batch, "requests": number, "clients": clients, "errors": errors,
+        "requests": number, "clients": clients, "errors": errors,
         "requests a second": round(number / spent, 1), "p50": round(1000 * median(seconds), 1),
         "p95": round(1000 * quantiles(seconds, n=20)[-1], 1),
         "memory before": before >> 20, "memory after": after >> 20,
@@ -134,9 +128,7 @@ def main() -> None:
     paths = list(test.paths)
     print(json.dumps(parity(given.run, paths)), flush=True)
     for _ in range(given.repeats):
-        for batch in (32, 1):
-            found = load(given.run, paths, batch, given.requests, given.clients)
-            print(json.dumps(found), flush=True)
+        print(json.dumps(load(given.run, paths, given.requests, given.clients)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`thaw serve` over HTTP: what it answers, what it refuses, how it batches and how it ends."""
+"""`thaw serve` over HTTP: what it answers, what it refuses, and how it ends."""
 
 import json
 import re
@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,6 @@ import pytest
 import requests
 import torch
 from test_model_folder import photo, tiny
-from torch import Tensor
 
 import thaw
 from thaw import cli
@@ -30,7 +28,7 @@ from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import ImageClassifier
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-from thaw.tools import serve, serve_app  # noqa: E402  below, since it imports the extra
+from thaw.tools import serve  # noqa: E402  below, since it imports the extra
 
 CHROMIUM = Path("/usr/bin/chromium")
 THAW = [sys.executable, "-c", "from thaw.cli import main; raise SystemExit(main())"]
@@ -49,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving(model: ImageClassifier) -> Iterator[str]:
     """The address of a server in a thread of this process, on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = serve_app.make_app(serve_app.Worker(model, 4), serve.LOOPBACK)
+        app = serve.make_app(model, serve.LOOPBACK)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -138,7 +136,7 @@ def test_a_bad_photo_leaves_the_others_alone(
         "f.png": (bomb(1, 1_000_000), "1 x 1000000 pixels are no photo"),
         "g.bmp": (bytes(200_001), "200001 bytes; allowed are 200000"),
     }
-    monkeypatch.setattr(serve_app, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(serve, "MAX_BYTES", 200_000)
     sent = [(name, data) for name, (data, _) in bad.items()]
     found = predictions(address, ("0.png", good), *sent, ("1.png", good))
     assert [each["path"] for each in found] == ["0.png", *bad, "1.png"]
@@ -173,11 +171,11 @@ def test_too_much_at_once_is_refused(
     address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = ("a.png", (folder / "0.png").read_bytes())
-    monkeypatch.setattr(serve_app, "MAX_PHOTOS", 2)
+    monkeypatch.setattr(serve, "MAX_PHOTOS", 2)
     answer = post(address, sent, sent, sent)
     assert answer.status_code == 413
     assert answer.json()["detail"] == "3 photos: allowed are 2 at a time"
-    monkeypatch.setattr(serve_app, "MAX_REQUEST", 1000)
+    monkeypatch.setattr(serve, "MAX_REQUEST", 1000)
     answer = post(address, sent)
     assert answer.status_code == 413
     assert "allowed are 1000 in a request" in answer.json()["detail"]
@@ -245,48 +243,25 @@ def test_the_page_needs_nothing_else(address: str) -> None:
     assert not re.search(r"https?://|innerHTML", page.text)
 
 
-class Slow(torch.nn.Module):
-    """A model that waits to be let go, and says how many photos it got: `named` gives the view."""
+def test_many_requests_at_once_get_their_own_answers(address: str, folder: Path) -> None:
+    """Heat maps between them: their hooks stay away from the others."""
+    sent = [(f"{number}.png", (folder / f"{number}.png").read_bytes()) for number in range(7)]
+    (*expected,) = predictions(address, *sent)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.go, self.started = threading.Event(), threading.Event()
-        self.batches: list[int] = []
+    def heat(photo: tuple[str, bytes]) -> bytes:
+        files, data = {"photo": photo}, {"label": "cat"}
+        return requests.post(f"{address}/heatmap", files=files, data=data, timeout=60).content
 
-    def forward(self, views: Tensor) -> Tensor:
-        self.started.set()
-        assert self.go.wait(60)
-        self.batches.append(len(views))
-        if views.max() > 200:
-            raise ValueError("too bright")
-        return views
-
-    def named(self, views: Tensor) -> list[int]:
-        return [int(view) for view in views]
-
-
-def test_requests_that_wait_are_computed_together() -> None:
-    """Each gets its own answers; an error reaches those of its batch, and the next one is fine."""
-    model = Slow()
-    worker: Any = serve_app.Worker(model, 4)  # pyright: ignore[reportArgumentType]
-
-    def ask(*numbers: int) -> list[int]:
-        return worker.predict([torch.tensor(number) for number in numbers])
-
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(ask, 1)
-        assert model.started.wait(60)
-        later = [pool.submit(ask, *numbers) for numbers in ((2, 3), (4, 5, 6), (7,))]
-        while len(worker.waiting) < 6:
-            time.sleep(0.01)
-        model.go.set()
-        assert first.result() == [1]
-        assert [each.result() for each in later] == [[2, 3], [4, 5, 6], [7]]
-        assert model.batches == [1, 4, 2]
-        with pytest.raises(ValueError, match="too bright"):
-            ask(9, 201)
-        assert ask(8) == [8]
+    maps = [heat(photo) for photo in sent]
+    with ThreadPoolExecutor(8) as pool:
+        found = [(pool.submit(predictions, address, photo), pool.submit(heat, photo))
+                 for photo in sent * 3]  # fmt: skip
+        for place, (answer, drawn) in enumerate(found):
+            (only,) = answer.result()
+            one = expected[place % 7]
+            assert (only["path"], only["label"]) == (one["path"], one["label"])
+            assert only["probability"] == pytest.approx(one["probability"], abs=1e-6)
+            assert drawn.result() == maps[place % 7]
 
 
 def test_what_cannot_be_is_told(
@@ -306,6 +281,7 @@ def test_what_cannot_be_is_told(
     assert "--port=99999: allowed is 0 to 65535" in error("--port", 99999)
     assert "--host 192.0.2.1 --port 8000: cannot listen" in error("--host", "192.0.2.1")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "thaw.tools.serve")
     assert re.search(r"uvicorn is missing; pip install '\.\[serve\]'", error())
 
 

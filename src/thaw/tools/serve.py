@@ -1,22 +1,43 @@
-"""`thaw serve`: a trained model as a page in the browser, and as an HTTP service on this machine.
-
-`serve_app` answers the requests.
-"""
+"""`thaw serve`: a trained model as a page in the browser and as an HTTP service on this machine."""
 
 import contextlib
+import os
+import re
 import signal
 import socket
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from threading import Lock
+from typing import Annotated, Any
 
-from thaw.errors import ConfigError, check
-from thaw.image_classifier import load
+import torch
+import uvicorn
+from fastapi import FastAPI, Form, HTTPException, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from thaw.data.decode import decode_bytes
+from thaw.errors import ConfigError, PhotoError, check
+from thaw.heat_map import heat_map, overlay
+from thaw.image_classifier import ImageClassifier, load
 from thaw.tools.predict import choose_device
 
-BATCH = 32  # photos that the model computes at once
 PATIENCE = 10  # seconds that the requests in progress have when the server is stopped
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+MAX_BYTES = 32 << 20  # of a photo
+MAX_PIXELS = 64_000_000  # of a photo; with transparency they take 1 GB while they are decoded
+MAX_REQUEST = 256 << 20  # bytes of a request
+MAX_PHOTOS = 64  # in a request
+TOP = 5  # classes in an answer
+PAGE = Path(__file__).with_name("serve.html").read_text("utf-8")
+
+# Requests are answered in up to 40 threads; few decode, because a decoded photo is large and each
+# thread that had one keeps memory for the next.
+decoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="decode")
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -30,19 +51,21 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     check(0 <= given.port <= 65535, "--port", given.port, "0 to 65535")
-    import uvicorn
-
-    from thaw.tools.serve_app import Worker, make_app
-
     device = choose_device(given.device)
     model = load(given.model).to(device)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are a KeyboardInterrupt
-    with (
-        contextlib.suppress(KeyboardInterrupt),  # which uvicorn raises again at its end
-        _listening(given.host, given.port) as listener,
-    ):
-        host = f"[{given.host}]" if ":" in given.host else given.host
-        app = make_app(Worker(model, BATCH), hosts=LOOPBACK if host in LOOPBACK else None)
+    family, host = socket.AF_INET, given.host
+    if ":" in host:
+        family, host = socket.AF_INET6, f"[{host}]"
+    try:
+        listener = socket.create_server((given.host, given.port), family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"--host {given.host} --port {given.port}: cannot listen there ({error}); another "
+            "--port may be free, and 0 takes any that is"
+        ) from error
+    with contextlib.suppress(KeyboardInterrupt), listener:  # uvicorn raises it again at its end
+        app = make_app(model, hosts=LOOPBACK if host in LOOPBACK else None)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE
         )
@@ -51,13 +74,91 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
         uvicorn.Server(settings).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(
-            f"--host {host} --port {port}: cannot listen there ({error}); another --port may be "
-            "free, and 0 takes any that is"
-        ) from error
+def make_app(model: ImageClassifier, hosts: Sequence[str] | None) -> FastAPI:
+    """The service; plain functions in it run in threads of their own, where they may wait.
+
+    Args:
+        hosts: names in `Host` that are answered; None: all.
+    """
+    # Its pages of documentation load scripts from elsewhere; /openapi.json describes the service.
+    app = FastAPI(title="thaw serve", docs_url=None, redoc_url=None)
+    device, lock = next(model.parameters()).device, Lock()  # one at a time: a heat map adds hooks
+
+    def view_or_error(photo: UploadFile) -> Tensor | str:  # uint8 (3, S, S)
+        name = photo.filename or "photo"
+        if (photo.size or 0) > MAX_BYTES:
+            return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
+        try:
+            return model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
+        except PhotoError as error:
+            return str(error)
+
+    @app.middleware("http")
+    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if refused := refusal(request, hosts):
+            return JSONResponse({"detail": refused[1]}, refused[0])
+        return await answer(request)
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        return PAGE
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        name = model.facts["backbone"]["name"]
+        return {"status": "ok", "backbone": name, "classes": list(model.classes)}
+
+    @app.post("/predict")
+    def predict(photos: list[UploadFile]) -> list[dict[str, Any]]:
+        """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
+        if len(photos) > MAX_PHOTOS:
+            raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
+        views = list(decoders.map(view_or_error, photos))
+        whole = [view for view in views if isinstance(view, Tensor)]
+        if not whole:
+            raise HTTPException(422, "\n".join(map(str, views)))
+        with lock, torch.inference_mode():
+            found = iter(model.named(model(torch.stack(whole).to(device))))
+        answers = [{"error": view} if isinstance(view, str) else next(found).record(TOP)
+                   for view in views]  # fmt: skip
+        return [{"path": photo.filename, **answer}
+                for photo, answer in zip(photos, answers, strict=True)]  # fmt: skip
+
+    @app.post("/heatmap", response_class=Response)
+    def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
+        if label not in model.classes:
+            raise HTTPException(422, f"label {label}: no such class; /healthz lists them")
+        view = decoders.submit(view_or_error, photo).result()
+        if isinstance(view, str):
+            raise HTTPException(422, view)
+        try:
+            with lock:
+                heat = heat_map(model, view, model.classes.index(label))
+        except ValueError as error:  # a body without places
+            raise HTTPException(422, str(error)) from error
+        to_pil_image(overlay(view, heat)).save(file := BytesIO(), "png")
+        return Response(file.getvalue(), media_type="image/png")
+
+    return app
+
+
+def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | None:
+    """Status and reason, if a request must not be answered or even read.
+
+    Other web pages in the same browser can send requests to this machine too, and can give it their
+    own name (DNS rebinding). So the name in `Host` has to be this machine's, and `Origin`, which a
+    browser adds to each POST, has to be the page that is served here.
+    """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    length = request.headers.get("content-length")
+    if hosts is not None and re.sub(r":\d+$", "", host) not in hosts:
+        return 403, f"Host {host}: served are {', '.join(hosts)}"
+    if origin is not None and origin.partition("://")[2] != host:
+        return 403, f"Origin {origin}: other web pages are not answered"
+    if "transfer-encoding" in request.headers:  # it would outweigh a Content-Length
+        return 411, "Transfer-Encoding: only a request with a Content-Length alone is read"
+    if request.method == "POST" and length is None:
+        return 411, "Content-Length is missing"
+    if int(length or 0) > MAX_REQUEST:
+        return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
+    return None
