@@ -73,7 +73,7 @@ def test_a_checkpoint_is_measured_on_the_photos_of_its_run(run: Path, tmp_path: 
     shutil.copytree(run / ".hydra", tmp_path / "begun" / ".hydra")
     file = tmp_path / "begun" / "checkpoints" / "last.ckpt"
     file.parent.mkdir()
-    _, described, state = read_model(run)
+    described, state = read_model(run / "model" / "model.json")
     torch.save(
         {
             "hyper_parameters": {"model": described, "classes": described["classes"]},

@@ -44,59 +44,30 @@ def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path) -> None:
     assert model.predict([]) == []
 
 
-def test_predict_takes_batches_lists_of_batches_and_arrays(tmp_path: Path) -> None:
+def test_predict_takes_batches_and_lists_of_batches(tmp_path: Path) -> None:
     """In one order, whatever they come in: the answers are those of the files."""
     model = thaw.load(tiny(tmp_path / "model"))
     paths = [photo(tmp_path / f"{number}.png", number) for number in range(4)]
     expected = model.predict(paths)
     assert len({prediction.probability for prediction in expected}) == 4
     batch = torch.stack([decode(path) for path in paths])  # N 3 H W
-    rgb = batch.permute(0, 2, 3, 1).numpy()  # N H W 3, as Pillow's
-    bgr = rgb[..., ::-1]  # as OpenCV reads
     assert model.predict(batch) == expected
     assert model.predict([batch[:3], paths[3]]) == expected
     assert model.predict(iter(paths)) == expected  # as of Path.glob
-    assert model.predict(rgb, channels="rgb") == expected
-    assert model.predict(bgr, channels="bgr") == expected
-    assert model.predict(list(bgr), channels="bgr") == expected
-    assert model.predict(bgr, channels="rgb") != expected
-    read_only = bgr[1].copy()
-    read_only.setflags(write=False)
-    alone = model.predict([read_only, bgr[0], *bgr[2:]], channels="bgr")
-    assert alone == [expected[1], expected[0], *expected[2:]]
 
 
 @pytest.mark.parametrize(
     "what",
     [
         torch.zeros(3, 9, 9), torch.zeros(9, 9, 3).byte(), torch.zeros(2, 2, 3, 9, 9).byte(),
-        torch.zeros(9, 9).byte(), 7, b"photo", None, [None],
+        torch.zeros(9, 9).byte(), 7, b"photo", None, [None], np.zeros((9, 9, 3), np.uint8),
     ],
 )  # fmt: skip
 def test_predict_refuses_what_is_no_photo(tmp_path: Path, what: Any) -> None:
-    """Of a float tensor nobody knows what 1 means."""
+    """Of a float tensor nobody knows what 1 means, of an array what its colours are."""
     model = thaw.load(tiny(tmp_path / "model"))
     with pytest.raises(TypeError, match=r"no photo: .*uint8 \(3, H, W\) or \(N, 3, H, W\) in RGB"):
         model.predict(what)
-
-
-def test_predict_asks_for_the_order_of_colours_in_an_array(tmp_path: Path) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
-    for channels in (None, "grb"):
-        with pytest.raises(TypeError, match=r'channels=.*RGB or BGR; give channels="bgr" for Open'):
-            model.predict(np.zeros((9, 9, 3), np.uint8), channels=channels)  # pyright: ignore
-    for wrong in (np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8)):
-        with pytest.raises(TypeError, match=r"no photo: ndarray .*array uint8 \(H, W, 3\)"):
-            model.predict(wrong, channels="rgb")
-
-
-def test_predict_takes_channels_for_arrays_alone(tmp_path: Path) -> None:
-    """A tensor of OpenCV's picture would else be taken as RGB in silence."""
-    model = thaw.load(tiny(tmp_path / "model"))
-    path = photo(tmp_path / "a.png")
-    for what in (decode(path), path, str(path), Image.new("RGB", (9, 9)), [decode(path)]):
-        with pytest.raises(TypeError, match=r"channels=bgr: is for arrays, .*leave channels out"):
-            model.predict(what, channels="bgr")
 
 
 @pytest.mark.parametrize("size", [0, -1])

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
@@ -20,28 +20,22 @@ from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import differences
 from thaw.backbones.rebuild import not_ours, rebuild
 from thaw.data.decode import decode, from_pillow
-from thaw.errors import ConfigError, PhotoError, check
+from thaw.errors import ConfigError, PhotoError, check, reason
 from thaw.head import linear, mlp
-from thaw.model_reader import check_values, described_by, read_model
+from thaw.model_reader import find_model, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}
-Photo = str | Path | Image.Image | Tensor | np.ndarray
+Photo = str | Path | Image.Image | Tensor
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one photo.
+    """What the model says of one photo."""
 
-    Attributes:
-        label: the most probable class.
-        probability: its probability, 0-1, calibrated.
-        probabilities: of all classes, the most probable first.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
+    label: str  # the most probable class
+    probability: float  # of it, 0-1, calibrated
+    probabilities: dict[str, float]  # of all classes, the most probable first
 
     def record(self, top: int) -> dict[str, Any]:
         """Plain values, as they are written to files: label, probability and the `top` classes."""
@@ -91,26 +85,21 @@ class ImageClassifier(nn.Module):
         return self.probabilities(self.features(images))
 
     @torch.inference_mode()
-    def predict(
-        self, photos: Photo | Iterable[Photo], batch_size: int = 64,
-        channels: Literal["rgb", "bgr"] | None = None,
-    ) -> list[Prediction]:  # fmt: skip
+    def predict(self, photos: Photo | Iterable[Photo], batch_size: int = 64) -> list[Prediction]:
         """Labels and probabilities of photos of any size, made square as in training.
 
         Args:
             photos: one or many of them: paths, Pillow pictures, tensors uint8 (3, H, W) or
-                (N, 3, H, W) in RGB, arrays uint8 (H, W, 3) or (N, H, W, 3).
+                (N, 3, H, W) in RGB.
             batch_size: photos that are computed at once.
-            channels: the order of the colours in arrays; Pillow's is "rgb", OpenCV's is "bgr".
 
         Raises:
             PhotoError: a file or Pillow picture that cannot be read as a photo.
-            TypeError: something else than a photo, or an array of which `channels` is not said, or
-                another photo with `channels`.
+            TypeError: something else than a photo.
             ConfigError: a batch_size below 1.
         """
         check(batch_size >= 1, "batch_size", batch_size, "1 or more")
-        pictures = _pictures(photos, channels)
+        pictures = _pictures(photos)
         device = next(self.parameters()).device
         predictions: list[Prediction] = []
         while batch := list(islice(pictures, batch_size)):
@@ -128,13 +117,8 @@ class ImageClassifier(nn.Module):
         return predictions
 
 
-def _pictures(photos: Any, channels: str | None) -> Iterator[Tensor]:
+def _pictures(photos: Any) -> Iterator[Tensor]:
     """uint8 (3, H, W) of each photo, decoded when it is asked for."""
-    if channels is not None and isinstance(photos, str | Path | Image.Image | Tensor):
-        raise TypeError(
-            f"predict: channels={channels}: is for arrays, and this is a {type(photos).__name__}; "
-            "leave channels out: a file or a Pillow picture knows its colours, a tensor is in RGB"
-        )
     if isinstance(photos, str | Path):
         yield decode(Path(photos))
     elif isinstance(photos, Image.Image):
@@ -145,36 +129,21 @@ def _pictures(photos: Any, channels: str | None) -> Iterator[Tensor]:
                 f"predict: cannot read the Pillow picture ({error}); give a whole one of mode RGB, "
                 "RGBA, L or another of 8 bits"
             ) from error
-    elif isinstance(photos, Tensor | np.ndarray):
-        colours, byte = (-3, torch.uint8) if isinstance(photos, Tensor) else (-1, np.uint8)
-        if photos.dtype != byte or photos.ndim not in (3, 4) or photos.shape[colours] != 3:
-            raise _no_photo(photos)
-        pictures = photos if isinstance(photos, Tensor) else _from_array(photos, channels)
-        yield from pictures if pictures.ndim == 4 else [pictures]
-    elif isinstance(photos, Iterable):
+    elif isinstance(photos, Iterable) and not hasattr(photos, "dtype"):
         for photo in photos:
-            yield from _pictures(photo, channels)
+            yield from _pictures(photo)
+    elif (
+        isinstance(photos, Tensor) and photos.dtype == torch.uint8
+        and photos.ndim in (3, 4) and photos.shape[-3] == 3
+    ):  # fmt: skip
+        yield from photos if photos.ndim == 4 else [photos]
     else:
-        raise _no_photo(photos)
-
-
-def _from_array(array: np.ndarray, channels: str | None) -> Tensor:
-    """(..., H, W, 3) -> (..., 3, H, W) in RGB."""
-    if channels not in ("rgb", "bgr"):
+        facts = f"{getattr(photos, 'dtype', '')} {(*getattr(photos, 'shape', ()),)}"
         raise TypeError(
-            f"predict: channels={channels}: an array does not say whether it is RGB or BGR; give "
-            'channels="bgr" for OpenCV\'s pictures, channels="rgb" for those of most others'
+            f"predict: no photo: {type(photos).__name__} {facts}; give a path, a Pillow picture or a "
+            "tensor uint8 (3, H, W) or (N, 3, H, W) in RGB. Of an array of OpenCV's, which is "
+            "BGR, give PIL.Image.fromarray(array[..., ::-1])"
         )
-    rgb = array[..., ::-1] if channels == "bgr" else array
-    return torch.from_numpy(np.ascontiguousarray(rgb)).movedim(-1, -3)
-
-
-def _no_photo(what: Any) -> TypeError:
-    found = f"{type(what).__name__} {getattr(what, 'dtype', '')} {(*getattr(what, 'shape', ()),)}"
-    return TypeError(
-        f"predict: no photo: {found}; give a path, a Pillow picture, a tensor uint8 (3, H, W) or "
-        "(N, 3, H, W) in RGB, or an array uint8 (H, W, 3) or (N, H, W, 3) with channels=..."
-    )
 
 
 def load(
@@ -191,18 +160,27 @@ def load(
         ConfigError: no model there, of a newer format, changed since it was written, with parts
             that thaw cannot build, or with weights that do not fit them.
     """
-    file, facts, state = read_model(Path(path).expanduser())
-    with described_by(file):
-        check_values(file, facts)
+    file = find_model(Path(path).expanduser())
+    try:
+        facts, state = read_model(file)
         built = facts["backbone"]
         body = body or rebuild(built["builder"], built["name"], built["image_size"])
-        if head is None:
-            with without_values():  # sizes that the weights do not have could fill the memory
-                _check_fit(file, nn.ModuleDict({"head": _head(facts)}), state, "body.")
+        with without_values():  # sizes that the weights do not have could fill the memory
+            shapes = nn.ModuleDict({"body": body, "head": head or _head(facts)}).state_dict()
+        if misfit := differences(shapes, state):
+            raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")
         model = ImageClassifier(body, head or _head(facts), facts)
-        _check_fit(file, model, state)
         model.load_state_dict(state)
         return model
+    except ConfigError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+            SafetensorError) as error:  # fmt: skip
+        raise ConfigError(
+            f"{file}: is no description of a model ({reason(error)}); copy the whole model folder "
+            "again, or make it again with the settings of its run and train=false "
+            "ckpt_path=CHECKPOINT"
+        ) from error
 
 
 def _head(facts: Mapping[str, Any]) -> nn.Module:
@@ -210,8 +188,3 @@ def _head(facts: Mapping[str, Any]) -> nn.Module:
     if builder not in HEADS:
         raise not_ours("head", builder)
     return HEADS[builder](features, len(facts["classes"]), **facts["head"]["arguments"])
-
-
-def _check_fit(file: Path, model: nn.Module, state: Mapping[str, Tensor], *ignored: str) -> None:
-    if misfit := differences(model.state_dict(), state, ignored):
-        raise ConfigError(f"{file}: its weights do not fit the model ({misfit})")
