@@ -140,8 +140,8 @@ def _pictures(photos: Any) -> Iterator[Tensor]:
     else:
         facts = f"{getattr(photos, 'dtype', '')} {(*getattr(photos, 'shape', ()),)}"
         raise TypeError(
-            f"predict: no photo: {type(photos).__name__} {facts}; give a path, a Pillow picture or a "
-            "tensor uint8 (3, H, W) or (N, 3, H, W) in RGB. Of an array of OpenCV's, which is "
+            f"predict: no photo: {type(photos).__name__} {facts}; give a path, a Pillow picture or "
+            "a tensor uint8 (3, H, W) or (N, 3, H, W) in RGB. Of an array of OpenCV's, which is "
             "BGR, give PIL.Image.fromarray(array[..., ::-1])"
         )
 

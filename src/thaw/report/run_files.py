@@ -1,9 +1,9 @@
 """results.json and history.json of a run, and the last lines that it prints."""
 
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import DEVNULL, CalledProcessError, check_output
 from typing import Any
 
 import lightning
@@ -71,27 +71,23 @@ def write(folder: Path, results: Mapping[str, Any], record: Record, data: PhotoD
 
 def summary(results: Mapping[str, Any], folder: Path) -> str:
     """The lines that are printed last: metrics, cost of each phase, folder, the next command."""
-    lines = [""]
+    rows: list[tuple[str, str]] = []
     for split in ("val", "test"):
         names = ("acc", "acc_top5", "acc_macro", "f1", "ece", "loss")
         there = [name for name in names if f"{split}/{name}" in results]
-        if cells := [f"{name} {results[f'{split}/{name}']:.4f}" for name in there]:
-            lines.append(f"{split:<10}" + "   ".join(cells))
+        cells = [f"{name} {results[f'{split}/{name}']:.4f}" for name in there]
+        rows += [(split, "   ".join(cells))] if cells else []
     for phase in results["phases"]:
         epochs = f"{phase['epochs']} epoch{'s' if phase['epochs'] > 1 else ''}"
-        lines.append(
-            f"{phase['name']:<10}{epochs:<11}{phase['seconds']:.1f} s   "
-            f"{phase['images_per_second']:.0f} images/s"
-        )
+        speed = f"{phase['seconds']:.1f} s   {phase['images_per_second']:.0f} images/s"
+        rows.append((phase["name"], f"{epochs:<11}{speed}"))
+    rows += [("ended", results["ended"])] if "ended" in results else []
     seconds = f"{results['seconds']:.1f} s in all"
-    lines += [
-        *([f"{'ended':<10}{results['ended']}"] if "ended" in results else []),
-        f"{'run':<10}{seconds}   seed {results['seed']}   {results['device']}",
-        f"{'folder':<10}{folder}",
-        *([f"{'page':<10}{page}"] if (page := folder / "report.html").is_file() else []),
-        f"{'next':<10}thaw predict {folder} photo.jpg",
-    ]  # fmt: skip
-    return "\n".join(lines)
+    rows.append(("run", f"{seconds}   seed {results['seed']}   {results['device']}"))
+    rows.append(("folder", str(folder)))
+    rows += [("page", str(page))] if (page := folder / "report.html").is_file() else []
+    rows.append(("next", f"thaw predict {folder} photo.jpg"))
+    return "\n".join(["", *(f"{name:<10}{text}" for name, text in rows)])
 
 
 def log_final(
@@ -99,33 +95,25 @@ def log_final(
 ) -> None:
     """Logs the whole configuration as hyperparameters; TensorBoard gets the final metrics too."""
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(config), dict(metrics))
-        else:
-            logger.log_hyperparams(dict(config))
+        more: Any = [dict(metrics)] if isinstance(logger, TensorBoardLogger) else []
+        logger.log_hyperparams(dict(config), *more)
         logger.finalize("success")
 
 
 def versions() -> dict[str, str]:
     """The versions of everything that can change a result."""
-    return {
-        "thaw": thaw.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "lightning": lightning.__version__,
-    }
+    parts = {"torch": torch, "torchvision": torchvision, "lightning": lightning}
+    others = {name: part.__version__ for name, part in parts.items()}
+    return {"thaw": thaw.__version__, "python": platform.python_version(), **others}
 
 
 def git_revision() -> str | None:
     """Gives the commit of this checkout, "+changes" when files differ; None without git."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+changes" if _git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
+        commit, changes = (
+            check_output(["git", "-C", str(ROOT), *words], text=True, stderr=DEVNULL)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+        return commit.strip() + ("+changes" if changes else "")
+    except (OSError, CalledProcessError):
         return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -6,25 +6,34 @@ export.json, which says how exported and trained model were compared. An export 
 answers is not kept.
 """
 
-import dataclasses
 import shutil
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from thaw.errors import ConfigError, check
-from thaw.image_classifier import load
+import numpy as np
+import torch
+
+from thaw.data.decode import decode
+from thaw.data.flowers import FLOWERS, draw_flower
+from thaw.data.photos import Photos, picture_files
+from thaw.errors import ConfigError, PhotoError, ThawError, check, reason
+from thaw.image_classifier import ImageClassifier, load
 from thaw.store import write_json
 from thaw.tools import preprocess
-from thaw.tools.export_formats import Precision, export
-from thaw.tools.export_parity import Parity, compare, find_photos, make_kinds
+from thaw.tools.export_formats import Run, export
 from thaw.tools.preprocess import prepare
-from thaw.tools.run_data import run_of
+from thaw.tools.run_data import data_of, run_of
+
+Labelled = tuple[Path, str | None]  # a photo, and the name of its class where that is known
 
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1, not by int8
 MAX_LOSS = 0.01  # of accuracy, 0-1
+TESTED, CALIBRATING, DRAWN = 500, 200, 32  # photos at most
+BATCH, ALONE = 8, 16  # photos at once; how many of the first photos also go one by one
 FACTS = "export.json"
 STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, where it is replaced
 
@@ -32,30 +41,24 @@ STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, wh
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Exports a model, compares it with the trained one on photos, and keeps it if they agree."""
     given = _parsed(parser, words)
-    precision: Precision = "half" if given.half else "int8" if given.int8 else "float"
-    model = load(given.model)
-    run, out = run_of(given.model), _folder(given, precision)
+    model, run, out = load(given.model), run_of(given.model), given.out.expanduser().absolute()
     if out.exists() and not (out / FACTS).is_file():
         raise ConfigError(f"--out {out}: exists and is no export; give a folder that is not there")
     nearest = next(parent for parent in out.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(prefix=".export-", dir=nearest) as scratch:
-        folder, made = Path(scratch) / "export", Path(scratch) / "photos"
+        folder, drawn = Path(scratch) / "export", Path(scratch) / "photos"
         folder.mkdir()
-        made.mkdir()
-        source, photos, calibrating = find_photos(run, given.photos, made)
-        if precision == "int8" and not calibrating:
+        source, photos, calibrating = find_photos(run, given.photos, drawn)
+        if given.precision == "int8" and not calibrating:
             raise ConfigError("--int8: needs photos to calibrate on; give them by --photos FOLDER")
         views = (prepare(path, model.facts["input"]) for path in calibrating)
-        predict = export(model, folder / f"model.{given.format}", precision, views)
-        kinds = make_kinds(photos[0][0], made)
-        print(f"photos         {len(photos)} {source}, and one of them in {len(kinds)} other forms")
-        parity = compare(model, predict, [*kinds, *photos])
-        name = parity.farthest.removeprefix(f"{made}/")  # a folder that is gone soon
-        parity = dataclasses.replace(parity, farthest=name)
+        predict = export(model, folder / f"model.{given.format}", given.precision, views)
+        print(f"photos         {len(photos)} {source}")
+        parity = compare(model, predict, photos)
         _judge(parity, given)
         shutil.copy(preprocess.__file__, folder / "preprocess.py")
-        facts = {"format": given.format, "precision": precision, "photos": source}
-        write_json({**facts, "parity": dataclasses.asdict(parity)}, folder / FACTS)
+        facts = {"format": given.format, "precision": given.precision, "photos": source}
+        write_json({**facts, "parity": asdict(parity)}, folder / FACTS)
         out.mkdir(parents=True, exist_ok=True)
         written = [path.replace(out / path.name) for path in sorted(folder.iterdir())]
     for path in {out / name for name in STALE}.difference(written):
@@ -64,22 +67,15 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
         print(f"{path.stat().st_size / 1e6:8.3f} MB    {path}")
 
 
-def _folder(given: Namespace, precision: Precision) -> Path:
-    """Where to write: --out, else a folder that no other model, format or precision has."""
-    if given.out:
-        return given.out.expanduser().absolute()
-    parts = [given.model.stem] if given.model.suffix == ".ckpt" else []
-    parts += [given.format] if precision == "float" else [given.format, precision]
-    return run_of(given.model) / "export" / "-".join(parts)
-
-
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     parser.add_argument("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
                         help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
     fewer = parser.add_mutually_exclusive_group()
-    fewer.add_argument("--half", action="store_true", help="float16 weights: half the size")
-    fewer.add_argument("--int8", action="store_true", help="8-bit weights: a quarter; onnx only")
+    fewer.add_argument("--half", dest="precision", action="store_const", const="half",
+                       default="float", help="float16 weights: half the size")  # fmt: skip
+    fewer.add_argument("--int8", dest="precision", action="store_const", const="int8",
+                       help="8-bit weights: a quarter; onnx only")  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
     parser.add_argument(
         "--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
@@ -95,14 +91,58 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
         f"(--int8: {MAX_LOSS}, else any); where no class is known, agreement with the model",
     )  # fmt: skip
     given = parser.parse_args(words)
-    if given.format == "pt2" and given.int8:
+    is_int8 = given.precision == "int8"
+    if given.format == "pt2" and is_int8:
         raise ConfigError("--format pt2 --int8: is not offered; give --format onnx, or --half")
-    tolerance, max_loss = (1.0, MAX_LOSS) if given.int8 else (TOLERANCE, 1.0)
-    given.tolerance = tolerance if given.tolerance is None else given.tolerance
-    given.max_loss = max_loss if given.max_loss is None else given.max_loss
+    if given.tolerance is None:
+        given.tolerance = 1.0 if is_int8 else TOLERANCE
+    if given.max_loss is None:
+        given.max_loss = MAX_LOSS if is_int8 else 1.0
     for name, value in (("--tolerance", given.tolerance), ("--max-loss", given.max_loss)):
         check(0 <= value <= 1, name, value, "0 to 1")
+    if not given.out:  # a folder that no other model, format or precision has
+        parts = [given.model.stem] if given.model.suffix == ".ckpt" else []
+        parts += [given.format] if given.precision == "float" else [given.format, given.precision]
+        given.out = run_of(given.model) / "export" / "-".join(parts)
     return given
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was compared: the trained model before, the exported one after."""
+
+    photos: int
+    differing: int  # photos that get another label
+    difference: float  # the largest, of any probability of any photo
+    farthest: str  # the photo where that is
+    known: int  # photos whose class is known; if none is, the trained model's answers are right
+    before: float  # accuracy, 0-1
+    after: float
+
+
+def compare(model: ImageClassifier, run: Run, photos: Sequence[Labelled]) -> Parity:
+    """Sends each photo from its file through both, and the first ones one by one as well."""
+    before, after, alone = [], [], []
+    for start in range(0, len(photos), BATCH):
+        paths = [path for path, _ in photos[start : start + BATCH]]
+        with torch.inference_mode():  # as `thaw predict` gives them
+            views = torch.stack([model.transform(decode(path)) for path in paths])
+            before.append(model(views).numpy())
+        images = [prepare(path, model.facts["input"]) for path in paths]
+        after.append(run(np.concatenate(images)))
+        alone += map(run, images) if start < ALONE else after[-1:]
+    expected, got, single = map(np.concatenate, (before, after, alone))  # (P, K) each
+    difference = np.abs([got - expected, single - expected]).max((0, 2))  # (P,)
+    difference = np.nan_to_num(difference, nan=1.0)  # what is no number is as wrong as can be
+    best, classes, farthest = expected.argmax(1), model.classes, int(difference.argmax())
+    differs = (got.argmax(1) != best) | (single.argmax(1) != best)
+    labels = np.array([classes.index(name) if name in classes else -1 for _, name in photos])
+    known = labels >= 0
+    right, counted = (labels, known) if known.any() else (best, slice(None))
+    shares = (float((rows.argmax(1) == right)[counted].mean()) for rows in (expected, got))
+    name, number = "/".join(photos[farthest][0].parts[-2:]), int(known.sum())
+    largest = float(difference[farthest])
+    return Parity(len(photos), int(differs.sum()), largest, name, number, *shares)
 
 
 def _judge(parity: Parity, given: Namespace) -> None:
@@ -112,11 +152,9 @@ def _judge(parity: Parity, given: Namespace) -> None:
         f"labels         {parity.differing} of {parity.photos} differ ({share:.2%})\n"
         f"probabilities  differ by up to {difference:.4f} ({parity.farthest})\n"
         f"accuracy       {parity.before:.4f} before, {parity.after:.4f} after "
-        f"({parity.known} photos of known class)\n"
-        f"seconds        {parity.seconds_before:.4f} a photo before, {parity.seconds_after:.4f} "
-        "after, from its file to its probabilities"
+        f"({parity.known} photos of known class)"
     )
-    loss, other = parity.before - parity.after, 1 if given.int8 else OTHER_LABELS
+    loss, other = parity.before - parity.after, 1 if given.precision == "int8" else OTHER_LABELS
     if loss > given.max_loss or share > other or difference > given.tolerance:
         raise ConfigError(
             f"--tolerance {given.tolerance} --max-loss {given.max_loss}: the exported model gives "
@@ -125,3 +163,56 @@ def _judge(parity: Parity, given: Namespace) -> None:
             f"and {loss:.4f} of the accuracy is lost. Where that is near enough, allow more by "
             "these options; or export with more bits"
         )
+
+
+def find_photos(
+    run: Path, folder: Path | None, scratch: Path
+) -> tuple[str, list[Labelled], list[Path]]:
+    """What the photos are, those to test on, and other ones to calibrate on (maybe none).
+
+    Args:
+        run: Folder of the run. Its validation photos test, its training photos calibrate.
+        folder: Photos to take instead, at any depth; the name of the folder that a photo lies in
+            counts as its class. Every second one calibrates.
+        scratch: Where flowers are drawn if there are no photos. Nothing is calibrated on them.
+    """
+    if folder is not None:
+        every = [(path, path.parent.name) for path in picture_files(folder)]
+        source, parts = f"photos of {folder}", (every[::2], every[1::2])
+    else:
+        try:
+            data = data_of(run)
+            data.prepare_data = lambda: None  # photos that are gone are not downloaded for this
+            source, parts = "validation photos of the run", [
+                [(path, data.classes[label]) for path, label in part.pairs()]
+                for part in (data.val or Photos((), ()), data.train)
+            ]  # fmt: skip
+        except (ThawError, OSError) as error:
+            print(f"The run's own photos cannot be had ({reason(error)}).")
+            source, parts = "", ((), ())
+    tested, calibrating = _some(parts[0], TESTED), _some(parts[1], CALIBRATING)
+    if tested:
+        return source, tested, [path for path, _ in calibrating]
+    if folder is not None:
+        raise ConfigError(f"--photos {folder}: holds no photos that can be read; give others")
+    scratch.mkdir()
+    for number in range(DRAWN):
+        flower = draw_flower(number % len(FLOWERS), np.random.default_rng(number), 128)
+        flower.save(scratch / f"{number}.jpg", quality=92)
+    # a model of real flowers may know such a name too
+    return "drawn flowers", [(path, None) for path in sorted(scratch.iterdir())], []
+
+
+def _some(photos: Sequence[Labelled], most: int) -> list[Labelled]:
+    """At most `most` of the photos that can be read, evenly spaced: of a list by class, all."""
+    places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
+    whole, errors = [], []
+    for photo in (photos[place] for place in places):
+        try:
+            decode(photo[0])
+            whole.append(photo)
+        except PhotoError as error:
+            errors.append(error)
+    if errors:
+        print(f"{len(errors)} of {len(places)} photos passed over, the first: {errors[0]}")
+    return whole
