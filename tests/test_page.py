@@ -19,7 +19,7 @@ from thaw.errors import ConfigError
 from thaw.heat_map import heat_map
 from thaw.image_classifier import load
 from thaw.report import page
-from thaw.report.page import draw_history, examples, write_page
+from thaw.report.page import examples, write_page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 
@@ -101,14 +101,6 @@ def test_a_run_ends_with_a_page_of_its_test(run: Path) -> None:
     assert len(curves) == 3  # loss, accuracy, rates
     history = json.loads((run / "history.json").read_text())
     assert [row["rates"]["layer4"] > 0 for row in history] == [False, False, True, True]
-
-
-def test_a_history_without_rates_has_no_panel_of_them(tmp_path: Path) -> None:
-    """As an older thaw wrote it, or went on after one."""
-    rows: Any = [{"epoch": epoch, "train/loss": 1.0, "train/acc": 0.5} for epoch in (1, 2)]
-    rows[1]["rates"] = {"head": 0.1}
-    (tmp_path / "history.json").write_text(json.dumps(rows))
-    assert len(draw_history(tmp_path, [])) == 2  # loss, accuracy
 
 
 def test_nothing_is_read_from_elsewhere(run: Path) -> None:

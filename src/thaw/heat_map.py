@@ -1,10 +1,10 @@
 """Where a trained model looks: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
-from collections.abc import Sequence
 from math import isqrt
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from thaw.image_classifier import ImageClassifier
@@ -34,15 +34,11 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
     Raises:
         ValueError: no output inside the body is spatial.
     """
-    outputs: list[Tensor] = []
-
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and _places(output) is not None:
-            outputs.append(output)
-
+    outputs: list[Any] = []
     # Attention weights are square as well, but come out of modules without parameters.
     parts = [part for part in model.body.modules() if next(part.parameters(), None) is not None]
-    hooks = [part.register_forward_hook(note) for part in parts]
+    hooks = [part.register_forward_hook(lambda *passed: outputs.append(passed[-1]))
+             for part in parts]  # fmt: skip
     with torch.inference_mode(False), torch.enable_grad():
         try:
             images = model.normalise(view[None].to(next(model.parameters()).device))
@@ -50,10 +46,17 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
         finally:
             for hook in hooks:
                 hook.remove()
-        if not outputs:
+        spatial = [output for output in outputs if len(_places(output))]
+        if not spatial:
             raise ValueError("heat_map: no output inside the body is spatial, so there is no map")
-        heat = _heat(scores[label] - scores.mean(), outputs)
-    heat = functional.interpolate(heat[None, None], view.shape[-2:], mode="bilinear")[0, 0]
+        score, heat = scores[label] - scores.mean(), torch.zeros(1)
+        for output in reversed(spatial):
+            (found,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
+            if found is not None and (effects := _places(found)).any():
+                heat = (_places(output.detach()) @ effects.mean(0)).relu()  # P
+                break
+    heat = heat.view(1, 1, isqrt(len(heat)), -1)
+    heat = functional.interpolate(heat, view.shape[-2:], mode="bilinear")[0, 0]
     return (heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)).cpu()
 
 
@@ -64,21 +67,10 @@ def overlay(view: Tensor, heat: Tensor) -> Tensor:
     return (255 * torch.lerp(grey, colours, 0.6 * heat)).round().to(torch.uint8)
 
 
-def _heat(score: Tensor, outputs: Sequence[Tensor]) -> Tensor:
-    """How much the places of the last output with an effect speak for the score, as a square."""
-    for output in reversed(outputs):
-        (found,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
-        effects, values = None if found is None else _places(found), _places(output.detach())
-        if effects is not None and values is not None and effects.any():
-            heat = (values @ effects.mean(0)).relu()  # P
-            return heat.view(isqrt(len(heat)), -1)
-    return torch.zeros(1, 1)
-
-
-def _places(output: Tensor) -> Tensor | None:
-    """An output for one picture -> its P places (P, C), P a square; None if it is not spatial."""
-    if len(output) != 1 or output.ndim not in (3, 4):
-        return None
+def _places(output: Any) -> Tensor:
+    """An output for one picture -> its P places (P, C), P a square; empty if it is not spatial."""
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4) or len(output) != 1:
+        return torch.empty(0)
     one = output[0]
     if one.ndim == 2:  # L C: the class token and its like, then the patches
         one = one[-(isqrt(len(one)) ** 2) :]
@@ -86,4 +78,4 @@ def _places(output: Tensor) -> Tensor | None:
         one = one.flatten(1).T
     elif one.shape[0] == one.shape[1]:  # H W C, as in Swin
         one = one.flatten(0, 1)
-    return one if one.ndim == 2 and len(one) > 1 else None
+    return one if one.ndim == 2 and len(one) > 1 else torch.empty(0)

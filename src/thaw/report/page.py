@@ -88,9 +88,7 @@ def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]
     unfreezes = [phase["start_epoch"] - 1 for phase in phases[1:]]
     draw_curves(history, unfreezes).savefig(folder / "curves.png", dpi=120)
     panels = [draw_curves(history, unfreezes, [metric]) for metric in ("loss", "acc")]
-    if all("rates" in row for row in history):  # an older thaw did not write them
-        panels.append(draw_rates(history, unfreezes))
-    return [drawn(panel, "svg+xml") for panel in panels]
+    return [drawn(panel, "svg+xml") for panel in (*panels, draw_rates(history, unfreezes))]
 
 
 def examples(tested: Predictions, one: int, two: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.export import Dim
 
 from thaw.errors import ConfigError
 from thaw.image_classifier import ImageClassifier
@@ -38,15 +39,20 @@ def export(
     if precision == "half":
         graph.half()
     graph.to(memory_format=torch.contiguous_format)  # else torch.export.save warns
-    example = torch.zeros(2, 3, *[model.input_spec.size] * 2, dtype=torch.uint8)
+    example, sizes = torch.zeros(2, 3, *[model.input_spec.size] * 2).byte(), {0: Dim("N")}
     with torch.no_grad():
-        batch = torch.export.Dim("N")
-        program = torch.export.export(graph.eval(), (example,), dynamic_shapes=({0: batch},))
+        program = torch.export.export(graph.eval(), (example,), dynamic_shapes=(sizes,))
     about = metadata(model)
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files=about)
     else:
-        _write_onnx(program, about, path)
+        import_module("onnxscript")  # of the extra: torch tells it less clearly
+        written: Any = torch.onnx.export(
+            program, input_names=["images"], output_names=["probabilities"], verbose=False,
+            dynamic_shapes=({0: "N"},),  # its name, of what the program says
+        )  # fmt: skip
+        written.model.metadata_props.update(about)
+        written.save(path)  # in one file, unless the weights are too large: protobuf ends at 2 GB
     if precision == "int8":
         quantise(path, calibrating, about)
     return load_file(path)
@@ -72,17 +78,6 @@ def metadata(model: ImageClassifier) -> dict[str, str]:
     """What a program has to know beside the graph, each value as JSON."""
     names = ("classes", "input", "backbone", "licences")
     return {name: json.dumps(model.facts[name]) for name in names if name in model.facts}
-
-
-def _write_onnx(program: torch.export.ExportedProgram, about: dict[str, str], path: Path) -> None:
-    """In one file, unless the weights are too large for that: protobuf ends at 2 GB."""
-    import_module("onnxscript")  # of the extra: torch tells it less clearly
-    written: Any = torch.onnx.export(
-        program, input_names=["images"], output_names=["probabilities"], verbose=False,
-        dynamic_shapes=({0: "N"},),  # its name, of what the program says
-    )  # fmt: skip
-    written.model.metadata_props.update(about)
-    written.save(path)
 
 
 def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:
