@@ -18,7 +18,7 @@ import thaw
 from thaw.data.decode import decode
 from thaw.heat_map import heat_map
 from thaw.image_classifier import ImageClassifier
-from thaw.tools.run_data import data_of
+from thaw.tools.evaluate import data_of
 
 
 class Bare(nn.Module):

@@ -25,7 +25,7 @@ import psutil
 import requests
 
 import thaw
-from thaw.tools.run_data import data_of
+from thaw.tools.evaluate import data_of
 
 THAW = "from thaw.cli import main; raise SystemExit(main())"
 WARM_UP = 1000  # requests, until all threads and sizes of a batch have had their turn

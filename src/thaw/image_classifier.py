@@ -99,22 +99,17 @@ class ImageClassifier(nn.Module):
             ConfigError: a batch_size below 1.
         """
         check(batch_size >= 1, "batch_size", batch_size, "1 or more")
-        pictures = _pictures(photos)
-        device = next(self.parameters()).device
-        predictions: list[Prediction] = []
-        while batch := list(islice(pictures, batch_size)):
-            views = torch.stack([self.transform(picture) for picture in batch])
-            predictions += self.named(self(views.to(device)))
+        views, predictions = map(self.transform, _pictures(photos)), []
+        while batch := list(islice(views, batch_size)):
+            predictions += self.named(self(torch.stack(batch).to(next(self.parameters()).device)))
         return predictions
 
     def named(self, probabilities: Tensor) -> list[Prediction]:
         """One `Prediction` for each row of the probabilities (N, K)."""
         values, order = probabilities.sort(dim=1, descending=True, stable=True)
-        predictions = []
-        for row, labels in zip(values.tolist(), order.tolist(), strict=True):
-            names = [self.classes[label] for label in labels]
-            predictions.append(Prediction(names[0], row[0], dict(zip(names, row, strict=True))))
-        return predictions
+        rows = [{self.classes[label]: value for label, value in zip(*pair, strict=True)}
+                for pair in zip(order.tolist(), values.tolist(), strict=True)]  # fmt: skip
+        return [Prediction(*next(iter(row.items())), row) for row in rows]
 
 
 def _pictures(photos: Any) -> Iterator[Tensor]:

@@ -60,10 +60,8 @@ def save_model(
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    state = {
-        name: value.cpu().contiguous().clone()
-        for name, value in single_precision(classifier.state_dict()).items()
-    }
+    state = single_precision(classifier.state_dict()).items()
+    state = {name: value.cpu().contiguous().clone() for name, value in state}
     save_file(state, part / "model.safetensors")
     checksum = sha256(part / "model.safetensors")
     write_json({**model, "sha256": checksum, "temperature": temperature, **facts},

@@ -23,9 +23,9 @@ from thaw.errors import ConfigError, PhotoError, ThawError, check, reason
 from thaw.image_classifier import ImageClassifier, load
 from thaw.store import write_json
 from thaw.tools import preprocess
+from thaw.tools.evaluate import data_of, run_of
 from thaw.tools.export_formats import Run, export
 from thaw.tools.preprocess import prepare
-from thaw.tools.run_data import data_of, run_of
 
 Labelled = tuple[Path, str | None]  # a photo, and the name of its class where that is known
 
