@@ -8,6 +8,7 @@ import socket
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -75,29 +76,11 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def make_app(model: ImageClassifier, hosts: Sequence[str] | None) -> FastAPI:
-    """The service; plain functions in it run in threads of their own, where they may wait.
-
-    Args:
-        hosts: names in `Host` that are answered; None: all.
-    """
+    """The service, for requests with one of these `hosts` (None: any), each in a thread."""
     # Its pages of documentation load scripts from elsewhere; /openapi.json describes the service.
     app = FastAPI(title="thaw serve", docs_url=None, redoc_url=None)
+    app.middleware("http")(partial(_guard, hosts))
     device, lock = next(model.parameters()).device, Lock()  # one at a time: a heat map adds hooks
-
-    def view_or_error(photo: UploadFile) -> Tensor | str:  # uint8 (3, S, S)
-        name = photo.filename or "photo"
-        if (photo.size or 0) > MAX_BYTES:
-            return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
-        try:
-            return model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
-        except PhotoError as error:
-            return str(error)
-
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        if refused := refusal(request, hosts):
-            return JSONResponse({"detail": refused[1]}, refused[0])
-        return await answer(request)
 
     @app.get("/", response_class=HTMLResponse)
     def page() -> str:
@@ -113,7 +96,7 @@ def make_app(model: ImageClassifier, hosts: Sequence[str] | None) -> FastAPI:
         """As `thaw predict --json` writes them; a photo that cannot be read has "error" instead."""
         if len(photos) > MAX_PHOTOS:
             raise HTTPException(413, f"{len(photos)} photos: allowed are {MAX_PHOTOS} at a time")
-        views = list(decoders.map(view_or_error, photos))
+        views = list(decoders.map(partial(_view_or_error, model), photos))
         whole = [view for view in views if isinstance(view, Tensor)]
         if not whole:
             raise HTTPException(422, "\n".join(map(str, views)))
@@ -128,7 +111,7 @@ def make_app(model: ImageClassifier, hosts: Sequence[str] | None) -> FastAPI:
     def heatmap(photo: UploadFile, label: Annotated[str, Form()]) -> Response:
         if label not in model.classes:
             raise HTTPException(422, f"label {label}: no such class; /healthz lists them")
-        view = decoders.submit(view_or_error, photo).result()
+        view = decoders.submit(_view_or_error, model, photo).result()
         if isinstance(view, str):
             raise HTTPException(422, view)
         try:
@@ -142,23 +125,39 @@ def make_app(model: ImageClassifier, hosts: Sequence[str] | None) -> FastAPI:
     return app
 
 
-def refusal(request: Request, hosts: Sequence[str] | None) -> tuple[int, str] | None:
-    """Status and reason, if a request must not be answered or even read.
+async def _guard(
+    hosts: Sequence[str] | None, request: Request, answer: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Refuses requests that must not be answered or even read.
 
     Other web pages in the same browser can send requests to this machine too, and can give it their
     own name (DNS rebinding). So the name in `Host` has to be this machine's, and `Origin`, which a
     browser adds to each POST, has to be the page that is served here.
     """
-    host, origin = request.headers.get("host", ""), request.headers.get("origin")
-    length = request.headers.get("content-length")
-    if hosts is not None and re.sub(r":\d+$", "", host) not in hosts:
-        return 403, f"Host {host}: served are {', '.join(hosts)}"
-    if origin is not None and origin.partition("://")[2] != host:
-        return 403, f"Origin {origin}: other web pages are not answered"
-    if "transfer-encoding" in request.headers:  # it would outweigh a Content-Length
-        return 411, "Transfer-Encoding: only a request with a Content-Length alone is read"
-    if request.method == "POST" and length is None:
-        return 411, "Content-Length is missing"
-    if int(length or 0) > MAX_REQUEST:
-        return 413, f"{length} bytes: allowed are {MAX_REQUEST} in a request"
-    return None
+    sent = request.headers
+    host, origin, length = sent.get("host", ""), sent.get("origin"), sent.get("content-length")
+    for status, is_wrong, why in (
+        (403, hosts is not None and re.sub(r":\d+$", "", host) not in hosts,
+         f"Host {host}: served are {', '.join(hosts or ())}"),
+        (403, origin is not None and origin.partition("://")[2] != host,
+         f"Origin {origin}: other web pages are not answered"),
+        (411, "transfer-encoding" in sent,  # it would outweigh a Content-Length
+         "Transfer-Encoding: only a request with a Content-Length alone is read"),
+        (411, request.method == "POST" and length is None, "Content-Length is missing"),
+        (413, int(length or 0) > MAX_REQUEST,
+         f"{length} bytes: allowed are {MAX_REQUEST} in a request"),
+    ):  # fmt: skip
+        if is_wrong:
+            return JSONResponse({"detail": why}, status)
+    return await answer(request)
+
+
+def _view_or_error(model: ImageClassifier, photo: UploadFile) -> Tensor | str:
+    """The model's view of a photo, uint8 (3, S, S), or what is wrong with it."""
+    name = photo.filename or "photo"
+    if (photo.size or 0) > MAX_BYTES:
+        return f"{name}: has {photo.size} bytes; allowed are {MAX_BYTES}"
+    try:
+        return model.transform(decode_bytes(photo.file.read(), name, MAX_PIXELS))
+    except PhotoError as error:
+        return str(error)
