@@ -29,7 +29,7 @@ COMMANDS = {
     "models": "list the backbones: size, compute, accuracy, licence",
     "sweep": "go on with a sweep that was stopped",
 }
-EXTRAS = ("export", "serve", "probe")  # commands that need the extra of their name
+EXTRAS = {"export": "export", "serve": "serve", "probe": "probe", "check": "probe"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as error:
             if given.command not in EXTRAS:
                 raise
-            hint = f"pip install '.[{given.command}]' in thaw's folder"
+            hint = f"pip install '.[{EXTRAS[given.command]}]' in thaw's folder"
             raise ConfigError(f"thaw {given.command}: {error.name} is missing; {hint}") from error
         except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

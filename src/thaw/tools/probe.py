@@ -9,16 +9,13 @@ scikit-learn fits classifiers to the features of the training photos, chooses th
 cross-validation among them, and measures them on the validation photos. The test split is not read.
 """
 
-import importlib
-import logging
 import shlex
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -28,7 +25,8 @@ from torch import Tensor
 from thaw import config, launch, model_folder, transforms
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
-from thaw.errors import ConfigError
+from thaw.data.photos import Splits
+from thaw.errors import check
 from thaw.features.key import feature_key
 from thaw.features.table import load_or_compute
 from thaw.report import run_files
@@ -37,8 +35,7 @@ from thaw.tools.probe_fit import GRIDS, Fitted, LayerOutputs, Table, fit, linear
 from thaw.training import device
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A backbone on the photos that it would be trained and validated on."""
 
     words: list[str]  # that choose the backbone
@@ -56,8 +53,6 @@ Row = tuple[Subject, str, str, Fitted]  # with the names of the layer and of the
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Measures, and prints the table and the command that trains the best."""
     given = read(parser, words)
-    importlib.import_module("sklearn")  # an extra: told before features are computed
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cfgs = [launch.compose_run([*given.words, *chosen]) for chosen in given.backbones]
     rows: list[Row] = []
     for chosen, cfg in zip(given.backbones, cfgs, strict=True):
@@ -81,40 +76,38 @@ def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
         "thaw probe backbones=NAME,NAME:WEIGHTS_FILE,... [layers=last|all] "
         f"[classifier={','.join(GRIDS)}] [--save DIR] [settings of train.py, like data=pets]"
     )
-    parser.add_argument("words", nargs="*", help=SUPPRESS)
-    parser.add_argument("--backbones", required=True, help=SUPPRESS)
-    parser.add_argument("--layers", default="last", choices=("last", "all"), help=SUPPRESS)
-    parser.add_argument("--classifier", default="logistic", help=SUPPRESS)
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the best as a model folder")
+    add = parser.add_argument
+    add("words", nargs="*", help=SUPPRESS)
+    add("--backbones", required=True, help=SUPPRESS)
+    add("--layers", default="last", choices=("last", "all"), help=SUPPRESS)
+    add("--classifier", default="logistic", help=SUPPRESS)
+    add("--save", type=Path, metavar="DIR", help="write the best as a model folder")
     own = ("backbones=", "layers=", "classifier=")  # all other words are settings of train.py
     given = parser.parse_intermixed_args([f"--{w}" if w.startswith(own) else w for w in words])
-    given.classifier = given.classifier.split(",")
-    if unknown := set(given.classifier) - set(GRIDS):
-        raise ConfigError(f"classifier={','.join(unknown)}: allowed are {', '.join(GRIDS)}")
-    if given.save and (given.layers != "last" or "knn" in given.classifier):
-        raise ConfigError("--save: needs a linear head: layers=last, classifier=logistic or svm")
-    if any(word.startswith(("backbone=", "backbone.weights=")) for word in given.words):
-        raise ConfigError("backbones: name them as backbones=resnet18,resnet50:WEIGHTS_FILE alone")
+    kinds, given.classifier = given.classifier, given.classifier.split(",")
+    check({*given.classifier} <= {*GRIDS}, "classifier", kinds, f"one or more of {','.join(GRIDS)}")
+    linear = given.layers == "last" and "knn" not in given.classifier
+    allowed = "a folder for a linear head: with layers=last, classifier=logistic or svm"
+    check(linear or not given.save, "--save", given.save, allowed)
     parts = (part.replace(":", "|backbone.weights=", 1) for part in given.backbones.split(","))
     given.backbones = [f"backbone={part}".split("|") for part in parts]
     return given
 
 
 def measure(
-    words: list[str],
-    cfg: DictConfig,
-    *,
-    every_layer: bool,
-    source: Callable[..., Any] | None = None,
+    words: list[str], cfg: DictConfig, *, every_layer: bool = False, splits: Splits | None = None
 ) -> Subject:
-    """Builds a backbone and its data (or `source`'s) as train.py would; computes the features."""
+    """Builds a backbone and its data as train.py would (of other `splits`); computes features."""
     config.check_keys(cfg)
+    device.quiet_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
-    data = source(**views) if source else config.build(cfg.data, "data", **views)
+    data = config.build(cfg.data, "data", **views)
+    if splits:
+        data.splits = splits
     settings = device.trainer_settings(config.plain(cfg)["trainer"], validates=True)
     trainer = config.build({**settings, "devices": 1, "strategy": "auto"}, "trainer", logger=False)
     place, precision = trainer.strategy.root_device, trainer.precision_plugin

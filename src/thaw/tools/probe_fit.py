@@ -7,6 +7,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from joblib import parallel_config
+from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from thaw.backbones import tracing
@@ -45,10 +48,6 @@ class Fitted(NamedTuple):
 
 def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitted:
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
-    from joblib import parallel_config
-    from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
-    from threadpoolctl import threadpool_limits
-
     # One SVM a class: a finer tolerance takes minutes at 102 classes and changes no accuracy
     classifier: Any = {
         "logistic": linear_model.LogisticRegression(max_iter=300, tol=1e-3),
@@ -128,18 +127,18 @@ class LayerOutputs(nn.Module):
         tracing.run_without_data(self, backbone.input_spec.size)
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs: dict[str, Tensor] = {}  # by module
+        parts, ran = dict[str, Tensor](), set[str]()
 
         def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim > 1 and name not in outputs:
-                outputs[name] = pooled(output)
+            if isinstance(output, Tensor) and output.ndim > 1 and name not in ran:
+                ran.add(name)
+                parts[self.group_of[name]] = pooled(output)
 
         hooks = [self.body.get_submodule(name).register_forward_hook(partial(note, name))
                  for name in self.group_of]  # fmt: skip
         last = self.body(images)
         for hook in hooks:
             hook.remove()
-        parts = {self.group_of[name]: output for name, output in outputs.items()}
         parts[self.last] = last
         self.layers = {name: part.shape[1] for name, part in parts.items()}
         return torch.cat(list(parts.values()), 1)
