@@ -13,6 +13,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     parser.add_argument("--kinds", metavar="KIND,...", default=DEFAULT,
                         help=f"what that list names ({DEFAULT})")  # fmt: skip
     parser.add_argument("--fast", action="store_true", help="leave out what needs the backbone")
-    parser.add_argument("--model", type=Path, metavar="RUN", help="add what a run's model doubts")
+    parser.add_argument(
+        "--model", type=Path, metavar="RUN", help="of a run: its accuracy without them"
+    )
     given = parser.parse_intermixed_args(words)
     known = {*given.kinds.split(",")} <= {*KINDS}
     check(known, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
@@ -109,8 +112,7 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
         told = f"{', '.join(odd[:10])}{', ...' * (len(odd) > 10)}"
         notes.append(f"{len(others)} pictures beside the photos are in no split: {told}")
     if given.model:
-        found, accuracies = of_model(given.model, photos, findings)
-        findings, notes = findings + found, notes + accuracies
+        notes += accuracies(given.model, photos, findings)
     return photos, findings, notes
 
 
@@ -127,26 +129,23 @@ def listed(cfg: Any) -> tuple[Listing, list[Path]]:
     return photos, [path for path in beside if path.suffix.lower() in SUFFIXES]
 
 
-def of_model(
-    run: Path, photos: Listing, findings: Sequence[Finding]
-) -> tuple[list[Finding], list[str]]:
-    """Test photos whose label the model of a run doubts; its accuracy without odd ones."""
+def accuracies(run: Path, photos: Listing, findings: Sequence[Finding]) -> list[str]:
+    """Sentences on the test accuracy of a run, without copies and labels in doubt too."""
     tested = Predictions.read(run / "predictions.csv")
-    places = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
-    own, added = np.array([places.get(path, -1) for path in tested.paths]), []
-    for n in map(int, tested.doubted()):
-        label, said = tested.classes[tested.labels[n]], tested.classes[tested.predicted[n]]
-        why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"
-        if own[n] >= 0:
-            added.append(Finding(("model",), (int(own[n]),), why))
     copies = [each.photos[0] for each in findings if "across" in each.kinds]
     copies += [each.photos[1] for each in findings if len(each.photos) == 2]
     doubtful = [each.photos[0] for each in findings if each.kinds == ("label",)]
     left = {"": [], " without copies": copies, " without labels in doubt": doubtful,
             " without both": copies + doubtful}  # fmt: skip
-    right = {what: tested.right[~np.isin(own, odd)] for what, odd in left.items()}
-    return added, [f"Test accuracy of the model{what}: {each.mean():.4f} of {len(each):,} photos."
-                   for what, each in right.items()]  # fmt: skip
+    told = []
+    for what, places in left.items():
+        out = {str(photos.paths[n].absolute()) for n in places}
+        right = [hit for hit, path in zip(tested.right, tested.paths, strict=True)
+                 if path not in out]  # fmt: skip
+        told.append(
+            f"Test accuracy of the model{what}: {fmean(right):.4f} of {len(right):,} photos."
+        )
+    return told
 
 
 def write_list(given: argparse.Namespace, photos: Listing, findings: Sequence[Finding]) -> None:

@@ -7,15 +7,13 @@ check that was stopped goes on from there.
 import base64
 import hashlib
 import json
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
@@ -118,20 +116,9 @@ def _edge_width(grey: Array) -> float:
 
 
 def in_cores(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> Iterator[Any]:
-    """What `work` gives for each item, in their order, in processes on all cores; with a bar.
-
-    Where these can be forked they share what they import.
-    """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["thaw.tools.check"])
-    # Ctrl-C is for the first process alone
-    with ProcessPoolExecutor(None, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        try:
-            done = pool.map(work, items, chunksize=16)
-            yield from tqdm(done, title, len(items), leave=False, disable=None)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """What `work` gives for each item, in their order, in processes on all cores; with a bar."""
+    done = Parallel(n_jobs=-1, return_as="generator")(delayed(work)(item) for item in items)
+    yield from tqdm(done, title, len(items), leave=False, disable=None)
 
 
 def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:

@@ -16,7 +16,6 @@ KINDS = {
     "exact": "the same pixels twice",
     "near": "nearly the same picture twice: a crop, another size, mirrored, the next of a burst",
     "label": "the label is in doubt, by photos that look alike",
-    "model": "the model says another class, as surely as of photos that it gets right",
     "outlier": "unlike all others: off topic?",
     "flat": "black, white, one tone or a placeholder",
     "blurry": "no sharp edge. A soft subject looks the same to this measure: look first",
