@@ -13,7 +13,6 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -140,11 +139,9 @@ def accuracies(run: Path, photos: Listing, findings: Sequence[Finding]) -> list[
     told = []
     for what, places in left.items():
         out = {str(photos.paths[n].absolute()) for n in places}
-        right = [hit for hit, path in zip(tested.right, tested.paths, strict=True)
-                 if path not in out]  # fmt: skip
-        told.append(
-            f"Test accuracy of the model{what}: {fmean(right):.4f} of {len(right):,} photos."
-        )
+        right = np.array(tested.right)[[path not in out for path in tested.paths]]
+        number = f"{right.mean():.4f} of {len(right):,} photos"
+        told.append(f"Test accuracy of the model{what}: {number}.")
     return told
 
 
