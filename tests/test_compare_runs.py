@@ -50,7 +50,7 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
                 "callbacks.checkpoint.dirpath"} & set(run.settings)  # fmt: skip
     assert run.choices == {"data": "folder", "backbone": "tiny", "finetune": "freeze_unfreeze"}
     assert {"backbone", "finetune.unfrozen.lr", "data.extra"} <= run.typed
-    assert (run.seconds, run.images, run.unfreeze_epochs) == (4.0, 240, [1])
+    assert (run.seconds, run.trained, run.unfreeze_epochs) == (4.0, 900, [1])
     assert [(row["epoch"], row["val/acc"]) for row in run.history] == [(1, 0.5), (2, 0.6), (3, 0.7)]
 
 
@@ -111,9 +111,9 @@ def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
     assert read_run(write_run(tmp_path / "killed")) == "unfinished, there is no results.json"
     old = write_run(tmp_path / "old", scores=SCORES)
     results = json.loads((old / "results.json").read_text())
-    del results["phases"][0]["images"]
+    del results["phases"][0]["seconds"]
     (old / "results.json").write_text(json.dumps(results))
-    assert "another version of thaw (KeyError: 'images')" in str(read_run(old))
+    assert "another version of thaw (KeyError: 'seconds')" in str(read_run(old))
     (old / "results.json").unlink()
     os.mkfifo(old / "results.json")
     assert read_run(old) == "unfinished, there is no results.json"

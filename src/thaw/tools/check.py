@@ -13,7 +13,6 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,76 +55,66 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
 
 def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """The command line and its settings `cfg`; with --model its words begin with the run's."""
-    kinds = "\n".join(f"  {kind:<9} {about}" for kind, about in KINDS.items())
-    parser.epilog = f"kinds:\n{kinds}"
-    parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="the page (check.html)")
-    parser.add_argument("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE")
-    parser.add_argument("--kinds", metavar="KIND,...", default=DEFAULT,
-                        help=f"what that list names ({DEFAULT})")  # fmt: skip
-    parser.add_argument("--fast", action="store_true", help="leave out what needs the backbone")
-    parser.add_argument(
-        "--model", type=Path, metavar="RUN", help="of a run: its accuracy without them"
-    )
+    about = (f"  {kind:<9} {about}" for kind, about in KINDS.items())
+    parser.epilog, add = "\n".join(["kinds:", *about]), parser.add_argument
+    add("words", nargs="*", metavar="data=...", help="settings of train.py")
+    add("--page", type=Path, metavar="FILE", help="the page (check.html)")
+    add("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE")
+    add("--kinds", metavar="KIND,...", default=DEFAULT, help=f"what that list names ({DEFAULT})")
+    add("--fast", action="store_true", help="leave out what needs the backbone")
+    add("--model", type=Path, metavar="RUN", help="a run, to say its accuracy without such photos")
     given = parser.parse_intermixed_args(words)
-    known = {*given.kinds.split(",")} <= {*KINDS}
-    check(known, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
+    kinds, shown = {*given.kinds.split(",")}, given.kinds
+    check(kinds <= {*KINDS}, "--kinds", shown, f"one or more of {','.join(KINDS)}")
     if given.model:
-        saved = given.model / ".hydra" / "hydra.yaml"
-        tested = saved.is_file() and (given.model / "predictions.csv").is_file()
+        tested = (given.model / "predictions.csv").is_file()
         check(tested, "--model", given.model, "the folder of a run that was tested")
+        saved = launch.saved_words(given.model / ".hydra" / "hydra.yaml")
         replaced = {"resume", "ckpt_path", *map(launch.key_of, given.words)}
-        own = [each for each in launch.saved_words(saved) if launch.key_of(each) not in replaced]
-        given.words = own + given.words
+        given.words[:0] = [word for word in saved if launch.key_of(word) not in replaced]
     given.page = given.page or (given.model or Path()) / "check.html"
     given.cfg = launch.compose_run(given.words)
     # thaw's own backbone, made for its demo, is used only where it was chosen
     chosen = "backbone" in map(launch.key_of, given.words)
-    known = chosen or not given.cfg.backbone._target_.endswith(".tiny_backbone")
-    given.by_features = known and not given.fast
-    wanted = given.skip and {"label", "outlier"}.intersection(given.kinds.split(","))
+    named = chosen or not given.cfg.backbone._target_.endswith(".tiny_backbone")
+    given.by_features = named and not given.fast
+    needed = given.skip and kinds & {"label", "outlier"} and not given.by_features
     allowed = "what is looked for: labels in doubt and outliers need backbone=, and no --fast"
-    check(given.by_features or not wanted, "--kinds", given.kinds, allowed)
+    check(not needed, "--kinds", shown, allowed)
     return given
 
 
 def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
     """The photos, what was found in them, and sentences about all of them."""
-    photos, others = listed(given.cfg)
-    cache = Path(given.cfg.paths.cache_dir).expanduser() / "check"
-    seen = see_all([*photos.paths, *others], cache)
-    findings = [Finding((kind,), (n,), why) for n, _ in enumerate(photos.paths)
-                for kind, why in seen[n].notes.items()]  # fmt: skip
-    sizes, near = np.bincount(photos.labels, minlength=len(photos.classes)), []
-    notes = [f"{len(sizes)} classes of {sizes.min():,} to {sizes.max():,} photos."]
-    if given.by_features:
-        found, near = look_alike(photos, seen, given.cfg)
-        findings += found
-    else:
-        notes.append("Not looked for: labels in doubt, photos off topic and crops need a backbone, "
-                     "as backbone=resnet18, and no --fast.")  # fmt: skip
-    findings += find_copies(photos, seen, near)
-    if others:
-        odd = [f"{path.name} {' and '.join(each.notes.values())}".strip()
-               for path, each in zip(others, seen[len(photos.paths) :], strict=True)]  # fmt: skip
-        told = f"{', '.join(odd[:10])}{', ...' * (len(odd) > 10)}"
-        notes.append(f"{len(others)} pictures beside the photos are in no split: {told}")
-    if given.model:
-        notes += accuracies(given.model, photos, findings)
-    return photos, findings, notes
-
-
-def listed(cfg: Any) -> tuple[Listing, list[Path]]:
-    """The photos of the source that is chosen, and pictures beside them in no split."""
+    cfg = given.cfg
     config.check_keys(cfg)
     data = config.build(cfg.data, "data")
     rows = [(path, label, name) for name, part in data.splits.items()[::-1]
             for path, label in part.pairs()]  # fmt: skip
     paths, labels, splits = zip(*rows, strict=True)
-    photos = Listing(paths, labels, splits, data.classes)
-    known, folders = {*paths}, sorted({path.parent for path in paths})
-    beside = (path for folder in folders for path in visible(folder) if path not in known)
-    return photos, [path for path in beside if path.suffix.lower() in SUFFIXES]
+    photos, known = Listing(paths, labels, splits, data.classes), {*paths}
+    beside = [path for folder in sorted({path.parent for path in paths}) for path in visible(folder)
+              if path not in known and path.suffix.lower() in SUFFIXES]  # fmt: skip
+    seen = see_all([*paths, *beside], Path(cfg.paths.cache_dir).expanduser() / "check")
+    findings = [Finding((kind,), (n,), why) for n in range(len(paths))
+                for kind, why in seen[n].notes.items()]  # fmt: skip
+    sizes, near = np.bincount(labels, minlength=len(data.classes)), []
+    notes = [f"{len(sizes)} classes of {sizes.min():,} to {sizes.max():,} photos."]
+    if given.by_features:
+        found, near = look_alike(photos, seen, cfg)
+        findings += found
+    else:
+        notes.append("Not looked for: labels in doubt, photos off topic and crops need a backbone, "
+                     "as backbone=resnet18, and no --fast.")  # fmt: skip
+    findings += find_copies(photos, seen, near)
+    if beside:
+        odd = [f"{path.name} {' and '.join(each.notes.values())}".strip()
+               for path, each in zip(beside, seen[len(paths) :], strict=True)]  # fmt: skip
+        told = f"{', '.join(odd[:10])}{', ...' * (len(odd) > 10)}"
+        notes.append(f"{len(beside)} pictures beside the photos are in no split: {told}")
+    if given.model:
+        notes += accuracies(given.model, photos, findings)
+    return photos, findings, notes
 
 
 def accuracies(run: Path, photos: Listing, findings: Sequence[Finding]) -> list[str]:

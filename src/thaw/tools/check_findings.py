@@ -85,14 +85,14 @@ def write_findings(
     page: Path, photos: Listing, findings: Sequence[Finding], notes: Sequence[str]
 ) -> None:
     """Writes the page of the photos by kind of finding, which needs nothing else."""
-    kinds = {kind: [each for each in findings if each.kinds[0] == kind] for kind in KINDS}
-    shown = sorted({n for each in kinds.values() for one in each[:MOST] for n in one.photos})
-    pictures = in_cores(report.small, [photos.paths[n] for n in shown], "page")
+    shown = {kind: found for kind in KINDS
+             if (found := [each for each in findings if each.kinds[0] == kind])}  # fmt: skip
+    places = sorted({n for each in shown.values() for one in each[:MOST] for n in one.photos})
+    pictures = in_cores(report.small, [photos.paths[n] for n in places], "page")
     text = report.fill_template(
         TEMPLATE, style=report.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),
-        photos=photos, kinds=KINDS, shown={kind: found for kind, found in kinds.items() if found},
-        most=MOST, notes=notes, pictures=dict(zip(shown, pictures, strict=True)),
+        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes,
+        pictures=dict(zip(places, pictures, strict=True)),
         copies=by_splits(photos, findings), classes=by_class(photos), splits=SPLITS,
     )  # fmt: skip
-    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8

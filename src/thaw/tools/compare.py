@@ -95,15 +95,14 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
     """Scores of each group with the paired difference to the best one, and the cost of a run."""
     best, metrics = comparison.best if len(comparison.groups) > 1 else None, comparison.metrics
     against = [f"{name} - best [95 %]" for name in metrics] if best else []
-    rows = [["group", "runs", *metrics, *against, "seconds", "images/s", "parameters trained"]]
+    rows = [["group", "runs", *metrics, *against, "seconds", "parameters trained"]]
     for group in comparison.groups:
         cells = [spread_cell(list(group.values(name).values())) for name in metrics]
         if best:
             cells += ["" if group is best else difference_cell(group.minus(best, name))
                       for name in metrics]  # fmt: skip
-        seconds = [run.seconds for run in group.runs]
-        speed = sum(run.images for run in group.runs) / (sum(seconds) or 1)
-        cost = [spread_cell(seconds, ".1f"), f"{speed:,.0f}", f"{group.runs[0].trained:,}"]
+        seconds = spread_cell([run.seconds for run in group.runs], ".1f")
+        cost = [seconds, f"{group.runs[0].trained:,}"]
         rows.append([group.name, str(len(group.runs)), *cells, *cost])
     return rows
 
@@ -147,7 +146,7 @@ def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:
     """One row for each run, with every metric and every setting."""
     rows: list[dict[str, Any]] = [
         {"folder": run.folder, "group": group.name, **run.unit._asdict(),
-         "train_seconds": run.seconds, "images": run.images, **run.facts, **run.settings}
+         "train_seconds": run.seconds, **run.facts, **run.settings}
         for each in comparisons for group in each.groups for run in group.runs
     ]  # fmt: skip
     with file.open("w", encoding="utf-8", newline="") as opened:

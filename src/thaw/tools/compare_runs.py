@@ -55,7 +55,6 @@ class Run:
     scores: Mapping[str, float]  # its metrics; nan where one is not finite
     history: Sequence[Mapping[str, Any]]  # of each epoch its number and metrics
     seconds: float  # of training in all phases, with validation and with caching of features
-    images: int  # of all training and validation batches, as photos or as cached features
     trained: int  # parameters that train in the last phase
     unfreeze_epochs: Sequence[int]  # how many epochs were done when each later phase began
 
@@ -88,38 +87,33 @@ def read_run(folder: Path) -> Run | str:
     """Reads a run folder; returns the reason in words where it cannot be compared."""
     if not (folder / "results.json").is_file():
         return "unfinished, there is no results.json"
+    hydra, history = folder / ".hydra", folder / "history.json"
     try:
-        return _read(folder)
+        results, plain = read_plain(folder / "results.json"), read_plain(hydra / "config.yaml")
+        choices = read_plain(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
+        words = read_plain(hydra / "overrides.yaml", list)
+        rows, phases = read_plain(history, list) if history.is_file() else [], results["phases"]
+        cfg: Any = OmegaConf.create(plain)
+        fold = int(cfg.data.folds) and int(cfg.data.fold) if cfg.data.get("folds") else None
+        return Run(
+            folder,
+            settings=compared(plain),
+            choices={group: choices[group] for group in choices
+                     if group.partition("/")[0] not in NOT_COMPARED},
+            typed=frozenset(key_of(str(word)) for word in words),
+            unit=Unit(int(cfg.seed), fold),
+            facts={name: v for name, v in results.items() if not isinstance(v, list | dict)},
+            scores=_metrics(results),
+            history=[{"epoch": int(row["epoch"]), **_metrics(row)} for row in rows],
+            seconds=int(1000 * sum(phase["seconds"] for phase in phases)) / 1000,  # refuses inf
+            trained=int(results["trainable_parameters"]),
+            unfreeze_epochs=[int(phase["start_epoch"]) - 1 for phase in phases[1:]],
+        )  # fmt: skip
     except ConfigError as error:  # names the file
         return str(error)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
             OmegaConfBaseException) as error:  # fmt: skip
         return f"its files are damaged, or of another version of thaw ({reason(error)})"
-
-
-def _read(folder: Path) -> Run:
-    hydra, history = folder / ".hydra", folder / "history.json"
-    results, plain = read_plain(folder / "results.json"), read_plain(hydra / "config.yaml")
-    choices = read_plain(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
-    words = read_plain(hydra / "overrides.yaml", list)
-    rows, phases = read_plain(history, list) if history.is_file() else [], results["phases"]
-    cfg: Any = OmegaConf.create(plain)
-    fold = int(cfg.data.folds) and int(cfg.data.fold) if cfg.data.get("folds") else None
-    return Run(
-        folder,
-        settings=compared(plain),
-        choices={group: choices[group] for group in choices
-                 if group.partition("/")[0] not in NOT_COMPARED},
-        typed=frozenset(key_of(str(word)) for word in words),
-        unit=Unit(int(cfg.seed), fold),
-        facts={name: fact for name, fact in results.items() if not isinstance(fact, list | dict)},
-        scores=_metrics(results),
-        history=[{"epoch": int(row["epoch"]), **_metrics(row)} for row in rows],
-        seconds=int(1000 * sum(phase["seconds"] for phase in phases)) / 1000,  # refuses inf
-        images=int(sum(phase["images"] for phase in phases)),
-        trained=int(results["trainable_parameters"]),
-        unfreeze_epochs=[int(phase["start_epoch"]) - 1 for phase in phases[1:]],
-    )  # fmt: skip
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:

@@ -64,9 +64,19 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
             for name in given.classifier:
                 rows.append((subject, layer, name, fit(name, *tables, seed=cfg.seed)))
     ranked = sorted(rows, key=lambda row: -row[3].score)
-    print(f"\n{table(ranked)}\n\n{next_step(given.words, rows, ranked[0])}")
+    subject, _, kind, fitted = ranked[0]
+    command = ["python", "train.py", *given.words, *subject.words]
+    print(f"\n{table(ranked)}\n")
+    if len(subject.layers) > 1:
+        depths = {layer: each.cross_validated for other, layer, name, each in rows
+                  if other is subject and name == kind}  # fmt: skip
+        advice, chosen = way(subject.tables[0][1].bincount(), depths)
+        print(advice)
+        if not any(word.startswith(("finetune", "experiment=")) for word in given.words):
+            command += chosen
+    print(f"next      {shlex.join(command)}")
     if given.save:
-        save(given.save, ranked[0][0], ranked[0][3])
+        save(given.save, subject, fitted)
         print(f"saved     thaw predict {given.save} photo.jpg")
 
 
@@ -149,19 +159,6 @@ def table(ranked: Sequence[Row]) -> str:
     noise = 2 * (score * (1 - score) / number) ** 0.5  # two standard errors
     sentence = f"Ranked on {number:,} photos: a difference below {noise:.3f} may be chance."
     return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8, 9))}\n\n{sentence}"
-
-
-def next_step(others: Sequence[str], rows: Sequence[Row], best: Row) -> str:
-    """The command that trains the best backbone; with all layers, what to train of it and why."""
-    subject, _, classifier, _ = best
-    words, text = [*others, *subject.words], ""
-    if len(subject.layers) > 1:
-        depths = {layer: fitted.cross_validated for row, layer, name, fitted in rows
-                  if row is subject and name == classifier}  # fmt: skip
-        text, chosen = way(subject.tables[0][1].bincount(), depths)
-        if not any(word.startswith(("finetune", "experiment=")) for word in words):
-            words += chosen
-    return f"{text}next      {shlex.join(['python', 'train.py', *words])}"
 
 
 def save(folder: Path, subject: Subject, fitted: Fitted) -> None:

@@ -107,7 +107,7 @@ def way(counts: Tensor, accuracies: Mapping[str, float]) -> tuple[str, list[str]
     return (
         f"advice    {advice}: {per_class} photos a class are {'few' if few else 'enough'} "
         f"(fine-tuning pays from about {ENOUGH}), and the last layer is right in {last:.1%}, "
-        f"{best} in {accuracies[best]:.1%}.\n"
+        f"{best} in {accuracies[best]:.1%}."
     ), words
 
 
