@@ -14,8 +14,8 @@ from thaw import cli
 from thaw.errors import ConfigError
 from thaw.report.predictions import Predictions
 from thaw.tools import check, check_alike, check_files
-from thaw.tools.check_files import Seen, see_all
-from thaw.tools.check_findings import Finding, Listing, by_class, by_splits, left_out
+from thaw.tools.check import by_class, left_out
+from thaw.tools.check_files import Finding, Listing, Seen, see_all
 
 
 def plain(colour: str) -> Image.Image:
@@ -195,18 +195,6 @@ def test_a_list_names_what_was_asked_and_never_both_copies(kinds: str, out: set[
     assert {*left_out(kinds.split(","), findings)} == out
 
 
-def test_copies_by_pair_of_splits() -> None:
-    photos = Listing([Path()] * 4, [0] * 4, ["test", "val", "train", "train"], ("a", "b"))
-    findings = [Finding(("across", "exact"), (0, 2), ""), Finding(("near",), (2, 3), ""),
-                Finding(("conflict", "across", "near"), (1, 3), "")]  # fmt: skip
-    assert by_splits(photos, findings)[1:] == [
-        ["test and train", "1", "0", "0"],
-        ["train and train", "0", "1", "0"],
-        ["val and train", "0", "1", "1"],
-    ]
-    assert by_splits(photos, findings[:0]) == []
-
-
 def test_sizes_of_classes() -> None:
     photos = Listing([Path()] * 7, [0, 0, 0, 0, 0, 1, 3], ["train"] * 4 + ["val", "train", "val"],
                      ("a", "b", "c", "d"))  # fmt: skip
@@ -262,6 +250,8 @@ def test_the_fast_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert hashes(tmp_path / "photos") == before
     rows = dict(line.split()[:2] for line in printed.splitlines() if " " in line)
     assert (rows["broken"], rows["conflict"], rows["across"]) == ("1", "2", "2")
+    assert "Copies in test and train: 1 exact, 0 near, 0 with two labels." in printed
+    assert "Copies in train and train: 1 exact, 0 near, 1 with two labels." in printed
     listed = [line for line in (tmp_path / "skip.txt").read_text().splitlines() if line[0] != "#"]
     folder = tmp_path / "photos/train"
     assert sorted(listed) == sorted(

@@ -11,7 +11,8 @@ where it was.
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,31 @@ import numpy as np
 from thaw import config, launch
 from thaw.data.photos import SUFFIXES, visible
 from thaw.errors import check
-from thaw.report.page import write_page
+from thaw.report import page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.text_table import text_table
 from thaw.tools.check_alike import find_copies, look_alike
-from thaw.tools.check_files import see_all
-from thaw.tools.check_findings import KINDS, Finding, Listing, by_splits, left_out, write_findings
+from thaw.tools.check_files import Finding, Listing, in_cores, see_all
 
+KINDS = {
+    "broken": "cannot be decoded: training stops there",
+    "damaged": "decoded, but libjpeg says that its data is damaged: a part may be grey or shifted",
+    "conflict": "one picture with two labels",
+    "across": "one picture in two splits: what is measured there is too good",
+    "exact": "the same pixels twice",
+    "near": "nearly the same picture twice: a crop, another size, mirrored, the next of a burst",
+    "label": "the label is in doubt, by photos that look alike",
+    "outlier": "unlike all others: off topic?",
+    "flat": "black, white, one tone or a placeholder",
+    "blurry": "no sharp edge. A soft subject looks the same to this measure: look first",
+    "size": "tiny, huge or very long",
+    "name": "content and name are of two formats. thaw goes by the content; others may not",
+    "exif": "turned by EXIF. thaw turns it; others may not",
+    "mode": "transparent, of several frames, or another colour mode. thaw makes it one RGB picture",
+}
+SPLITS = ("test", "val", "train")
+MOST = 48  # findings of a kind that are shown
 DEFAULT = "broken,across"  # kinds on a list: what stops training, and what makes figures too good
 
 
@@ -40,13 +58,11 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         if found := {n for each in findings if kind in each.kinds for n in each.photos}:
             rows.append([kind, f"{len(found):,}", about])
     print(f"\n{text_table(rows, right=(1,)) if findings else 'Nothing odd was found.'}\n")
-    if copies := by_splits(photos, findings):
-        print(f"{text_table(copies, right=(1, 2, 3))}\n")
     print("\n".join(notes))
     print(f"\npage      {given.page}: the photos, what is odd about each, and its path")
     if given.model and given.page == given.model / "check.html":
         write_json(notes, given.model / "check.json")
-        print(f"report    {write_page(given.model)}: links to it")
+        print(f"report    {page.write_page(given.model)}: links to it")
     if given.skip:
         write_list(given, photos, findings)
     elif findings:
@@ -112,6 +128,12 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
                for path, each in zip(beside, seen[len(paths) :], strict=True)]  # fmt: skip
         told = f"{', '.join(odd[:10])}{', ...' * (len(odd) > 10)}"
         notes.append(f"{len(beside)} pictures beside the photos are in no split: {told}")
+    pairs = [(" and ".join(splits[n] for n in each.photos), each.kinds)
+             for each in findings if len(each.photos) == 2]  # fmt: skip
+    copies = Counter((pair, kind) for pair, kinds in pairs for kind in kinds)
+    for pair in sorted({pair for pair, _ in pairs}):
+        exact, alike, two = (copies[pair, kind] for kind in ("exact", "near", "conflict"))
+        notes.append(f"Copies in {pair}: {exact} exact, {alike} near, {two} with two labels.")
     if given.model:
         notes += accuracies(given.model, photos, findings)
     return photos, findings, notes
@@ -144,3 +166,46 @@ def write_list(given: argparse.Namespace, photos: Listing, findings: Sequence[Fi
     words = [word for word in given.words if launch.key_of(word) != "data.skip"]
     command = shlex.join(["python", "train.py", *words, f"data.skip={given.skip}"])
     print(f"next      look at the page, then {command}")
+
+
+def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, str]:
+    """The photos to leave out for findings of some kinds, and why.
+
+    Of copies one always stays. Only where "conflict" is asked for, both of one picture with two
+    labels go, since nobody knows which label is right.
+    """
+    out: dict[int, str] = {}
+    both = "conflict" in asked
+    wanted = [(len(each.photos) == 2 and not (both and "conflict" in each.kinds), each)
+              for each in findings if {*asked}.intersection(each.kinds)]  # fmt: skip
+    # in this order a copy that stays is not left out by a later one
+    for one_stays, each in sorted(wanted, key=lambda pair: (pair[0], pair[1].photos)):
+        if not one_stays or each.photos[0] not in out:
+            gone = each.photos[1:] if one_stays else each.photos
+            out |= dict.fromkeys(gone, f"{', '.join(each.kinds)}: {each.why}")
+    return out
+
+
+def by_class(photos: Listing) -> dict[str, list[int]]:
+    """The classes and their photos in each of SPLITS, the smallest class first."""
+    counts = Counter(zip(photos.labels, photos.splits, strict=True))
+    rows = {name: [counts[n, split] for split in SPLITS] for n, name in enumerate(photos.classes)}
+    return dict(sorted(rows.items(), key=lambda row: sum(row[1])))
+
+
+def write_findings(
+    file: Path, photos: Listing, findings: Sequence[Finding], notes: Sequence[str]
+) -> None:
+    """Writes the page of the photos by kind of finding, which needs nothing else."""
+    shown = {kind: found for kind in KINDS
+             if (found := [each for each in findings if each.kinds[0] == kind])}  # fmt: skip
+    places = sorted({n for each in shown.values() for one in each[:MOST] for n in one.photos})
+    pictures = in_cores(page.small, [photos.paths[n] for n in places], "page")
+    text = page.fill_template(
+        Path(__file__).with_name("check.html"),
+        style=page.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),
+        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes,
+        pictures=dict(zip(places, pictures, strict=True)),
+        classes=by_class(photos), splits=SPLITS,
+    )  # fmt: skip
+    file.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8

@@ -20,8 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from thaw.data.photos import Photos, Splits
-from thaw.tools.check_files import GRID, Array, Seen, in_cores
-from thaw.tools.check_findings import Finding, Listing
+from thaw.tools.check_files import GRID, Array, Finding, Listing, Seen, in_cores
 from thaw.tools.probe import measure
 
 SIDE = 8  # pixels of the thumbnails, of any shape made square, that pairs are looked for by

@@ -1,4 +1,4 @@
-"""What `thaw check` sees in single picture files, with every core.
+"""Photos and findings of `thaw check`, and what it sees in single files, with every core.
 
 Other processes decode the photos as training does. What they saw is kept, a line for each photo: a
 check that was stopped goes on from there.
@@ -33,6 +33,23 @@ TINY, HUGE, LONG = 32, 50e6, 4  # sides in pixels, pixels, ratio of the sides
 # or 3 pixels and 95 % of 5.
 WIDE = 1.1
 Array = NDArray[Any]
+
+
+class Listing(NamedTuple):
+    """The photos of a source: test before val before train, so the first of two copies is kept."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]  # places in classes
+    splits: Sequence[str]
+    classes: tuple[str, ...]
+
+
+class Finding(NamedTuple):
+    """One photo, or two copies, by their places in the listing."""
+
+    kinds: tuple[str, ...]
+    photos: tuple[int, ...]
+    why: str
 
 
 class Seen(NamedTuple):

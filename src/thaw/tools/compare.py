@@ -10,7 +10,6 @@ import csv
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from textwrap import fill
@@ -34,6 +33,7 @@ NOTES = (
     "intervals without zero. It speaks of other seeds, not of other photos. One of twenty is wrong "
     "by chance, and the best of many groups looks better than it is. Folds share training photos, "
     "so their intervals are widened (Nadeau and Bengio, 2003).",
+    "What is no finite number is in no mean, which is then of fewer runs: 'of 2'.",
     "Where runs share cached features, the first run that needs them takes longer.",
 )
 MOST = 10  # groups in a picture: the best by validation, one of matplotlib's ten colours each
@@ -60,7 +60,7 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     repeated = [f"Left out: {run.folder}; {by.folder} has the same settings and {by.unit}"
                 for run in runs if (by := last[run.identity, run.unit]) is not run]  # fmt: skip
     comparisons = group_runs([*last.values()], choose_metric(runs, given.metric))
-    notes = [*NOTES, *not_finite(comparisons), *repeated, *passed_over]
+    notes = [*NOTES, *repeated, *passed_over]
     for each in comparisons:
         rows = table_rows(each)
         rule = ["---", *["---:"] * (len(rows[0]) - 1)]  # all columns but the first to the right
@@ -97,21 +97,23 @@ def table_rows(comparison: Comparison) -> list[list[str]]:
     against = [f"{name} - best [95 %]" for name in metrics] if best else []
     rows = [["group", "runs", *metrics, *against, "seconds", "parameters trained"]]
     for group in comparison.groups:
-        cells = [spread_cell(list(group.values(name).values())) for name in metrics]
+        number = len(group.runs)
+        cells = [spread_cell([*group.values(name).values()], number) for name in metrics]
         if best:
             cells += ["" if group is best else difference_cell(group.minus(best, name))
                       for name in metrics]  # fmt: skip
-        seconds = spread_cell([run.seconds for run in group.runs], ".1f")
-        cost = [seconds, f"{group.runs[0].trained:,}"]
-        rows.append([group.name, str(len(group.runs)), *cells, *cost])
+        seconds = spread_cell([run.seconds for run in group.runs], number, ".1f")
+        rows.append([group.name, str(number), *cells, seconds, f"{group.runs[0].trained:,}"])
     return rows
 
 
-def spread_cell(values: Sequence[float], form: str = ".4f") -> str:
-    """For example "0.8640 ± 0.0012"; without ± where there is one value."""
+def spread_cell(values: Sequence[float], number: int, form: str = ".4f") -> str:
+    """For example "0.8640 ± 0.0012, of 2", where 2 of a `number` of runs have a finite value."""
     if not values:
         return "none"
-    return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
+    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+    some = f", of {len(values)}" if len(values) < number else ""
+    return f"{fmean(values):{form}}{spread}{some}"
 
 
 def difference_cell(found: Sequence[float]) -> str:
@@ -131,15 +133,6 @@ def best_line(comparison: Comparison) -> str:
     best = (min if MODES[comparison.metric] == "min" else max)(values, key=values.__getitem__)
     folder = next(run.folder for run in group.runs if run.unit == best)
     return f"Best run of the best group: {key} {values[best]:.4f}, {best}, {folder}"
-
-
-def not_finite(comparisons: Sequence[Comparison]) -> list[str]:
-    """A note on each metric that is not finite in some runs, which are then in no mean."""
-    lost = {name: [str(run.folder) for each in comparisons for group in each.groups
-                   for run in group.runs if not isfinite(run.scores.get(name, 0))]
-            for each in comparisons for name in each.metrics}  # fmt: skip
-    return [f"{name} is not finite, so it is in no mean: {', '.join(folders)}."
-            for name, folders in lost.items() if folders]  # fmt: skip
 
 
 def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:

@@ -215,8 +215,7 @@ def group_runs(runs: Sequence[Run], metric: str) -> list[Comparison]:
     for title, part in zip(titles, parts, strict=True):
         members = [tuple(each) for _, each in groupby(part, key=lambda run: run.identity)]
         names = names_of([{**each[0].settings, **each[0].choices} for each in members], typed)
-        groups = [Group(*each) for each in zip(names, members, strict=True)]
-        groups.sort(key=order)
+        groups = sorted(map(Group, names, members), key=order)
         comparisons.append(Comparison(title if len(parts) > 1 else "", tuple(groups), metric))
     return comparisons
 

@@ -146,19 +146,19 @@ def measure(
 def table(ranked: Sequence[Row]) -> str:
     """The table, and how large a difference must be to mean something."""
     lines = [["backbone", "layer", "D", "classifier", "val acc", "cross-val", "features s",
-              "fit s", "parameters", "px"]]  # fmt: skip
+              "parameters", "px"]]  # fmt: skip
     for subject, layer, classifier, fitted in ranked:
         parameters = sum(weight.numel() for weight in subject.backbone.body.parameters())
         lines.append([
             subject.backbone.name, layer, str(subject.layers[layer]), classifier,
             "" if fitted.val is None else f"{fitted.val:.4f}", f"{fitted.cross_validated:.4f}",
-            f"{subject.seconds:.1f}", f"{fitted.seconds:.1f}", f"{parameters / 1e6:.1f} M",
+            f"{subject.seconds:.1f}", f"{parameters / 1e6:.1f} M",
             str(subject.backbone.input_spec.size),
         ])  # fmt: skip
     number, score = len(ranked[0][0].tables[-1][1]), ranked[0][3].score
     noise = 2 * (score * (1 - score) / number) ** 0.5  # two standard errors
     sentence = f"Ranked on {number:,} photos: a difference below {noise:.3f} may be chance."
-    return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8, 9))}\n\n{sentence}"
+    return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8))}\n\n{sentence}"
 
 
 def save(folder: Path, subject: Subject, fitted: Fitted) -> None:

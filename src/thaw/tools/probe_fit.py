@@ -1,6 +1,5 @@
 """What `thaw probe` does with features: scikit-learn's classifiers, and which layers to train."""
 
-import time
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -39,7 +38,6 @@ class Fitted(NamedTuple):
     model: Any  # scikit-learn's pipeline, fitted to all training photos
     cross_validated: float
     val: float | None
-    seconds: float  # to choose and to fit it
 
     @property
     def score(self) -> float:
@@ -57,13 +55,11 @@ def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitt
     steps = pipeline.Pipeline([("scaler", preprocessing.StandardScaler()), ("of", classifier)])
     folds = model_selection.StratifiedKFold(3, shuffle=True, random_state=seed)
     search: Any = model_selection.GridSearchCV(steps, GRIDS[name], cv=folds)
-    began = time.perf_counter()
     with warnings.catch_warnings(), parallel_config("threading", n_jobs=-1), threadpool_limits(1):
         warnings.simplefilter("ignore")  # fewer photos than folds; a weak C does not converge
         search.fit(train[0].numpy(), train[1].numpy())
-    seconds, score = time.perf_counter() - began, float(search.best_score_)
     accuracy = None if val is None else float(search.score(val[0].numpy(), val[1].numpy()))
-    return Fitted(search.best_estimator_, score, accuracy, seconds)
+    return Fitted(search.best_estimator_, float(search.best_score_), accuracy)
 
 
 def linear_head(model: Any, val: Table | None = None) -> tuple[nn.Linear, float]:
