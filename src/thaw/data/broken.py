@@ -75,8 +75,7 @@ def _fault(path: Path) -> str | None:
         with said_on_stderr() as said:
             decode(path)
     except PhotoError as error:
-        message = str(error).removeprefix(f"Cannot read the picture {path}: ")
-        return message.partition(". Delete it")[0]
+        return str(error).partition(f"{path}: ")[2].partition(". Delete it")[0]
     sys.stderr.writelines(f"{line}\n" for line in said if "JPEG" not in line)
     return next((line for line in said if "JPEG" in line), None)
 

@@ -43,7 +43,6 @@ KINDS = {
     "exif": "turned by EXIF. thaw turns it; others may not",
     "mode": "transparent, of several frames, or another colour mode. thaw makes it one RGB picture",
 }
-SPLITS = ("test", "val", "train")
 MOST = 48  # findings of a kind that are shown
 DEFAULT = "broken,across"  # kinds on a list: what stops training, and what makes figures too good
 
@@ -58,13 +57,21 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         if found := {n for each in findings if kind in each.kinds for n in each.photos}:
             rows.append([kind, f"{len(found):,}", about])
     print(f"\n{text_table(rows, right=(1,)) if findings else 'Nothing odd was found.'}\n")
-    print("\n".join(notes))
-    print(f"\npage      {given.page}: the photos, what is odd about each, and its path")
+    told = f"page      {given.page}: the photos, what is odd about each, and its path"
+    print(*notes, "", told, sep="\n")
     if given.model and given.page == given.model / "check.html":
         write_json(notes, given.model / "check.json")
         print(f"report    {page.write_page(given.model)}: links to it")
-    if given.skip:
-        write_list(given, photos, findings)
+    if given.skip:  # behind what data.skip leaves out already
+        out, old = left_out(given.kinds.split(","), findings), given.cfg.data.get("skip")
+        text = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
+        for n, why in out.items():
+            text += f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n"
+        given.skip.write_text(text, "utf-8", "surrogateescape")
+        print(f"skip      {given.skip}: {len(out)} photos, {given.kinds}")
+        kept = [word for word in given.words if launch.key_of(word) != "data.skip"]
+        command = shlex.join(["python", "train.py", *kept, f"data.skip={given.skip}"])
+        print(f"next      look at the page, then {command}")
     elif findings:
         print(f"next      look at the page; --skip skip.txt lists photos to leave out ({DEFAULT})")
 
@@ -80,8 +87,8 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     add("--fast", action="store_true", help="leave out what needs the backbone")
     add("--model", type=Path, metavar="RUN", help="a run, to say its accuracy without such photos")
     given = parser.parse_intermixed_args(words)
-    kinds, shown = {*given.kinds.split(",")}, given.kinds
-    check(kinds <= {*KINDS}, "--kinds", shown, f"one or more of {','.join(KINDS)}")
+    kinds = {*given.kinds.split(",")}
+    check(kinds <= {*KINDS}, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
     if given.model:
         tested = (given.model / "predictions.csv").is_file()
         check(tested, "--model", given.model, "the folder of a run that was tested")
@@ -96,28 +103,28 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     given.by_features = named and not given.fast
     needed = given.skip and kinds & {"label", "outlier"} and not given.by_features
     allowed = "what is looked for: labels in doubt and outliers need backbone=, and no --fast"
-    check(not needed, "--kinds", shown, allowed)
+    check(not needed, "--kinds", given.kinds, allowed)
     return given
 
 
 def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
     """The photos, what was found in them, and sentences about all of them."""
-    cfg = given.cfg
-    config.check_keys(cfg)
-    data = config.build(cfg.data, "data")
+    config.check_keys(given.cfg)
+    data = config.build(given.cfg.data, "data")
     rows = [(path, label, name) for name, part in data.splits.items()[::-1]
             for path, label in part.pairs()]  # fmt: skip
     paths, labels, splits = zip(*rows, strict=True)
     photos, known = Listing(paths, labels, splits, data.classes), {*paths}
     beside = [path for folder in sorted({path.parent for path in paths}) for path in visible(folder)
               if path not in known and path.suffix.lower() in SUFFIXES]  # fmt: skip
-    seen = see_all([*paths, *beside], Path(cfg.paths.cache_dir).expanduser() / "check")
+    seen = see_all([*paths, *beside], Path(given.cfg.paths.cache_dir).expanduser() / "check")
     findings = [Finding((kind,), (n,), why) for n in range(len(paths))
                 for kind, why in seen[n].notes.items()]  # fmt: skip
     sizes, near = np.bincount(labels, minlength=len(data.classes)), []
-    notes = [f"{len(sizes)} classes of {sizes.min():,} to {sizes.max():,} photos."]
+    least, most = (f"{sizes[n]:,} ({data.classes[n]})" for n in (sizes.argmin(), sizes.argmax()))
+    notes = [f"{len(sizes)} classes of {least} to {most} photos."]
     if given.by_features:
-        found, near = look_alike(photos, seen, cfg)
+        found, near = look_alike(photos, seen, given.cfg)
         findings += found
     else:
         notes.append("Not looked for: labels in doubt, photos off topic and crops need a backbone, "
@@ -151,21 +158,8 @@ def accuracies(run: Path, photos: Listing, findings: Sequence[Finding]) -> list[
     for what, places in left.items():
         out = {str(photos.paths[n].absolute()) for n in places}
         right = np.array(tested.right)[[path not in out for path in tested.paths]]
-        number = f"{right.mean():.4f} of {len(right):,} photos"
-        told.append(f"Test accuracy of the model{what}: {number}.")
+        told.append(f"Test accuracy{what}: {right.mean():.4f} of {len(right):,} photos.")
     return told
-
-
-def write_list(given: argparse.Namespace, photos: Listing, findings: Sequence[Finding]) -> None:
-    """Writes the skip list, behind what data.skip leaves out already, and says the next command."""
-    out, old = left_out(given.kinds.split(","), findings), given.cfg.data.get("skip")
-    before = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
-    lines = [f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n" for n, why in out.items()]
-    given.skip.write_text(before + "".join(lines), "utf-8", "surrogateescape")
-    print(f"skip      {given.skip}: {len(out)} photos, {given.kinds}")
-    words = [word for word in given.words if launch.key_of(word) != "data.skip"]
-    command = shlex.join(["python", "train.py", *words, f"data.skip={given.skip}"])
-    print(f"next      look at the page, then {command}")
 
 
 def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, str]:
@@ -175,8 +169,7 @@ def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, s
     labels go, since nobody knows which label is right.
     """
     out: dict[int, str] = {}
-    both = "conflict" in asked
-    wanted = [(len(each.photos) == 2 and not (both and "conflict" in each.kinds), each)
+    wanted = [(len(each.photos) == 2 and "conflict" not in {*asked} & {*each.kinds}, each)
               for each in findings if {*asked}.intersection(each.kinds)]  # fmt: skip
     # in this order a copy that stays is not left out by a later one
     for one_stays, each in sorted(wanted, key=lambda pair: (pair[0], pair[1].photos)):
@@ -184,13 +177,6 @@ def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, s
             gone = each.photos[1:] if one_stays else each.photos
             out |= dict.fromkeys(gone, f"{', '.join(each.kinds)}: {each.why}")
     return out
-
-
-def by_class(photos: Listing) -> dict[str, list[int]]:
-    """The classes and their photos in each of SPLITS, the smallest class first."""
-    counts = Counter(zip(photos.labels, photos.splits, strict=True))
-    rows = {name: [counts[n, split] for split in SPLITS] for n, name in enumerate(photos.classes)}
-    return dict(sorted(rows.items(), key=lambda row: sum(row[1])))
 
 
 def write_findings(
@@ -206,6 +192,5 @@ def write_findings(
         style=page.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),
         photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes,
         pictures=dict(zip(places, pictures, strict=True)),
-        classes=by_class(photos), splits=SPLITS,
     )  # fmt: skip
     file.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8

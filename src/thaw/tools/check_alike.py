@@ -56,8 +56,8 @@ def find_copies(
     alone = {n for n in first.values() if "flat" not in seen[n].notes}  # flat ones all look alike
     pairs = [*close_pairs(seen, sorted(alone)), *near]
     todo = sorted({(min(pair), max(pair)) for pair in pairs if len(alone.intersection(pair)) > 1})
-    both = [(seen[one], seen[two]) for one, two in todo]
-    for (one, two), alike in zip(todo, in_cores(likeness, both, "copies"), strict=True):
+    likes = in_cores(likeness, [(seen[one], seen[two]) for one, two in todo], "copies")
+    for (one, two), alike in zip(todo, likes, strict=True):
         if alike >= (ALIKE if photos.labels[one] == photos.labels[two] else ALIKE_OF_TWO_LABELS):
             found[one, two] = alike
     findings = []
@@ -91,10 +91,7 @@ def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[tuple[int, 
 
 
 def nearest(table: Array, asked: Array, number: int = NEAR + 1) -> tuple[Array, Array]:
-    """Cosine distances from unit vectors (M, D) to the nearest of (N, D) and their places, (M, k).
-
-    All are compared with all, in blocks: time grows with the square of N, memory does not.
-    """
+    """Cosine distances (M, k) from unit vectors (M, D) to the nearest of (N, D); their places."""
     index = NearestNeighbors(n_neighbors=min(number, len(table)), algorithm="brute").fit(table)
     distances, places = index.kneighbors(asked)
     return distances**2 / 2, places
@@ -165,9 +162,8 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
         return []
     # C as `thaw probe` chooses it for such features; what does not converge is right all the same
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=100, tol=1e-3))
-    both = VotingClassifier(
-        [("linear", linear), ("near", KNeighborsClassifier(VOTES))], voting="soft"
-    )
+    pair = [("linear", linear), ("near", KNeighborsClassifier(VOTES))]
+    both = VotingClassifier(pair, voting="soft")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

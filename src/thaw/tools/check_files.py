@@ -4,11 +4,10 @@ Other processes decode the photos as training does. What they saw is kept, a lin
 check that was stopped goes on from there.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from thaw.data.broken import said_on_stderr
 from thaw.data.decode import FORMATS, decode
 from thaw.errors import PhotoError
 
-VERSION = 4  # of what is seen in a photo: with another one all are read again
 SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go by the name of another one
 GRID = 32  # pixels of the long side of the grey thumbnail that copies are told by
 # Backbones were trained at 224 pixels: below a seventh a photo is a smear; and at 4 to 1 a centre
@@ -58,11 +56,11 @@ class Seen(NamedTuple):
     notes: dict[str, str]  # kind of finding -> why
     pixels: str = ""  # a hash of the picture as training sees it
     width: int = 0  # of the grey thumbnail
-    grey: str = ""  # its values, row by row, in base 85
+    grey: str = ""  # its values, row by row, in hexadecimal digits
 
     def thumbnail(self) -> Array:
         """In grey, GRID pixels at its long side, uint8 (H, W)."""
-        return np.frombuffer(base64.b85decode(self.grey), np.uint8).reshape(-1, self.width)
+        return np.frombuffer(bytes.fromhex(self.grey), np.uint8).reshape(-1, self.width)
 
 
 def see(path: Path) -> Seen:
@@ -76,12 +74,10 @@ def see(path: Path) -> Seen:
         notes = _file_notes(image, path.suffix.lower()) | _picture_notes(picture)
     if any("Corrupt JPEG" in line for line in said):
         notes["damaged"] = said[0]
-    key = str(picture.size).encode()
-    pixels = hashlib.blake2b(picture.tobytes(), digest_size=12, key=key).hexdigest()
-    scale = GRID / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    small = picture.convert("L").resize(size, Image.Resampling.BOX).tobytes()
-    return Seen(notes, pixels, size[0], base64.b85encode(small).decode())
+    pixels = sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+    w, h = (max(1, round(side * GRID / max(picture.size))) for side in picture.size)
+    small = picture.convert("L").resize((w, h), Image.Resampling.BOX).tobytes()
+    return Seen(notes, pixels, w, small.hex())
 
 
 def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
@@ -142,7 +138,8 @@ def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
     """What was seen in each photo; it is read again where its size or time is another."""
     keys, found = [_key(path) for path in paths], {}
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"seen-{VERSION}.jsonl").open("a+", encoding="ascii") as file:
+    # with another number, of what is seen in a photo, all are read again
+    with (cache / "seen-4.jsonl").open("a+", encoding="ascii") as file:
         file.seek(0)
         for line in file:
             with suppress(ValueError):  # a line that a killed run cut short

@@ -143,8 +143,8 @@ def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:
         for each in comparisons for group in each.groups for run in group.runs
     ]  # fmt: skip
     with file.open("w", encoding="utf-8", newline="") as opened:
-        names = dict.fromkeys(name for row in rows for name in row)
-        writer = csv.DictWriter(opened, list(names), lineterminator="\n")
+        names = [*dict.fromkeys(name for row in rows for name in row)]
+        writer = csv.DictWriter(opened, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -163,6 +163,6 @@ def draw_curves_together(comparison: Comparison) -> Figure | None:
             look = f"{'osD^v'[place % 5]}-", f"C{place}", fill(group.name, 55)
             draw_mean(axes, [run.history for run in group.runs], f"val/{metric}", *look)
         finish_panel(axes, f"validation {TITLES[metric]}", sorted(starts))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+    shown = panels[0].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=2, fontsize=9)
     return figure

@@ -1,6 +1,4 @@
-"""The runs that `thaw compare` compares, read from their folders; groups that differ in the seed
-or fold alone, and the differences between groups.
-"""
+"""The runs that `thaw compare` reads from their folders, their groups, and the differences."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,8 +20,8 @@ from thaw.training.measures import MODES
 
 # Settings in which the runs of one group may differ: what is repeated, and what changes no number.
 NOT_COMPARED = (
-    "seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local",
-    "logger", "report", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
+    "seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local", "logger",
+    "report", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
     "callbacks.checkpoint.dirpath", "callbacks.last", "callbacks.progress", "callbacks.rates",
     "callbacks.first_batch",
 )  # fmt: skip
@@ -66,9 +64,8 @@ class Run:
     @property
     def photos(self) -> dict[str, Any]:
         """The settings on which it depends which validation and test photos are measured."""
-        chosen = {name: value for name, value in self.settings.items()
-                  if name.startswith(PHOTOS) and name not in SAME_PHOTOS}  # fmt: skip
-        return {**chosen, "data": self.choices.get("data")}
+        names = [n for n in self.settings if n.startswith(PHOTOS) and n not in SAME_PHOTOS]
+        return {"data": self.choices.get("data"), **{n: self.settings[n] for n in names}}
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
@@ -109,11 +106,10 @@ def read_run(folder: Path) -> Run | str:
             trained=int(results["trainable_parameters"]),
             unfreeze_epochs=[int(phase["start_epoch"]) - 1 for phase in phases[1:]],
         )  # fmt: skip
-    except ConfigError as error:  # names the file
-        return str(error)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
             OmegaConfBaseException) as error:  # fmt: skip
-        return f"its files are damaged, or of another version of thaw ({reason(error)})"
+        damaged = f"its files are damaged, or of another version of thaw ({reason(error)})"
+        return str(error) if isinstance(error, ConfigError) else damaged  # which names the file
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:

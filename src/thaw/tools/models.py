@@ -74,10 +74,8 @@ def find(patterns: Sequence[str] = ()) -> list[Row]:
         glob = pattern if "*" in pattern else f"*{pattern}*"
         matching = {name for name in known if fnmatchcase(name, glob)}
         if not matching:
-            raise ConfigError(
-                f"{pattern}: no backbone has this in its name{near(pattern, known)}. "
-                "`thaw models` without a name lists them; 'timm/*resnet*' finds timm's"
-            )
+            hint = f"{near(pattern, known)}. `thaw models` lists them, 'timm/*resnet*' timm's"
+            raise ConfigError(f"{pattern}: no backbone has this in its name{hint}")
         names |= matching
     return [row for name in names for row in _rows(name)]
 
@@ -96,9 +94,8 @@ def _rows(name: str) -> Iterator[Row]:
     else:
         enum: Any = torchvision.models.get_model_weights(name)
         for entry in enum:  # "not a number" is the accuracy of weights without a classifier
-            star = " *" if entry is enum["DEFAULT"] else ""
             yield Row(
-                name, entry.name + star, entry.meta["num_params"],
+                name, entry.name + " *" * (entry is enum["DEFAULT"]), entry.meta["num_params"],
                 entry.transforms().crop_size[0], entry.meta.get("license") or "none declared",
                 entry.meta["_ops"], entry.meta["_metrics"]["ImageNet-1K"]["acc@1"],
             )  # fmt: skip

@@ -76,7 +76,14 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
             command += chosen
     print(f"next      {shlex.join(command)}")
     if given.save:
-        save(given.save, subject, fitted)
+        backbone, data = subject.backbone, subject.data
+        head, temperature = linear_head(fitted.model, *subject.tables[1:])
+        targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
+        facts = model_folder.describe(backbone, targets, data.classes, data.licence)
+        model_folder.save_model(
+            given.save, Classifier(backbone, head), facts, temperature=temperature,
+            metrics={"val/acc": fitted.val}, versions=run_files.versions(),
+        )  # fmt: skip
         print(f"saved     thaw predict {given.save} photo.jpg")
 
 
@@ -159,15 +166,3 @@ def table(ranked: Sequence[Row]) -> str:
     noise = 2 * (score * (1 - score) / number) ** 0.5  # two standard errors
     sentence = f"Ranked on {number:,} photos: a difference below {noise:.3f} may be chance."
     return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8))}\n\n{sentence}"
-
-
-def save(folder: Path, subject: Subject, fitted: Fitted) -> None:
-    """Writes the model folder of a linear classifier on a backbone's last layer."""
-    backbone, data = subject.backbone, subject.data
-    head, temperature = linear_head(fitted.model, *subject.tables[1:])
-    targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
-    model_folder.save_model(
-        folder, Classifier(backbone, head),
-        model_folder.describe(backbone, targets, data.classes, data.licence),
-        temperature=temperature, metrics={"val/acc": fitted.val}, versions=run_files.versions(),
-    )  # fmt: skip

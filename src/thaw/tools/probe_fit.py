@@ -72,11 +72,7 @@ def linear_head(model: Any, val: Table | None = None) -> tuple[nn.Linear, float]
     head = nn.Linear(weight.shape[1], len(weight)).requires_grad_(False)
     head.weight.copy_(weight)
     head.bias.copy_(bias - weight @ torch.tensor(scaler.mean_))
-    if val is None:
-        return head, 1.0
-    calibration = Calibration()
-    calibration.update(head(val[0]), val[1])
-    return head, float(calibration.compute()["temperature"])
+    return head, 1.0 if val is None else float(Calibration()(head(val[0]), val[1])["temperature"])
 
 
 def way(counts: Tensor, accuracies: Mapping[str, float]) -> tuple[str, list[str]]:
@@ -132,10 +128,9 @@ class LayerOutputs(nn.Module):
 
         hooks = [self.body.get_submodule(name).register_forward_hook(partial(note, name))
                  for name in self.group_of]  # fmt: skip
-        last = self.body(images)
+        parts[self.last] = self.body(images)
         for hook in hooks:
             hook.remove()
-        parts[self.last] = last
         self.layers = {name: part.shape[1] for name, part in parts.items()}
         return torch.cat(list(parts.values()), 1)
 
