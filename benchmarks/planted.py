@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw
 
 from thaw import config, launch
 from thaw.tools import check
-from thaw.tools.check_files import cores
 
 DATA = Path(os.environ["THAW_DATA"])
 BACKBONE = ["backbone=timm/tf_efficientnet_lite0", "backbone.image_size=128",
@@ -138,8 +137,7 @@ def measure(source: str, seed: int) -> dict[str, tuple[int, int]]:
         made = Scratch(Path(scratch) / "photos", source, seed)
         made.plant()
         words = ["data=folder", f"data.root={made.root}", f"paths.cache_dir={scratch}/cache"]
-        with cores() as run:
-            photos, findings, _ = check.look(check.read(ArgumentParser(), [*words, *BACKBONE]), run)
+        photos, findings, _ = check.look(check.read(ArgumentParser(), [*words, *BACKBONE]))
         found = {
             kind: {frozenset(photos.paths[n] for n in each.photos)
                    for each in findings if kind in each.kinds}

@@ -1,24 +1,20 @@
 """`thaw check`: what it sees in files, which copies and doubts it finds; it changes nothing."""
 
-import base64
 import hashlib
-import subprocess
-import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
+from thaw import cli
 from thaw.errors import ConfigError
 from thaw.report.predictions import Predictions
-from thaw.tools import check, check_copies, check_files
-from thaw.tools.check_files import Seen, cores, see_all
-from thaw.tools.check_findings import Finding, Listing, left_out
-from thaw.tools.check_page import by_splits, class_notes
+from thaw.tools import check, check_alike, check_files
+from thaw.tools.check import left_out
+from thaw.tools.check_files import Finding, Listing, Seen, see_all
 
 
 def plain(colour: str) -> Image.Image:
@@ -34,7 +30,7 @@ def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
 
 
 def notes(path: Path) -> dict[str, str]:
-    return check_files.see(str(path)).notes
+    return check_files.see(path).notes
 
 
 def test_an_ordinary_photo_has_no_notes(tmp_path: Path) -> None:
@@ -68,12 +64,12 @@ def test_what_is_odd_about_a_file(
     assert found.keys() <= {kind, "mode"}  # a GIF has a palette too
 
 
-@pytest.mark.parametrize(("orientation", "what"), [(6, ""), (0, "the invalid ")])
-def test_exif_orientation(orientation: int, what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", [6, 0])
+def test_exif_orientation(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo(0).save(tmp_path / "a.jpg", exif=exif)
-    assert notes(tmp_path / "a.jpg") == {"exif": f"has {what}EXIF orientation {orientation}"}
+    assert notes(tmp_path / "a.jpg") == {"exif": f"has EXIF orientation {orientation}"}
 
 
 def test_two_colours_are_a_placeholder(tmp_path: Path) -> None:
@@ -93,41 +89,46 @@ def test_broken_files(content: bytes | str | None, tmp_path: Path) -> None:
         path.symlink_to(tmp_path / "gone.jpg")
     else:
         path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
-    seen = check_files.see(str(path))
+    seen = check_files.see(path)
     assert list(seen.notes) == ["broken"]
     assert (seen.pixels, seen.grey) == ("", "")
     assert check_files._key(path)
 
 
-def test_a_check_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+def test_a_check_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [tmp_path / f"{n}.png" for n in range(4)]
     for n, path in enumerate(paths):
         photo(n).save(path)
-    read: list[str] = []
+    read: list[Path] = []
 
-    def run(work: Callable[[str], Seen], items: list[str], title: str) -> Iterator[Seen]:
+    def in_cores(work: Callable[[Path], Seen], items: list[Path], title: str) -> Iterator[Seen]:
         read.extend(items)
         return map(work, items)
 
-    before = see_all(run, paths, tmp_path / "cache")
-    assert read == [str(path) for path in paths]
-    assert see_all(run, paths, tmp_path / "cache") == before
+    monkeypatch.setattr(check_files, "in_cores", in_cores)
+    before = see_all(paths, tmp_path / "cache")
+    assert read == paths
+    assert see_all(paths, tmp_path / "cache") == before
     assert len(read) == 4
     (cached,) = (tmp_path / "cache").iterdir()
     cached.write_text(cached.read_text()[:-40])  # killed while it wrote the last one
     photo(9).save(paths[1])
-    after = see_all(run, paths, tmp_path / "cache")
-    assert read[4:] == [str(paths[1]), str(paths[3])]
+    after = see_all(paths, tmp_path / "cache")
+    assert read[4:] == [paths[1], paths[3]]
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True, True]
-    see_all(run, paths, tmp_path / "cache")
+    see_all(paths, tmp_path / "cache")
     assert len(read) == 6
 
 
-def here(work: Callable[[Any], Any], items: list[Any], title: str) -> Iterator[Any]:
-    return map(work, items)
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are looked for in this process."""
+    monkeypatch.setattr(check_alike, "in_cores", lambda work, items, title: map(work, items))
 
 
-def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
+def test_copies_are_found_and_others_are_not(tmp_path: Path, here: None) -> None:
     pictures = [photo(seed) for seed in range(12)]
     pictures += [
         pictures[3],  # 12
@@ -139,29 +140,32 @@ def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.{'png' if n in (3, 12) else 'jpg'}" for n in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
-    seen = [check_files.see(str(path)) for path in paths]
+    seen = [check_files.see(path) for path in paths]
     labels, splits = [0] * 12 + [1] + [0] * 5, ["test"] * 13 + ["train"] * 5
     photos = Listing(paths, labels, splits, ("a", "b"))
-    found = check_copies.find_copies(photos, seen, here, [(14, 5), (0, 1), (2, 2)])
+    found = check_alike.find_copies(photos, seen, [(14, 5), (0, 1), (2, 2)])
     assert [each for each in found if each.photos == (3, 12)] == [found[0]]
     assert {each.photos: each.kinds for each in found} == {
         (3, 12): ("conflict", "exact"), (4, 13): ("across", "near"),
         (5, 14): ("across", "near"), (6, 15): ("across", "near"),
     }  # fmt: skip
-    assert (5, 14) not in {each.photos for each in check_copies.find_copies(photos, seen, here)}
+    assert (5, 14) not in {each.photos for each in check_alike.find_copies(photos, seen)}
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [0, 1]])
-def test_copies_with_two_labels_must_be_more_alike(labels: list[int]) -> None:
+def test_copies_with_two_labels_must_be_more_alike(
+    labels: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Photos of two things under one horizon are not one picture with two labels."""
-    grey = base64.b85encode(bytes(64)).decode()
+    grey = bytes(64).hex()
     seen = [Seen({}, str(n), 8, grey) for n in (1, 2)]
     photos = Listing([Path("a"), Path("b")], labels, ["train"] * 2, ("a", "b"))
 
     def alike(work: object, items: list[object], title: str) -> list[float]:
         return [0.93] * len(items)
 
-    found = check_copies.find_copies(photos, seen, alike, [(0, 1)])
+    monkeypatch.setattr(check_alike, "in_cores", alike)
+    found = check_alike.find_copies(photos, seen, [(0, 1)])
     assert len(found) == (labels == [0, 0])
 
 
@@ -190,30 +194,7 @@ def test_a_list_names_what_was_asked_and_never_both_copies(kinds: str, out: set[
     assert {*left_out(kinds.split(","), findings)} == out
 
 
-def test_copies_by_pair_of_splits() -> None:
-    photos = Listing([Path()] * 4, [0] * 4, ["test", "val", "train", "train"], ("a", "b"))
-    findings = [Finding(("across", "exact"), (0, 2), ""), Finding(("near",), (2, 3), ""),
-                Finding(("conflict", "across", "near"), (1, 3), "")]  # fmt: skip
-    assert by_splits(photos, findings)[1:] == [
-        ["test and train", "1", "0", "0"],
-        ["val and train", "0", "1", "1"],
-        ["train and train", "0", "1", "0"],
-    ]
-    assert by_splits(photos, findings[:0]) == []
-
-
-def test_sizes_of_classes() -> None:
-    photos = Listing([Path()] * 7, [0, 0, 0, 0, 0, 1, 3], ["train"] * 4 + ["val", "train", "val"],
-                     ("a", "b", "c", "d"))  # fmt: skip
-    assert class_notes(photos) == [
-        "4 classes of 0 to 5 photos, 1 to 5.0.",
-        "2 classes have one photo: b, d.",
-        "2 classes have none in val: c, b.",
-        "2 classes have none in train: c, d.",
-    ]
-
-
-def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:
+def test_the_accuracy_of_a_model_without_odd_photos(tmp_path: Path) -> None:
     photos = Listing(
         [tmp_path / f"{n}.jpg" for n in range(9)], [0] * 9, ["test"] * 8 + ["train"], ("a", "b")
     )
@@ -223,9 +204,7 @@ def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path)
         ["a", "b"], [str(path) for path in photos.paths[:8]], labels, said, sure, sure
     ).write(tmp_path / "predictions.csv")
     odd = [Finding(("label",), (3,), ""), Finding(("across", "near"), (0, 8), "")]
-    added, notes = check.of_model(tmp_path, photos, odd)
-    assert [(each.kinds, each.photos) for each in added] == [(("model",), (3,))]
-    assert "95.0%" in added[0].why
+    notes = check.accuracies(tmp_path, photos, odd)
     shares = [note.partition(": ")[2] for note in notes]
     assert shares == [
         "0.7500 of 8 photos.",
@@ -253,23 +232,19 @@ def hashes(root: Path) -> dict[Path, str]:
 
 
 @pytest.mark.slow  # other processes import torch
-def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> None:
+def test_the_fast_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = made(tmp_path / "photos")
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
              "--fast", "--page", f"{tmp_path}/check.html", "--skip", f"{tmp_path}/skip.txt",
              "--kinds", "across,conflict"]  # fmt: skip
-    script = (
-        "import sys\nfrom thaw import cli\nif __name__ == '__main__':\n"
-        f"    print(cli.main(['check', *{words!r}]), 'torch' in sys.modules)"
-    )
-    (tmp_path / "run.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "run.py")], check=True, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == "0 False"
+    assert cli.main(["check", *words]) == 0
+    printed = capsys.readouterr().out
     assert hashes(tmp_path / "photos") == before
-    rows = dict(line.split()[:2] for line in done.stdout.splitlines() if " " in line)
+    rows = dict(line.split()[:2] for line in printed.splitlines() if " " in line)
     assert (rows["broken"], rows["conflict"], rows["across"]) == ("1", "2", "2")
+    assert "2 classes of 13 (cold) to 14 (warm) photos." in printed
+    assert "Copies in test and train: 1 exact, 0 near, 0 with two labels." in printed
+    assert "Copies in train and train: 1 exact, 0 near, 1 with two labels." in printed
     listed = [line for line in (tmp_path / "skip.txt").read_text().splitlines() if line[0] != "#"]
     folder = tmp_path / "photos/train"
     assert sorted(listed) == sorted(
@@ -291,8 +266,8 @@ def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> No
             r"^--kinds=exact,twice: allowed is one or more of broken,damaged",
         ),
         (
-            ["--skip", "exact,across"],
-            r"^--skip=exact,across: allowed is a file .* --kinds exact,acr",
+            ["backbone=resnet18", "--fast", "--skip", "x", "--kinds", "exact,label"],
+            r"^--kinds=exact,label: allowed is what is looked for: .* need backbone=",
         ),
         (
             ["--model", "nowhere"],
@@ -309,11 +284,8 @@ def test_words_that_cannot_be_understood(words: list[str], message: str) -> None
 @pytest.mark.photos
 def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) -> None:
     words = [f"paths.data_dir={data_dir}", f"paths.cache_dir={tmp_path}", "--fast"]
-    with cores() as run:
-        _, _, notes = check.look(check.read(ArgumentParser(), ["data=pets", *words]), run)
-        photos, findings, _ = check.look(
-            check.read(ArgumentParser(), ["data=flowers102", *words]), run
-        )
+    _, _, notes = check.look(check.read(ArgumentParser(), ["data=pets", *words]))
+    photos, findings, _ = check.look(check.read(ArgumentParser(), ["data=flowers102", *words]))
     assert any("Abyssinian_34.jpg is a GIF, named .jpg" in note for note in notes)
     exact = {tuple(photos.paths[n].stem[-5:] for n in each.photos) for each in findings
              if {"across", "exact"} <= {*each.kinds}}  # fmt: skip

@@ -11,7 +11,7 @@ from made_runs import write_run
 
 from thaw.errors import ConfigError
 from thaw.store import write_json
-from thaw.tools.compare_runs import Run, Unit, compared, find_runs, last_of_each, read_run
+from thaw.tools.compare_runs import Run, Unit, compared, find_runs, read_run
 
 SCORES = {"val/acc": 0.75, "test/acc": 0.5}
 
@@ -43,17 +43,15 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:
     words = ["backbone=tiny", "finetune.unfrozen.lr=0.01", "tags=[a]", "+data.extra=1"]
     run = read(write_run(tmp_path / "run", words, seed=3, scores=SCORES, values=[0.5, 0.6, 0.7]))
-    assert (run.unit, str(run.unit), run.folds) == (Unit(3, None), "seed 3", None)
+    assert (run.unit, str(run.unit)) == (Unit(3, None), "seed 3")
     assert run.settings["finetune.unfrozen.lr"] == 0.01
     assert run.settings["callbacks.checkpoint.monitor"] == "${monitor}"
     assert not {"seed", "data.fold", "tags", "task_name", "paths.output_dir",
                 "callbacks.checkpoint.dirpath"} & set(run.settings)  # fmt: skip
     assert run.choices == {"data": "folder", "backbone": "tiny", "finetune": "freeze_unfreeze"}
     assert {"backbone", "finetune.unfrozen.lr", "data.extra"} <= run.typed
-    assert (run.seconds, run.images, run.unfreeze_epochs) == (4.0, 240, [1])
-    assert [(row["epoch"], row["frozen"]) for row in run.history] == [
-        (1, True), (2, False), (3, False),
-    ]  # fmt: skip
+    assert (run.seconds, run.trained, run.unfreeze_epochs) == (4.0, 900, [1])
+    assert [(row["epoch"], row["val/acc"]) for row in run.history] == [(1, 0.5), (2, 0.6), (3, 0.7)]
 
 
 def test_the_seed_and_the_fold_separate_no_groups_and_the_rest_does(tmp_path: Path) -> None:
@@ -75,7 +73,7 @@ def test_the_seed_and_the_fold_separate_no_groups_and_the_rest_does(tmp_path: Pa
 def test_the_unit_names_what_is_paired(tmp_path: Path) -> None:
     words = ["data.folds=3", "data.fold=2"]
     run = read(write_run(tmp_path / "run", words, seed=1, scores=SCORES))
-    assert (run.unit, run.folds) == (Unit(1, 2), 3)
+    assert (run.unit, run.settings["data.folds"]) == (Unit(1, 2), 3)
     assert str(run.unit) == "seed 1, fold 2"
 
 
@@ -113,9 +111,9 @@ def test_runs_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
     assert read_run(write_run(tmp_path / "killed")) == "unfinished, there is no results.json"
     old = write_run(tmp_path / "old", scores=SCORES)
     results = json.loads((old / "results.json").read_text())
-    del results["phases"][0]["frozen"]
+    del results["phases"][0]["seconds"]
     (old / "results.json").write_text(json.dumps(results))
-    assert "another version of thaw (KeyError: 'frozen')" in str(read_run(old))
+    assert "another version of thaw (KeyError: 'seconds')" in str(read_run(old))
     (old / "results.json").unlink()
     os.mkfifo(old / "results.json")
     assert read_run(old) == "unfinished, there is no results.json"
@@ -133,20 +131,6 @@ def test_a_metric_that_is_null_is_not_finite(tmp_path: Path) -> None:
     assert [math.isnan(row["val/acc"]) for row in run.history] == [False, True]
 
 
-def test_of_runs_that_repeat_each_other_the_last_counts(tmp_path: Path) -> None:
-    """Twice the same run is one sample: counted twice, the spread would be too small."""
-    runs = []
-    for number, (seed, val) in enumerate(((0, 0.5), (1, 0.6), (0, 0.5))):
-        folder = write_run(tmp_path / str(number), seed=seed, scores={"val/acc": val})
-        os.utime(folder / "results.json", (number, number))
-        runs.append(read(folder))
-    last, dropped = last_of_each([runs[2], runs[1], runs[0]])
-    assert {run.folder.name for run in last} == {"1", "2"}
-    assert dropped == [
-        f"Left out: {runs[0].folder}; {runs[2].folder} has the same settings and seed 0"
-    ]
-
-
 def test_dotted_names() -> None:
     node = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None, "paths": {"f": 1}, "data": {"fold": 1}}
-    assert compared(node) == {"a.b": [1, {"c": 2}], "a.d": {}, "e": None}
+    assert compared(node) == {"a.b": [1, {"c": 2}], "a.d": {}}

@@ -7,14 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from matplotlib.colors import to_rgba
 from models import small_classifier
 
 from thaw.data.photos import Photos, Splits
 from thaw.finetune.builder import build_plan
 from thaw.report import run_files
-from thaw.tools.pictures import draw_photos
 from thaw.training.record import Record
 
 PHOTOS = Splits(("cat", "dog"), Photos((Path("in/cat/1.jpg"), Path("in/dog/2.jpg")), (0, 1)),
@@ -85,20 +82,6 @@ def test_the_last_lines_printed() -> None:
         "folder    logs/run",
         "next      thaw predict logs/run photo.jpg",
     ]
-
-
-def test_pictures_stand_under_their_titles() -> None:
-    images = torch.rand(5, 3, 6, 4)
-    titles = ["a", "b\nc", "d", "e", "f"]
-    figure = draw_photos(images, titles, wrong={1, 4}, columns=3)
-    shown = [axes for axes in figure.axes if axes.images]
-    assert len(figure.axes) == 6  # two rows, the last place empty
-    assert [axes.get_title() for axes in shown] == titles
-    assert [to_rgba(axes.title.get_color()) == to_rgba("tab:red") for axes in shown] == [
-        False, True, False, False, True,
-    ]  # fmt: skip
-    for axes, image in zip(shown, images, strict=True):
-        assert torch.equal(torch.as_tensor(axes.images[0].get_array()), image.permute(1, 2, 0))
 
 
 def test_written_files(tmp_path: Path) -> None:

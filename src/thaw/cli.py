@@ -8,11 +8,12 @@ its options to the parser, reads the words by it, and returns the exit status; N
 imported only when it is called, so that `thaw --help` does not wait for torch.
 """
 
-import argparse
 import importlib
 import os
 import sys
+from argparse import REMAINDER, SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from functools import partial
 
 from thaw import launch
 from thaw.errors import ConfigError
@@ -29,7 +30,7 @@ COMMANDS = {
     "models": "list the backbones: size, compute, accuracy, licence",
     "sweep": "go on with a sweep that was stopped",
 }
-EXTRAS = ("export", "serve", "probe")  # commands that need the extra of their name
+EXTRAS = {"export": "export", "serve": "serve", "probe": "probe", "check": "probe"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,28 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command line.
     """
     listed = "\n".join(f"  {name:<8}  {about}" for name, about in COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        "thaw", usage="thaw COMMAND ...", description=f"commands:\n{listed}",
-        epilog="thaw COMMAND --help says what a command takes.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    make = partial(ArgumentParser, formatter_class=RawDescriptionHelpFormatter)
+    parser = make("thaw", usage="thaw COMMAND ...", description=f"commands:\n{listed}",
+                  epilog="thaw COMMAND --help says what a command takes.")  # fmt: skip
+    parser.add_argument("command", choices=COMMANDS, help=SUPPRESS)
+    parser.add_argument("words", nargs=REMAINDER, help=SUPPRESS)
     given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with launch.explained():
         try:
             tool = importlib.import_module(f"thaw.tools.{given.command}")
-            own = argparse.ArgumentParser(
-                f"thaw {given.command}", description=tool.__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )  # fmt: skip
+            own = make(f"thaw {given.command}", description=tool.__doc__)
             status = tool.main(own, given.words)
             sys.stdout.flush()
             return status or 0
         except ModuleNotFoundError as error:
             if given.command not in EXTRAS:
                 raise
-            hint = f"pip install '.[{given.command}]' in thaw's folder"
+            hint = f"pip install '.[{EXTRAS[given.command]}]' in thaw's folder"
             raise ConfigError(f"thaw {given.command}: {error.name} is missing; {hint}") from error
         except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,8 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -69,19 +70,26 @@ def _is_whole_jpeg(data: bytes) -> bool:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a photo; libjpeg tells the standard error alone that one is damaged."""
-    with tempfile.TemporaryFile() as said:
-        stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
+    """What is wrong with a photo."""
+    try:
+        with said_on_stderr() as said:
             decode(path)
-        except PhotoError as error:
-            message = str(error).removeprefix(f"Cannot read the picture {path}: ")
-            return message.partition(". Delete it")[0]
+    except PhotoError as error:
+        return str(error).partition(f"{path}: ")[2].partition(". Delete it")[0]
+    sys.stderr.writelines(f"{line}\n" for line in said if "JPEG" not in line)
+    return next((line for line in said if "JPEG" in line), None)
+
+
+@contextmanager
+def said_on_stderr() -> Iterator[list[str]]:
+    """Keeps the lines that C code writes there: libjpeg tells there alone of a damaged photo."""
+    lines, stderr = [], os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    sys.stderr.writelines(f"{line}\n" for line in lines if "JPEG" not in line)
-    return next((line for line in lines if "JPEG" in line), None)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()

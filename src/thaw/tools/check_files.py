@@ -1,28 +1,26 @@
-"""What `thaw check` sees in single picture files, with every core.
+"""Photos and findings of `thaw check`, and what it sees in single files, with every core.
 
-Other processes decode the photos as training does, so that this one needs no torch. What they saw
-is kept, a line for each photo: a check that was stopped goes on from there.
+Other processes decode the photos as training does. What they saw is kept, a line for each photo: a
+check that was stopped goes on from there.
 """
 
-import base64
-import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-VERSION = 3  # of what is seen in a photo: with another one all are read again
+from thaw.data.broken import said_on_stderr
+from thaw.data.decode import FORMATS, decode
+from thaw.errors import PhotoError
+
 SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go by the name of another one
 GRID = 32  # pixels of the long side of the grey thumbnail that copies are told by
 # Backbones were trained at 224 pixels: below a seventh a photo is a smear; and at 4 to 1 a centre
@@ -33,7 +31,23 @@ TINY, HUGE, LONG = 32, 50e6, 4  # sides in pixels, pixels, ratio of the sides
 # or 3 pixels and 95 % of 5.
 WIDE = 1.1
 Array = NDArray[Any]
-Run = Callable[[Callable[[Any], Any], Sequence[Any], str], Iterator[Any]]  # work, items, title
+
+
+class Listing(NamedTuple):
+    """The photos of a source: test before val before train, so the first of two copies is kept."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]  # places in classes
+    splits: Sequence[str]
+    classes: tuple[str, ...]
+
+
+class Finding(NamedTuple):
+    """One photo, or two copies, by their places in the listing."""
+
+    kinds: tuple[str, ...]
+    photos: tuple[int, ...]
+    why: str
 
 
 class Seen(NamedTuple):
@@ -42,48 +56,28 @@ class Seen(NamedTuple):
     notes: dict[str, str]  # kind of finding -> why
     pixels: str = ""  # a hash of the picture as training sees it
     width: int = 0  # of the grey thumbnail
-    grey: str = ""  # its values, row by row, in base 85
+    grey: str = ""  # its values, row by row, in hexadecimal digits
 
     def thumbnail(self) -> Array:
         """In grey, GRID pixels at its long side, uint8 (H, W)."""
-        return np.frombuffer(base64.b85decode(self.grey), np.uint8).reshape(-1, self.width)
+        return np.frombuffer(bytes.fromhex(self.grey), np.uint8).reshape(-1, self.width)
 
 
-def see(path: str) -> Seen:
+def see(path: Path) -> Seen:
     """Decodes a photo and says what was seen."""
-    from thaw.data.decode import FORMATS, decode  # with torch, which the first process does without
-    from thaw.errors import PhotoError
-
     try:
-        with _stderr() as said:
-            picture = Image.fromarray(decode(Path(path)).permute(1, 2, 0).numpy())
+        with said_on_stderr() as said:
+            picture = Image.fromarray(decode(path).permute(1, 2, 0).numpy())
     except PhotoError as error:
         return Seen({"broken": str(error).partition(f"{path}: ")[2]})
     with Image.open(path, formats=FORMATS) as image:
-        notes = _file_notes(image, Path(path).suffix.lower()) | _picture_notes(picture)
+        notes = _file_notes(image, path.suffix.lower()) | _picture_notes(picture)
     if any("Corrupt JPEG" in line for line in said):
         notes["damaged"] = said[0]
-    key = str(picture.size).encode()
-    pixels = hashlib.blake2b(picture.tobytes(), digest_size=12, key=key).hexdigest()
-    scale = GRID / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    small = picture.convert("L").resize(size, Image.Resampling.BOX).tobytes()
-    return Seen(notes, pixels, size[0], base64.b85encode(small).decode())
-
-
-@contextmanager
-def _stderr() -> Iterator[list[str]]:
-    """Catches the lines that C code writes there: libjpeg names no file."""
-    lines, kept = [], os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
+    pixels = sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+    w, h = (max(1, round(side * GRID / max(picture.size))) for side in picture.size)
+    small = picture.convert("L").resize((w, h), Image.Resampling.BOX).tobytes()
+    return Seen(notes, pixels, w, small.hex())
 
 
 def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
@@ -92,10 +86,8 @@ def _file_notes(image: Image.Image, suffix: str) -> dict[str, str]:
     kind, named = image.format or "", Image.registered_extensions().get(suffix, "")
     if SAME.get(kind, kind) != SAME.get(named, named):
         notes["name"] = f"is a {kind}, named {suffix}"
-    turned = image.getexif().get(0x0112, 1)
-    if turned != 1:
-        valid = turned in range(2, 9)
-        notes["exif"] = f"has {'' if valid else 'the invalid '}EXIF orientation {turned}"
+    if (turned := image.getexif().get(0x0112, 1)) != 1:
+        notes["exif"] = f"has EXIF orientation {turned}"
     if image.has_transparency_data or image.mode not in ("RGB", "L"):
         notes["mode"] = f"is {image.mode}{', transparent' * image.has_transparency_data}"
     with suppress(Exception):  # what is wrong with the second frame does not count
@@ -136,51 +128,30 @@ def _edge_width(grey: Array) -> float:
     return float(slope / max(bend, 1e-6))
 
 
-@contextmanager
-def cores() -> Iterator[Run]:
-    """Gives a function that does work on items in all cores, in their order, with a progress bar.
-
-    Where its processes can be forked they share what they import.
-    """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["thaw.report.page", "thaw.data.base"])
-    # Ctrl-C is for the first process alone
-    with ProcessPoolExecutor(None, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-
-        def run(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> Iterator[Any]:
-            done = pool.map(work, items, chunksize=16)
-            yield from tqdm(done, title, len(items), leave=False, disable=None)
-
-        try:
-            yield run
-        finally:
-            pool.shutdown(cancel_futures=True)
+def in_cores(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> Iterator[Any]:
+    """What `work` gives for each item, in their order, in processes on all cores; with a bar."""
+    done = Parallel(n_jobs=-1, return_as="generator")(delayed(work)(item) for item in items)
+    yield from tqdm(done, title, len(items), leave=False, disable=None)
 
 
-def see_all(run: Run, paths: Sequence[Path], cache: Path) -> list[Seen]:
+def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
     """What was seen in each photo; it is read again where its size or time is another."""
     keys, found = [_key(path) for path in paths], {}
     cache.mkdir(parents=True, exist_ok=True)
-    top = f"{VERSION} {os.path.commonpath([path.absolute() for path in paths])}"
-    with (cache / f"{_hash(top)}.jsonl").open("a+", encoding="ascii") as file:
+    # with another number, of what is seen in a photo, all are read again
+    with (cache / "seen-4.jsonl").open("a+", encoding="ascii") as file:
         file.seek(0)
-        wanted = set(keys)
         for line in file:
-            key, _, value = line.partition("\t")
-            if key in wanted and value.endswith("]\n"):
-                found[key] = Seen(*json.loads(value))
-        todo = {key: str(path) for key, path in zip(keys, paths, strict=True) if key not in found}
-        for key, value in zip(todo, run(see, [*todo.values()], "photos"), strict=True):
-            file.write(f"\n{key}\t{json.dumps(value)}\n")  # first ends what a killed run cut short
-            found[key] = value
+            with suppress(ValueError):  # a line that a killed run cut short
+                key, *values = json.loads(line)
+                found[key] = Seen(*values)
+        todo = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
+        for key, seen in zip(todo, in_cores(see, [*todo.values()], "photos"), strict=True):
+            file.write(f"\n{json.dumps([key, *seen])}\n")  # first ends what was cut short
+            found[key] = seen
     return [found[key] for key in keys]
 
 
 def _key(path: Path) -> str:
     facts = path.stat() if path.exists() else None  # a link into nothing, which `see` reports
-    return _hash(f"{path.absolute()} {facts and (facts.st_size, facts.st_mtime_ns)}")
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
+    return f"{path.absolute()} {facts and (facts.st_size, facts.st_mtime_ns)}"

@@ -10,32 +10,33 @@ import csv
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import Any
 
-from thaw.errors import ConfigError
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from thaw.errors import ConfigError, check
+from thaw.report.curves import draw_mean, finish_panel
 from thaw.text_table import text_table
-from thaw.tools.compare_groups import Comparison, group_runs
-from thaw.tools.compare_runs import Run, find_runs, last_of_each, read_run
-from thaw.training.measures import MODES
+from thaw.tools.compare_runs import Comparison, Run, find_runs, group_runs, read_run
+from thaw.training.measures import MODES, TITLES
 
-Rows = list[list[str]]  # the first one is the header
-
-ORDER = (
+NOTES = (
     "The runs of a group differ in the seed or fold alone. Groups are ordered by the validation "
-    "photos; choosing by test values would make them too good."
-)
-ALONE = "A group of one run says nothing about the spread over seeds: run -m ... seed=0,1,2."
-INTERVALS = (
+    "photos; choosing by test values would make them too good.",
+    "A group of one run says nothing about the spread over seeds: run -m ... seed=0,1,2.",
     "± is the standard deviation over the runs. [ ] is the 95 % confidence interval of the mean "
     "difference to the best group between runs of equal seed and fold (Student's t); * marks "
     "intervals without zero. It speaks of other seeds, not of other photos. One of twenty is wrong "
-    "by chance, and the best of many groups looks better than it is."
+    "by chance, and the best of many groups looks better than it is. Folds share training photos, "
+    "so their intervals are widened (Nadeau and Bengio, 2003).",
+    "What is no finite number is in no mean, which is then of fewer runs: 'of 2'.",
+    "Where runs share cached features, the first run that needs them takes longer.",
 )
-FOLDS = "Folds share training photos, so their intervals are widened (Nadeau and Bengio, 2003)."
-CACHED = "Runs share cached features: the first run that needs them takes longer."
+MOST = 10  # groups in a picture: the best by validation, one of matplotlib's ten colours each
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -45,7 +46,7 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     add("--metric", choices=MODES, help="default: the one that chose checkpoints")
     add("--markdown", action="store_true", help="print Markdown")
     add("--csv", type=Path, metavar="FILE", help="write one row for each run")
-    add("--page", type=Path, metavar="FILE", help="write one HTML page with curves and bars")
+    add("--page", type=Path, metavar="FILE", help="write one HTML page with curves")
     given = parser.parse_args(words)
     read = {folder: read_run(folder) for folder in find_runs(given.folders)}
     passed_over = [f"Passed over: {folder}: {why}" for folder, why in read.items()
@@ -53,55 +54,66 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     runs = [run for run in read.values() if isinstance(run, Run)]
     if not runs:
         raise ConfigError("none of these runs can be compared:\n  " + "\n  ".join(passed_over))
-    runs, repeated = last_of_each(runs)
-    comparisons = group_runs(runs, choose_metric(runs, given.metric))
-    notes = [*notes_of(comparisons), *repeated, *passed_over]
+    # Twice the same run is no further sample.
+    by_time = sorted(runs, key=lambda run: (run.folder / "results.json").stat().st_mtime)
+    last = {(run.identity, run.unit): run for run in by_time}
+    repeated = [f"Left out: {run.folder}; {by.folder} has the same settings and {by.unit}"
+                for run in runs if (by := last[run.identity, run.unit]) is not run]  # fmt: skip
+    comparisons = group_runs([*last.values()], choose_metric(runs, given.metric))
+    notes = [*NOTES, *repeated, *passed_over]
     for each in comparisons:
         rows = table_rows(each)
-        right = range(1, len(rows[0]))
-        table = as_markdown(rows) if given.markdown else text_table(rows, right=right)
-        print(f"{each.photos}\n\n{table}\n\n{best_line(each)}\n")
+        rule = ["---", *["---:"] * (len(rows[0]) - 1)]  # all columns but the first to the right
+        lines = [f"| {' | '.join(cells)} |" for cells in (rows[0], rule, *rows[1:])]
+        table = text_table(rows, right=range(1, len(rows[0])))
+        shown = "\n".join(lines) if given.markdown else table
+        print(f"{each.photos}\n\n{shown}\n\n{best_line(each)}\n")
     print("\n".join(f"- {note}" for note in notes))
     if given.csv:
         write_csv(given.csv, comparisons)
     if given.page:
-        from thaw.tools.compare_page import html_page  # which imports torch
+        from thaw.report.page import drawn, fill_template  # which imports torch
 
-        given.page.write_text(html_page(comparisons, notes), encoding="utf-8")
+        text = fill_template(
+            Path(__file__).with_name("compare.html"), comparisons=comparisons, notes=notes,
+            table_rows=table_rows, best_line=best_line, curves=draw_curves_together, drawn=drawn,
+        )  # fmt: skip
+        given.page.write_text(text, encoding="utf-8")
 
 
 def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     """The metric's name without the split; a ConfigError where no run has it."""
-    name = asked or Counter(run.monitor.partition("/")[2] for run in runs).most_common(1)[0][0]
-    measured = {each for run in runs for each in run.scores}
-    known = [each for each in MODES if {f"val/{each}", f"test/{each}"} & measured]
-    if name not in known:
-        raise ConfigError(f"--metric {name}: no run has it; allowed here: {', '.join(known)}")
+    monitors = Counter(str(run.settings.get("monitor")).partition("/")[2] for run in runs)
+    name = asked or monitors.most_common(1)[0][0]
+    measured = {each.partition("/")[2] for run in runs for each in run.scores}
+    known = [each for each in MODES if each in measured]
+    check(name in known, "--metric", name, f"what the runs have: {', '.join(known)}")
     return name
 
 
-def table_rows(comparison: Comparison) -> Rows:
+def table_rows(comparison: Comparison) -> list[list[str]]:
     """Scores of each group with the paired difference to the best one, and the cost of a run."""
     best, metrics = comparison.best if len(comparison.groups) > 1 else None, comparison.metrics
     against = [f"{name} - best [95 %]" for name in metrics] if best else []
-    rows = [["group", "runs", *metrics, *against, "seconds", "images/s", "parameters trained"]]
+    rows = [["group", "runs", *metrics, *against, "seconds", "parameters trained"]]
     for group in comparison.groups:
-        cells = [spread_cell(list(group.values(name).values())) for name in metrics]
+        number = len(group.runs)
+        cells = [spread_cell([*group.values(name).values()], number) for name in metrics]
         if best:
             cells += ["" if group is best else difference_cell(group.minus(best, name))
                       for name in metrics]  # fmt: skip
-        seconds = [run.seconds for run in group.runs]
-        speed = sum(run.images for run in group.runs) / (sum(seconds) or 1)
-        cost = [spread_cell(seconds, ".1f"), f"{speed:,.0f}", f"{group.runs[0].trained:,}"]
-        rows.append([group.name, str(len(group.runs)), *cells, *cost])
+        seconds = spread_cell([run.seconds for run in group.runs], number, ".1f")
+        rows.append([group.name, str(number), *cells, seconds, f"{group.runs[0].trained:,}"])
     return rows
 
 
-def spread_cell(values: Sequence[float], form: str = ".4f") -> str:
-    """For example "0.8640 ± 0.0012"; without ± where there is one value."""
+def spread_cell(values: Sequence[float], number: int, form: str = ".4f") -> str:
+    """For example "0.8640 ± 0.0012, of 2", where 2 of a `number` of runs have a finite value."""
     if not values:
         return "none"
-    return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
+    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+    some = f", of {len(values)}" if len(values) < number else ""
+    return f"{fmean(values):{form}}{spread}{some}"
 
 
 def difference_cell(found: Sequence[float]) -> str:
@@ -123,42 +135,34 @@ def best_line(comparison: Comparison) -> str:
     return f"Best run of the best group: {key} {values[best]:.4f}, {best}, {folder}"
 
 
-def notes_of(comparisons: Sequence[Comparison]) -> list[str]:
-    """What must be known to read the table, and what could lead to wrong conclusions."""
-    groups = [group for each in comparisons for group in each.groups]
-    runs = [run for group in groups for run in group.runs]
-    notes = [
-        (True, ORDER),
-        (any(len(group.runs) < 2 for group in groups), ALONE),
-        (any(len(group.runs) > 1 for group in groups), INTERVALS),
-        (len({run.unit.fold for run in runs}) > 1, FOLDS),
-        (any(run.settings.get("finetune.cache_features") for run in runs), CACHED),
-    ]
-    told = [text for applies, text in notes if applies]
-    for name in dict.fromkeys(name for each in comparisons for name in each.metrics):
-        lost = [str(run.folder) for run in runs if not isfinite(run.scores.get(name, 0))]
-        if lost:
-            told.append(f"{name} is not finite, so it is in no mean: {', '.join(lost)}.")
-    return told
-
-
-def as_markdown(rows: Rows) -> str:
-    """A table whose columns but the first are aligned to the right."""
-    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rule, *rows[1:]))
-
-
 def write_csv(file: Path, comparisons: Sequence[Comparison]) -> None:
     """One row for each run, with every metric and every setting."""
-    rows: list[dict[str, Any]] = []
-    for group in (group for each in comparisons for group in each.groups):
-        for run in group.runs:
-            first = {"folder": run.folder, "group": group.name, **run.unit._asdict(),
-                     "train_seconds": run.seconds, "images": run.images}  # fmt: skip
-            facts = {name: v for name, v in run.results.items() if not isinstance(v, list | dict)}
-            rows.append({**first, **facts, **run.settings})
+    rows: list[dict[str, Any]] = [
+        {"folder": run.folder, "group": group.name, **run.unit._asdict(),
+         "train_seconds": run.seconds, **run.facts, **run.settings}
+        for each in comparisons for group in each.groups for run in group.runs
+    ]  # fmt: skip
     with file.open("w", encoding="utf-8", newline="") as opened:
-        names = dict.fromkeys(name for row in rows for name in row)
-        writer = csv.DictWriter(opened, list(names), lineterminator="\n")
+        names = [*dict.fromkeys(name for row in rows for name in row)]
+        writer = csv.DictWriter(opened, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def draw_curves_together(comparison: Comparison) -> Figure | None:
+    """Draws the validation loss and metric of all groups: means, bands of one std, unfreezes."""
+    groups = [each for each in comparison.groups if any(run.history for run in each.runs)][:MOST]
+    if not groups:
+        return None
+    figure = Figure(figsize=(10, 4.2 + 0.1 * len(groups)), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, 2)
+    starts = {epoch for group in groups for run in group.runs for epoch in run.unfreeze_epochs}
+    metrics = ("loss", "acc" if comparison.metric == "loss" else comparison.metric)
+    for axes, metric in zip(panels, metrics, strict=True):
+        for place, group in enumerate(groups):
+            look = f"{'osD^v'[place % 5]}-", f"C{place}", fill(group.name, 55)
+            draw_mean(axes, [run.history for run in group.runs], f"val/{metric}", *look)
+        finish_panel(axes, f"validation {TITLES[metric]}", sorted(starts))
+    shown = panels[0].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=2, fontsize=9)
+    return figure

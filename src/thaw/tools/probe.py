@@ -9,16 +9,13 @@ scikit-learn fits classifiers to the features of the training photos, chooses th
 cross-validation among them, and measures them on the validation photos. The test split is not read.
 """
 
-import importlib
-import logging
 import shlex
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -28,7 +25,8 @@ from torch import Tensor
 from thaw import config, launch, model_folder, transforms
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
-from thaw.errors import ConfigError
+from thaw.data.photos import Splits
+from thaw.errors import check
 from thaw.features.key import feature_key
 from thaw.features.table import load_or_compute
 from thaw.report import run_files
@@ -37,8 +35,7 @@ from thaw.tools.probe_fit import GRIDS, Fitted, LayerOutputs, Table, fit, linear
 from thaw.training import device
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """A backbone on the photos that it would be trained and validated on."""
 
     words: list[str]  # that choose the backbone
@@ -56,8 +53,6 @@ Row = tuple[Subject, str, str, Fitted]  # with the names of the layer and of the
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Measures, and prints the table and the command that trains the best."""
     given = read(parser, words)
-    importlib.import_module("sklearn")  # an extra: told before features are computed
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cfgs = [launch.compose_run([*given.words, *chosen]) for chosen in given.backbones]
     rows: list[Row] = []
     for chosen, cfg in zip(given.backbones, cfgs, strict=True):
@@ -69,9 +64,26 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
             for name in given.classifier:
                 rows.append((subject, layer, name, fit(name, *tables, seed=cfg.seed)))
     ranked = sorted(rows, key=lambda row: -row[3].score)
-    print(f"\n{table(ranked)}\n\n{next_step(given.words, rows, ranked[0])}")
+    subject, _, kind, fitted = ranked[0]
+    command = ["python", "train.py", *given.words, *subject.words]
+    print(f"\n{table(ranked)}\n")
+    if len(subject.layers) > 1:
+        depths = {layer: each.cross_validated for other, layer, name, each in rows
+                  if other is subject and name == kind}  # fmt: skip
+        advice, chosen = way(subject.tables[0][1].bincount(), depths)
+        print(advice)
+        if not any(word.startswith(("finetune", "experiment=")) for word in given.words):
+            command += chosen
+    print(f"next      {shlex.join(command)}")
     if given.save:
-        save(given.save, ranked[0][0], ranked[0][3])
+        backbone, data = subject.backbone, subject.data
+        head, temperature = linear_head(fitted.model, *subject.tables[1:])
+        targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
+        facts = model_folder.describe(backbone, targets, data.classes, data.licence)
+        model_folder.save_model(
+            given.save, Classifier(backbone, head), facts, temperature=temperature,
+            metrics={"val/acc": fitted.val}, versions=run_files.versions(),
+        )  # fmt: skip
         print(f"saved     thaw predict {given.save} photo.jpg")
 
 
@@ -81,40 +93,38 @@ def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
         "thaw probe backbones=NAME,NAME:WEIGHTS_FILE,... [layers=last|all] "
         f"[classifier={','.join(GRIDS)}] [--save DIR] [settings of train.py, like data=pets]"
     )
-    parser.add_argument("words", nargs="*", help=SUPPRESS)
-    parser.add_argument("--backbones", required=True, help=SUPPRESS)
-    parser.add_argument("--layers", default="last", choices=("last", "all"), help=SUPPRESS)
-    parser.add_argument("--classifier", default="logistic", help=SUPPRESS)
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the best as a model folder")
+    add = parser.add_argument
+    add("words", nargs="*", help=SUPPRESS)
+    add("--backbones", required=True, help=SUPPRESS)
+    add("--layers", default="last", choices=("last", "all"), help=SUPPRESS)
+    add("--classifier", default="logistic", help=SUPPRESS)
+    add("--save", type=Path, metavar="DIR", help="write the best as a model folder")
     own = ("backbones=", "layers=", "classifier=")  # all other words are settings of train.py
     given = parser.parse_intermixed_args([f"--{w}" if w.startswith(own) else w for w in words])
-    given.classifier = given.classifier.split(",")
-    if unknown := set(given.classifier) - set(GRIDS):
-        raise ConfigError(f"classifier={','.join(unknown)}: allowed are {', '.join(GRIDS)}")
-    if given.save and (given.layers != "last" or "knn" in given.classifier):
-        raise ConfigError("--save: needs a linear head: layers=last, classifier=logistic or svm")
-    if any(word.startswith(("backbone=", "backbone.weights=")) for word in given.words):
-        raise ConfigError("backbones: name them as backbones=resnet18,resnet50:WEIGHTS_FILE alone")
+    kinds, given.classifier = given.classifier, given.classifier.split(",")
+    check({*given.classifier} <= {*GRIDS}, "classifier", kinds, f"one or more of {','.join(GRIDS)}")
+    linear = given.layers == "last" and "knn" not in given.classifier
+    allowed = "a folder for a linear head: with layers=last, classifier=logistic or svm"
+    check(linear or not given.save, "--save", given.save, allowed)
     parts = (part.replace(":", "|backbone.weights=", 1) for part in given.backbones.split(","))
     given.backbones = [f"backbone={part}".split("|") for part in parts]
     return given
 
 
 def measure(
-    words: list[str],
-    cfg: DictConfig,
-    *,
-    every_layer: bool,
-    source: Callable[..., Any] | None = None,
+    words: list[str], cfg: DictConfig, *, every_layer: bool = False, splits: Splits | None = None
 ) -> Subject:
-    """Builds a backbone and its data (or `source`'s) as train.py would; computes the features."""
+    """Builds a backbone and its data as train.py would (of other `splits`); computes features."""
     config.check_keys(cfg)
+    device.quiet_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     backbone = config.build(cfg.backbone, "backbone").cropped(cfg.data.get("crop", "center"))
     spec = backbone.input_spec
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
-    data = source(**views) if source else config.build(cfg.data, "data", **views)
+    data = config.build(cfg.data, "data", **views)
+    if splits:
+        data.splits = splits
     settings = device.trainer_settings(config.plain(cfg)["trainer"], validates=True)
     trainer = config.build({**settings, "devices": 1, "strategy": "auto"}, "trainer", logger=False)
     place, precision = trainer.strategy.root_device, trainer.precision_plugin
@@ -143,41 +153,16 @@ def measure(
 def table(ranked: Sequence[Row]) -> str:
     """The table, and how large a difference must be to mean something."""
     lines = [["backbone", "layer", "D", "classifier", "val acc", "cross-val", "features s",
-              "fit s", "parameters", "px"]]  # fmt: skip
+              "parameters", "px"]]  # fmt: skip
     for subject, layer, classifier, fitted in ranked:
         parameters = sum(weight.numel() for weight in subject.backbone.body.parameters())
         lines.append([
             subject.backbone.name, layer, str(subject.layers[layer]), classifier,
             "" if fitted.val is None else f"{fitted.val:.4f}", f"{fitted.cross_validated:.4f}",
-            f"{subject.seconds:.1f}", f"{fitted.seconds:.1f}", f"{parameters / 1e6:.1f} M",
+            f"{subject.seconds:.1f}", f"{parameters / 1e6:.1f} M",
             str(subject.backbone.input_spec.size),
         ])  # fmt: skip
     number, score = len(ranked[0][0].tables[-1][1]), ranked[0][3].score
     noise = 2 * (score * (1 - score) / number) ** 0.5  # two standard errors
     sentence = f"Ranked on {number:,} photos: a difference below {noise:.3f} may be chance."
-    return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8, 9))}\n\n{sentence}"
-
-
-def next_step(others: Sequence[str], rows: Sequence[Row], best: Row) -> str:
-    """The command that trains the best backbone; with all layers, what to train of it and why."""
-    subject, _, classifier, _ = best
-    words, text = [*others, *subject.words], ""
-    if len(subject.layers) > 1:
-        depths = {layer: fitted.cross_validated for row, layer, name, fitted in rows
-                  if row is subject and name == classifier}  # fmt: skip
-        text, chosen = way(subject.tables[0][1].bincount(), depths)
-        if not any(word.startswith(("finetune", "experiment=")) for word in words):
-            words += chosen
-    return f"{text}next      {shlex.join(['python', 'train.py', *words])}"
-
-
-def save(folder: Path, subject: Subject, fitted: Fitted) -> None:
-    """Writes the model folder of a linear classifier on a backbone's last layer."""
-    backbone, data = subject.backbone, subject.data
-    head, temperature = linear_head(fitted.model, *subject.tables[1:])
-    targets = {"backbone": subject.cfg.backbone, "head": {"_target_": "thaw.head.linear"}}
-    model_folder.save_model(
-        folder, Classifier(backbone, head),
-        model_folder.describe(backbone, targets, data.classes, data.licence),
-        temperature=temperature, metrics={"val/acc": fitted.val}, versions=run_files.versions(),
-    )  # fmt: skip
+    return f"{text_table(lines, right=(2, 4, 5, 6, 7, 8))}\n\n{sentence}"

@@ -1,12 +1,14 @@
 """What `thaw probe` does with features: scikit-learn's classifiers, and which layers to train."""
 
-import time
 import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from joblib import parallel_config
+from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from thaw.backbones import tracing
@@ -36,7 +38,6 @@ class Fitted(NamedTuple):
     model: Any  # scikit-learn's pipeline, fitted to all training photos
     cross_validated: float
     val: float | None
-    seconds: float  # to choose and to fit it
 
     @property
     def score(self) -> float:
@@ -45,10 +46,6 @@ class Fitted(NamedTuple):
 
 def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitted:
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
-    from joblib import parallel_config
-    from sklearn import linear_model, model_selection, neighbors, pipeline, preprocessing, svm
-    from threadpoolctl import threadpool_limits
-
     # One SVM a class: a finer tolerance takes minutes at 102 classes and changes no accuracy
     classifier: Any = {
         "logistic": linear_model.LogisticRegression(max_iter=300, tol=1e-3),
@@ -58,13 +55,11 @@ def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitt
     steps = pipeline.Pipeline([("scaler", preprocessing.StandardScaler()), ("of", classifier)])
     folds = model_selection.StratifiedKFold(3, shuffle=True, random_state=seed)
     search: Any = model_selection.GridSearchCV(steps, GRIDS[name], cv=folds)
-    began = time.perf_counter()
     with warnings.catch_warnings(), parallel_config("threading", n_jobs=-1), threadpool_limits(1):
         warnings.simplefilter("ignore")  # fewer photos than folds; a weak C does not converge
         search.fit(train[0].numpy(), train[1].numpy())
-    seconds, score = time.perf_counter() - began, float(search.best_score_)
     accuracy = None if val is None else float(search.score(val[0].numpy(), val[1].numpy()))
-    return Fitted(search.best_estimator_, score, accuracy, seconds)
+    return Fitted(search.best_estimator_, float(search.best_score_), accuracy)
 
 
 def linear_head(model: Any, val: Table | None = None) -> tuple[nn.Linear, float]:
@@ -77,11 +72,7 @@ def linear_head(model: Any, val: Table | None = None) -> tuple[nn.Linear, float]
     head = nn.Linear(weight.shape[1], len(weight)).requires_grad_(False)
     head.weight.copy_(weight)
     head.bias.copy_(bias - weight @ torch.tensor(scaler.mean_))
-    if val is None:
-        return head, 1.0
-    calibration = Calibration()
-    calibration.update(head(val[0]), val[1])
-    return head, float(calibration.compute()["temperature"])
+    return head, 1.0 if val is None else float(Calibration()(head(val[0]), val[1])["temperature"])
 
 
 def way(counts: Tensor, accuracies: Mapping[str, float]) -> tuple[str, list[str]]:
@@ -108,7 +99,7 @@ def way(counts: Tensor, accuracies: Mapping[str, float]) -> tuple[str, list[str]
     return (
         f"advice    {advice}: {per_class} photos a class are {'few' if few else 'enough'} "
         f"(fine-tuning pays from about {ENOUGH}), and the last layer is right in {last:.1%}, "
-        f"{best} in {accuracies[best]:.1%}.\n"
+        f"{best} in {accuracies[best]:.1%}."
     ), words
 
 
@@ -128,19 +119,18 @@ class LayerOutputs(nn.Module):
         tracing.run_without_data(self, backbone.input_spec.size)
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs: dict[str, Tensor] = {}  # by module
+        parts, ran = dict[str, Tensor](), set[str]()
 
         def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim > 1 and name not in outputs:
-                outputs[name] = pooled(output)
+            if isinstance(output, Tensor) and output.ndim > 1 and name not in ran:
+                ran.add(name)
+                parts[self.group_of[name]] = pooled(output)
 
         hooks = [self.body.get_submodule(name).register_forward_hook(partial(note, name))
                  for name in self.group_of]  # fmt: skip
-        last = self.body(images)
+        parts[self.last] = self.body(images)
         for hook in hooks:
             hook.remove()
-        parts = {self.group_of[name]: output for name, output in outputs.items()}
-        parts[self.last] = last
         self.layers = {name: part.shape[1] for name, part in parts.items()}
         return torch.cat(list(parts.values()), 1)
 

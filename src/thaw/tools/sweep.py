@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hydra_plugins.thaw_launcher import hydra_flags
 from thaw import launch, trust
-from thaw.errors import ConfigError
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -27,14 +26,12 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     file, script = folder / "multirun.yaml", launch.conf_dir().absolute().with_name("train.py")
     if given.trust:
         os.environ["THAW_TRUST"] = "1"  # the jobs, which resume, too
+    settings, hydra = launch.saved_words(file), trust.saved(file)
     try:
-        settings, hydra = launch.saved_words(file), trust.saved(file)
         again = [word for word in hydra["overrides"]["hydra"]
                  if launch.key_of(word) not in ("hydra.mode", "hydra.sweep.dir")]  # fmt: skip
         flags = hydra_flags(hydra)
         os.chdir(hydra["runtime"]["cwd"])
-    except ConfigError:
-        raise
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise trust.damaged(file, error) from error
     is_same = launch.conf_dir().absolute() == script.with_name("conf")

@@ -8,9 +8,7 @@ import pytest
 from test_check import made
 
 from thaw.tools import check
-from thaw.tools.check_copies import nearest
-from thaw.tools.check_files import cores
-from thaw.tools.check_labels import NEIGHBOURS, doubts, outliers
+from thaw.tools.check_alike import NEIGHBOURS, doubts, nearest, outliers
 
 
 def test_doubts_and_outliers() -> None:
@@ -42,8 +40,7 @@ def test_the_whole_check_doubts_a_wrong_label(
     made(tmp_path / "photos", 80)
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
              "backbone=tiny", "data.num_workers=0"]  # fmt: skip
-    with cores() as run:
-        photos, findings, _ = check.look(check.read(ArgumentParser(), words), run)
+    photos, findings, _ = check.look(check.read(ArgumentParser(), words))
     doubted = {
         photos.paths[n].name for each in findings if each.kinds == ("label",) for n in each.photos
     }
