@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from thaw.errors import ConfigError
 from thaw.head import linear, mlp
 
 
@@ -32,18 +31,3 @@ def test_mlp_layers() -> None:
     assert head(torch.randn(4, 8)).shape == (4, 5)
     batch = mlp(8, 5, hidden=[16], norm="batch")
     assert any(isinstance(layer, nn.BatchNorm1d) for layer in batch.children())
-
-
-@pytest.mark.parametrize(
-    ("make", "arguments", "key"),
-    [
-        (linear, {"dropout": 1.0}, r"head\.dropout=1\.0"),
-        (linear, {"init": "ones"}, r"head\.init=ones"),
-        (mlp, {"hidden": []}, r"head\.hidden=\[\]"),
-        (mlp, {"hidden": [0]}, r"head\.hidden=\[0\]"),
-        (mlp, {"norm": "group"}, r"head\.norm=group"),
-    ],
-)
-def test_bad_settings(make: object, arguments: dict, key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
-        make(8, 5, **arguments)  # pyright: ignore[reportCallIssue]
