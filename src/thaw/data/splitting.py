@@ -1,20 +1,106 @@
-"""Seeded splits of photos, class by class.
+"""Draws of photos: seeded splits, class by class; lists to leave out; groups; and the order.
 
 A photo's rank in a split is the hash of the split's rule and of the photo's own name. So a split is
 the same on every machine; 5 photos per class are among the 10 of the same rule; and adding or
 removing a photo moves only that photo. Photos of one group stay together, ranked by its name.
 """
 
+import os
+import random
+import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError
 
 Classes = tuple[str, ...]  # names, in the order of the labels
 Group = list[int]  # indices of photos that stay together; without groups, of one
+
+
+def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
+    """The photos that a text file lists: one path a line, from a folder or absolute.
+
+    `#` at the start of a line or behind a space begins a comment. Raises a ConfigError if the file
+    is missing or a line names no photo of the splits.
+    """
+    if not file.is_file():
+        raise ConfigError(f"data.skip={file}: no such file (looked in {Path.cwd()})")
+    photos = {os.path.normpath(p.absolute()): p for _, part in splits.items() for p in part.paths}
+    listed: set[Path] = set()
+    for number, line in enumerate(file.read_text("utf-8-sig", "surrogateescape").splitlines(), 1):
+        names = [line.strip(), re.split(r"(?:^|\s)#", line)[0].strip()]  # a name may hold a " #"
+        places = [os.path.normpath(f.absolute() / name) for name in names for f in folders]
+        if found := [photos[place] for place in places if place in photos]:
+            listed.add(found[0])
+        elif names[1]:
+            raise ConfigError(
+                f"data.skip={file}, line {number}: there is no photo {names[1]}. Give paths from "
+                f"{folders[0]} or absolute ones; or delete the line."
+            )
+    return listed
+
+
+def grouping(pattern: str, folder: Path) -> Callable[[Photos], Photos]:
+    """Names each photo's group: what the pattern, or its brackets, find in the path.
+
+    Raises a ConfigError if it is no regular expression, and later for a path without a match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"data.groups={pattern}: is no regular expression ({error})") from error
+
+    def group_of(path: Path) -> str:
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        if found := expression.search(name):
+            return " ".join(part or "" for part in found.groups()) or found[0]
+        raise ConfigError(
+            f"data.groups={pattern}: is not in the path {name}, so that photo has no group. Give a "
+            "column of the table, or a regular expression that all paths match."
+        )
+
+    return lambda photos: replace(photos, groups=tuple(map(group_of, photos.paths)))
+
+
+def count_groups(splits: Splits) -> int:
+    """The number of groups; raises a ConfigError if one is in two splits."""
+    owner: dict[str, str] = {}
+    for name, photos in splits.items():
+        for group in photos.groups or ():
+            if (other := owner.setdefault(group, name)) != name:
+                raise ConfigError(
+                    f"data.groups: group {group!r} has photos in {other} and in {name}. Move them "
+                    "into one split, or leave the splits to data.val_fraction and test_fraction; "
+                    "data.groups='' does without the column group of a table."
+                )
+    return len(owner)
+
+
+def in_proportion(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
+    """Orders photos so that the first ones of a split hold its classes in proportion.
+
+    Only where the trainer's arguments limit the batches: in the order of the files, the first
+    photos would be of one class, which is no sample of anything.
+    """
+    limits = [trainer.get(f"limit_{name}_batches") for name in ("train", "val", "test")]
+    if not any((*limits, trainer.get("overfit_batches"), trainer.get("fast_dev_run"))):
+        return splits
+
+    def ordered(photos: Photos) -> Photos:
+        draw, seen, counts = random.Random(seed), Counter[int](), Counter(photos.labels)
+        places: dict[int, float] = {}  # 0-1, by a photo's rank in its class, which is drawn
+        for index in draw.sample(range(len(photos)), len(photos)):
+            label = photos.labels[index]
+            places[index] = (seen[label] + draw.random()) / counts[label]
+            seen[label] += 1
+        return photos.subset(sorted(places, key=places.__getitem__))
+
+    return splits.change(ordered)
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
@@ -60,19 +146,6 @@ def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple
             total[place] += len(group)
             drawn += group if place == fold else ()
     return _split(photos, drawn)
-
-
-def add_test_split(splits: Splits, fraction: float) -> Splits:
-    """Takes a fraction (0-1) of the training photos to test on, the same photos for every seed."""
-    if fraction == 0:
-        return splits
-    if splits.test is not None:
-        raise ConfigError(
-            f"data.test_fraction={fraction} has no effect: there are {len(splits.test)} test "
-            "photos already. Set data.test_fraction=0."
-        )
-    test, train = split_fraction(splits.train, fraction, rule="test")
-    return replace(splits, train=train, test=test)
 
 
 def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:

@@ -16,9 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 from thaw.data.dataset import PhotoDataset
-from thaw.data.loading import make_loader
+from thaw.data.loading import choose_workers, make_loader
 from thaw.data.photos import Photos
-from thaw.data.workers import choose_workers
 from thaw.tools.check_copies import NEAR, nearest
 from thaw.tools.check_files import Array, Seen
 from thaw.tools.check_findings import Finding, Listing
