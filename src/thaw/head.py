@@ -6,7 +6,6 @@ from typing import Literal
 from torch import nn
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
-Norm = Literal["batch", "layer", "none"]
 
 
 def linear(
@@ -26,7 +25,7 @@ def linear(
 
 def mlp(
     in_features: int, num_classes: int, *, hidden: Sequence[int] = (512,), dropout: float = 0.0,
-    norm: Norm = "batch", init: Init = "normal",
+    norm: Literal["batch", "layer", "none"] = "batch", init: Init = "normal",
 ) -> nn.Module:  # fmt: skip
     """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 

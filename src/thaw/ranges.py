@@ -30,11 +30,6 @@ def batches(*others: Any) -> Rule:
         type(v) is float and 0 < v <= 1), ", or ".join(words)  # fmt: skip
 
 
-def is_inside(name: Any) -> bool:
-    """Whether a folder of this name stays in the folder that it is made in."""
-    return type(name) in (str, int) and not {"", ".", ".."} & {*str(name).split("/")}
-
-
 INT, REAL, CORES, HUGE = (int,), (int, float), os.cpu_count() or 1, 1e30
 BELOW_1 = 1 - 2**-53
 TRUTH: Rule = (lambda v: isinstance(v, bool), "true or false")
@@ -44,7 +39,8 @@ SHARE, DEGREES = within(REAL, 0, 1, "a number, 0 to 1"), "a number of degrees, 0
 SEED = within(INT, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
 RANGES: dict[str, Rule] = {  # * is any part of a name
     "train": TRUTH, "test": TRUTH, "compile": TRUTH, "ckpt_path": FILE, "resume": FILE,
-    "task_name": (is_inside, "the name of a folder in logs/, without .. in it"),
+    "task_name": (lambda v: type(v) in (str, int) and not {"", ".", ".."} & {*str(v).split("/")},
+                  "the name of a folder in logs/, without .. in it"),
     "tags": (lambda v: isinstance(v, list), "a list of words, like [a,b]"),
     # paths.output_dir is null in the tools
     "paths.[!o]*": (lambda v: type(v) is str and v > "", "the path of a folder"),

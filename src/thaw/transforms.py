@@ -27,16 +27,11 @@ def eval_transform(spec: InputSpec) -> v2.Compose:
     """
     check(spec.crop in get_args(Crop), "data.crop", spec.crop, ", ".join(get_args(Crop)))
     if spec.crop == "pad":
-        steps = [LongSide(spec.size, spec.interpolation), PadToSquare(spec.size, mean_colour(spec))]
-        return v2.Compose(steps)
+        grey = [round(255 * channel) for channel in spec.mean]
+        return v2.Compose([LongSide(spec.size, spec.interpolation, grey)])
     sides = [spec.size, spec.size] if spec.crop == "squash" else spec.resize
     resize = v2.Resize(sides, interpolation=spec.interpolation, antialias=True)
     return v2.Compose([resize, v2.CenterCrop(spec.size)])
-
-
-def mean_colour(spec: InputSpec) -> list[int]:
-    """R, G and B of 0-255."""
-    return [round(255 * channel) for channel in spec.mean]
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
@@ -46,31 +41,26 @@ def normalise(spec: InputSpec) -> v2.Compose:
 
 
 class LongSide(v2.Transform):
-    """Resizes the long side to `size` pixels, and the short one in proportion."""
+    """Resizes the long side to S pixels, the short one in proportion, and fills up to a square.
 
-    def __init__(self, size: int, interpolation: InterpolationMode) -> None:
+    The colour lies on both sides of the picture; of an odd number of lines, one more behind it.
+    None fills nothing.
+    """
+
+    def __init__(
+        self, size: int, interpolation: InterpolationMode, colour: list[int] | None = None
+    ) -> None:
         super().__init__()
-        self.size, self.interpolation = size, interpolation
+        self.size, self.interpolation, self.colour = size, interpolation, colour
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, H', W')."""
-        sides = inpt.shape[-2:]
-        fitting = [max(1, round(self.size * side / max(sides))) for side in sides]
-        return v2.functional.resize(inpt, fitting, self.interpolation, antialias=True)
-
-
-class PadToSquare(v2.Transform):
-    """Puts a colour on both sides of the centred picture; of an odd number, one more behind it."""
-
-    def __init__(self, size: int, colour: list[int]) -> None:
-        super().__init__()
-        self.size, self.colour = size, colour
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """uint8 (3, H, W), neither above S -> uint8 (3, S, S)."""
-        spare = [self.size - side for side in inpt.shape[:0:-1]]  # of the width and of the height
+        """uint8 (3, H, W) -> uint8 (3, S, S), or (3, H', W') without a colour."""
+        height, width = inpt.shape[-2:]
+        fitting = [max(1, round(self.size * n / max(height, width))) for n in (height, width)]
+        resized = v2.functional.resize(inpt, fitting, self.interpolation, antialias=True)
+        spare = [self.size - n for n in fitting[::-1]]  # of the width and of the height
         padding = [n // 2 for n in spare] + [n - n // 2 for n in spare]
-        return v2.functional.pad(inpt, padding, fill=self.colour)  # pyright: ignore[reportArgumentType]
+        return v2.functional.pad(resized, padding, fill=self.colour) if self.colour else resized  # pyright: ignore[reportArgumentType]
 
 
 class Shrink(nn.Module):
@@ -81,7 +71,8 @@ class Shrink(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.resize = cast(nn.Module, eval_transform(spec).transforms[0])
+        pads, steps = spec.crop == "pad", eval_transform(spec).transforms
+        self.resize = LongSide(spec.size, spec.interpolation) if pads else cast(nn.Module, steps[0])
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H', W')."""
@@ -111,7 +102,7 @@ def train_transform(
     fits = 0 < low <= high <= 1
     check(fits, "augment.crop_scale", [low, high], "[low, high] within 0-1, or null")
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
-    grey = mean_colour(spec)
+    grey = [round(255 * channel) for channel in spec.mean]
     steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
         scale, kind = (low, high), spec.interpolation

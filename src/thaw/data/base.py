@@ -4,6 +4,7 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 (`prepare_data`). Everything else - validation split, few-shot, loaders - is done here.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +17,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from thaw.backbones.backbone import Crop
+from thaw.data import splitting
 from thaw.data.broken import describe, find_broken
 from thaw.data.dataset import PhotoDataset, Pictures, Transform, read_pictures
-from thaw.data.loading import choose_batch_size, choose_workers, make_loader
+from thaw.data.loading import choose_workers, make_loader
 from thaw.data.photos import Photos, Splits
-from thaw.data.splitting import (
-    count_groups,
-    draw_per_class,
-    grouping,
-    read_skip,
-    split_fold,
-    split_fraction,
-)
 from thaw.errors import ConfigError, check, shown
 
 DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it leaves 8 to train on
@@ -109,7 +103,7 @@ class PhotoDataModule(LightningDataModule):
         self.prepare_data()
         source = found = self.find_splits()
         if self.skip is not None:
-            out = read_skip(Path(self.skip).expanduser(), (self.folder, self.data_dir), found)
+            out = splitting.read_skip(Path(self.skip), (self.folder, self.data_dir), found)
             print_once(f"data      data.skip={self.skip}: {len(out)} photos are left out")
             self.skipped, source = len(out), source.without(out)
         if self.wanted is not None:
@@ -117,9 +111,9 @@ class PhotoDataModule(LightningDataModule):
         if wrong := [name for name in source.classes if not name.isprintable()]:
             raise ConfigError(f"the name of class {wrong[0]!a} is not in UTF-8; rename it")
         if self.groups and not source.train.groups:
-            source = source.change(grouping(self.groups, self.folder))
+            source = source.change(splitting.grouping(self.groups, self.folder))
         splits = self._draw_splits(source)
-        if groups := count_groups(splits):
+        if groups := splitting.count_groups(splits):
             print_once(f"data      {groups:,} groups, none of them in two splits")
         # Tools make no views for training, and tell of a broken photo when they come to it.
         if self.train_transform or self.on_bad_photo == "skip":
@@ -137,12 +131,6 @@ class PhotoDataModule(LightningDataModule):
             if absent := [each for each in splits.classes if each not in there]:
                 print_once(f"{name:<10}no photo of {len(absent)} classes: {', '.join(absent)}")
         return splits
-
-    def images_per_step(self, devices: int) -> int:
-        """The batch size of each device, chosen by the number of training photos if it is auto."""
-        if self.batch_size != "auto":
-            return self.batch_size
-        return max(1, choose_batch_size(len(self.train)) // devices)
 
     def setup(self, stage: str | None = None) -> None:
         _ = self.splits  # finds the photos, unless that is done
@@ -174,15 +162,17 @@ class PhotoDataModule(LightningDataModule):
                 )
         classes, train, val, test = source.classes, source.train, source.val, source.test
         if self.test_fraction:
-            test, train = split_fraction(train, self.test_fraction, rule="test")
+            test, train = splitting.split_fraction(train, self.test_fraction, rule="test")
         if self.folds is not None:
-            val, train = split_fold(train + val if val else train, self.folds, self.fold, classes)
+            val, train = splitting.split_fold(
+                train + val if val else train, self.folds, self.fold, classes
+            )
         elif val is None or self.val_fraction is not None:
             fraction = DEFAULT_VAL_FRACTION if self.val_fraction is None else self.val_fraction
-            val, train = split_fraction(train, fraction, rule=f"val {self.seed}")
+            val, train = splitting.split_fraction(train, fraction, rule=f"val {self.seed}")
         if self.train_per_class is not None:
             rule = f"train {self.seed}"
-            train = draw_per_class(train, self.train_per_class, classes, rule=rule)
+            train = splitting.draw_per_class(train, self.train_per_class, classes, rule=rule)
         return Splits(classes, train, val or None, test or None)
 
     def _without_broken(self, splits: Splits) -> Splits:
@@ -208,6 +198,13 @@ class PhotoDataModule(LightningDataModule):
         workers = self.num_workers
         if workers is None:
             workers = choose_workers(len(photos), devices, on_cpu=on_cpu)
+        batch_size = self.batch_size
+        if batch_size == "auto":
+            # The power of two, 16 to 64, that makes an epoch about 32 steps: a few hundred photos
+            # need more steps than batches of 64 give them, and BatchNorm with its pretrained
+            # statistics does not mind small batches (measured in benchmarks/LOG.md).
+            power = 2 ** round(math.log2(max(1, len(self.train)) / 32))
+            batch_size = max(1, min(64, max(16, power)) // ranks)
         # the test photos are read only once anyway
         if self.shrink and self.cache == "ram" and split not in ("test", *self._pictures):
             self._pictures[split] = read_pictures(
@@ -216,7 +213,7 @@ class PhotoDataModule(LightningDataModule):
             )  # fmt: skip
         loader = make_loader(
             PhotoDataset(photos, transform, self.eval_transform, self._pictures.get(split)),
-            labels=photos.labels, batch_size=self.images_per_step(ranks), num_workers=workers,
+            labels=photos.labels, batch_size=batch_size, num_workers=workers,
             train=train, seed=self.seed, balanced=self.balanced,
             rank=trainer.global_rank if trainer else 0, world_size=ranks,
         )  # fmt: skip

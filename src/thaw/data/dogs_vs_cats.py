@@ -15,10 +15,6 @@ URL = "https://s3.amazonaws.com/fast-ai-sample/dogscats.tgz"
 CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 
 CLASSES = ("cat", "dog")
-# Folders under data_dir that are searched, in this order: fast.ai's, Kaggle's two competitions,
-# Microsoft's two zips, and data_dir itself
-HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
-HOMES += ("kagglecatsanddogs_5340", "kagglecatsanddogs_3367a", ".")
 # Patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
 FASTAI, KAGGLE, MICROSOFT = "train/{}s/*.jpg", "train/{}.*.jpg", "PetImages/{C}/*.jpg"
 FASTAI_VAL = "valid/{}s/*.jpg"
@@ -49,10 +45,10 @@ class DogsVsCats(PhotoDataModule):
     def find_splits(self) -> Splits:
         """Lists the photos of the first layout that is there."""
         if not (found := find_layout(self.data_dir)):
-            looked = f"looked for {FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}"
             raise ConfigError(
-                f"{self.data_dir} holds no photos of cats and dogs in a known layout: {looked}. "
-                "Name the folder with paths.data_dir=PATH."
+                f"{self.data_dir} and its folders hold no photos of cats and dogs in a known "
+                f"layout: {FASTAI}, {KAGGLE} or {MICROSOFT}. Name the folder that does with "
+                "paths.data_dir=PATH."
             )
         home, layout = found
         print_once(f"dogs_vs_cats: reading {home / layout}")
@@ -61,8 +57,9 @@ class DogsVsCats(PhotoDataModule):
 
 
 def find_layout(data_dir: Path) -> tuple[Path, str] | None:
-    """The first (home, layout) with photos of both classes, in the order of preference."""
-    pairs = ((data_dir / home, layout) for home in HOMES for layout in (FASTAI, KAGGLE, MICROSOFT))
+    """The first (home, layout) with photos of both classes; home is data_dir or a folder in it."""
+    homes = (data_dir / "dogscats", *sorted(data_dir.glob("*/")), data_dir)
+    pairs = ((home, layout) for home in homes for layout in (FASTAI, KAGGLE, MICROSOFT))
     return next((each for each in pairs if all(any(_files(*each, n)) for n in CLASSES)), None)
 
 

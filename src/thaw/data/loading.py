@@ -1,6 +1,5 @@
 """The order in which photos are read: a function of (seed, epoch), resumable within an epoch."""
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
@@ -31,15 +30,6 @@ def choose_workers(photos: int, devices: int, *, on_cpu: bool) -> int:
     return max(1, min(MAX_WORKERS, cpus))
 
 
-def choose_batch_size(photos: int) -> int:
-    """Images in a step: the power of two, 16 to 64, that makes an epoch about 32 steps.
-
-    A few hundred photos need more steps than batches of 64 give them, and BatchNorm with its
-    pretrained statistics does not mind small batches (measured in benchmarks/LOG.md).
-    """
-    return min(64, max(16, 2 ** round(math.log2(max(1, photos) / 32))))
-
-
 def as_key(key: Key | int) -> Key:
     """An index alone, as from the sampler of Lightning's `overfit_batches`, means view seed 0."""
     return (key, 0) if isinstance(key, int) else key
@@ -64,8 +54,7 @@ class PhotoSampler(DistributedSampler[Key]):
         self, labels: Sequence[int], *, train: bool, seed: int, balanced: bool = False,
         rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        places = range(len(labels))
-        super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
+        super().__init__(range(len(labels)), world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
         self.size, self.train, label = len(labels), train, torch.as_tensor(labels)
         self.weights = 1.0 / torch.bincount(label)[label].double() if balanced and train else None
 

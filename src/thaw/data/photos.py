@@ -49,8 +49,7 @@ class Photos:
         hashed = hashlib.sha256()
         for path in self.paths:
             facts = path.stat()
-            times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
-            line = f"{path.resolve()} {facts.st_size} {times}\n"
+            line = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n"
             hashed.update(line.encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
         return hashed.hexdigest()
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from thaw.data.photos import Photos, Splits
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, check
 
 Classes = tuple[str, ...]  # names, in the order of the labels
 Group = list[int]  # indices of photos that stay together; without groups, of one
+Members = dict[int, list[Group]]  # of each label
 
 
 def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
@@ -28,7 +29,7 @@ def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
     `#` at the start of a line or behind a space begins a comment. Raises a ConfigError if the file
     is missing or a line names no photo of the splits.
     """
-    if not file.is_file():
+    if not (file := file.expanduser()).is_file():
         raise ConfigError(f"data.skip={file}: no such file (looked in {Path.cwd()})")
     photos = {os.path.normpath(p.absolute()): p for _, part in splits.items() for p in part.paths}
     listed: set[Path] = set()
@@ -75,32 +76,22 @@ def count_groups(splits: Splits) -> int:
             if (other := owner.setdefault(group, name)) != name:
                 raise ConfigError(
                     f"data.groups: group {group!r} has photos in {other} and in {name}. Move them "
-                    "into one split, or leave the splits to data.val_fraction and test_fraction; "
-                    "data.groups='' does without the column group of a table."
+                    "into one split; data.groups='' does without the column group of a table."
                 )
     return len(owner)
 
 
-def in_proportion(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
-    """Orders photos so that the first ones of a split hold its classes in proportion.
+def shuffle_limited(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
+    """Orders photos by a draw where the trainer's arguments limit the batches.
 
-    Only where the trainer's arguments limit the batches: in the order of the files, the first
-    photos would be of one class, which is no sample of anything.
+    In the order of the files, the first photos would be of one class, no sample of anything.
     """
-    limits = [trainer.get(f"limit_{name}_batches") for name in ("train", "val", "test")]
-    if not any((*limits, trainer.get("overfit_batches"), trainer.get("fast_dev_run"))):
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    if not any(map(trainer.get, (*limits, "overfit_batches", "fast_dev_run"))):
         return splits
-
-    def ordered(photos: Photos) -> Photos:
-        draw, seen, counts = random.Random(seed), Counter[int](), Counter(photos.labels)
-        places: dict[int, float] = {}  # 0-1, by a photo's rank in its class, which is drawn
-        for index in draw.sample(range(len(photos)), len(photos)):
-            label = photos.labels[index]
-            places[index] = (seen[label] + draw.random()) / counts[label]
-            seen[label] += 1
-        return photos.subset(sorted(places, key=places.__getitem__))
-
-    return splits.change(ordered)
+    return splits.change(
+        lambda part: part.subset(random.Random(seed).sample(range(len(part)), len(part)))
+    )
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
@@ -123,10 +114,9 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
 
 def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
     """Draws `count` photos of each class; raise a ConfigError if a class has fewer."""
-    photos = replace(photos, groups=None)
-    _check_sizes(photos, classes, "train_per_class", count)
-    members = _by_class(photos, rule).values()
-    return photos.subset(sorted(i for groups in members for (i,) in groups[:count]))
+    members = _by_class(photos := replace(photos, groups=None), rule)
+    _check_sizes(members, classes, "train_per_class", count)
+    return photos.subset(sorted(i for groups in members.values() for (i,) in groups[:count]))
 
 
 def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple[Photos, Photos]:
@@ -135,8 +125,8 @@ def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple
     Folds are the same for every seed; their sizes differ by one photo at most, in each class and in
     total (if no groups do). Raises a ConfigError if a class has fewer photos, or groups, than that.
     """
-    _check_sizes(photos, classes, "folds", folds)
     members, drawn, total = _by_class(photos, "folds"), Group(), [0] * folds
+    _check_sizes(members, classes, "folds", folds)
     # Dealt out like cards, one class after another, so that remainders spread evenly.
     for label in sorted(members):
         dealt = [0] * folds
@@ -153,18 +143,13 @@ def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
     return photos.subset(sorted(drawn)), photos.subset(rest)
 
 
-def _check_sizes(photos: Photos, classes: Classes, key: str, least: int) -> None:
-    groups, what = photos.groups or range(len(photos)), "groups" if photos.groups else "photos"
-    sizes = Counter(label for _, label in {*zip(groups, photos.labels, strict=True)})
-    size, name = min((sizes[label], name) for label, name in enumerate(classes))
-    if size < least:
-        raise ConfigError(
-            f"data.{key}={least} is not allowed: class {name!r} has only {size} {what} to draw "
-            f"from. Give less, add photos of it, or set data.{key}=null."
-        )
+def _check_sizes(members: Members, classes: Classes, key: str, least: int) -> None:
+    size, name = min((len(members.get(label, ())), name) for label, name in enumerate(classes))
+    rule = f"{size} or less, as class {name!r} has no more photos or groups to draw from; or null"
+    check(least <= size, f"data.{key}", least, rule)
 
 
-def _by_class(photos: Photos, rule: str) -> dict[int, list[Group]]:
+def _by_class(photos: Photos, rule: str) -> Members:
     """Each label's groups, in the order in which the rule draws them.
 
     A group of photos of several labels counts for the rarest of them.
@@ -181,7 +166,7 @@ def _by_class(photos: Photos, rule: str) -> dict[int, list[Group]]:
     for index in sorted(range(len(photos)), key=rank):
         groups.setdefault(photos.groups[index] if photos.groups else index, []).append(index)
     sizes = Counter(photos.labels)
-    members: dict[int, list[Group]] = {}
+    members: Members = {}
     for group in groups.values():
         _, rarest = min((sizes[label], label) for label in {photos.labels[i] for i in group})
         members.setdefault(rarest, []).append(group)
