@@ -14,8 +14,6 @@ from torchvision.transforms import InterpolationMode, v2
 from thaw.backbones.backbone import Crop, InputSpec
 from thaw.errors import check
 
-Policy = Literal["none", "trivial", "rand"]
-
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
     """The view for validation, test and use, in one of three ways to make a picture square.
@@ -83,7 +81,8 @@ class Shrink(nn.Module):
 def train_transform(
     spec: InputSpec, *, crop_scale: tuple[float, float] | None = (0.35, 1.0),
     horizontal_flip: float = 0.5, rotation: float = 0.0, shear: float = 0.0,
-    color_jitter: float = 0.0, policy: Policy = "none", erasing: float = 0.0,
+    color_jitter: float = 0.0, policy: Literal["none", "trivial", "rand"] = "none",
+    erasing: float = 0.0,
 ) -> v2.Compose:  # fmt: skip
     """Random views for training.
 

@@ -37,10 +37,9 @@ def fetch_archive(url: str, folder: Path, *, checksum: str | None) -> None:
 
 def offline(url: str, path: Path) -> str:
     """What a user can do if a download to `path` fails, as the end of a sentence."""
-    home = path.parent
-    return (f"put {url.rpartition('/')[2]} from {url} into {home}, or name the folder that holds "
-            f"{path.relative_to(home.parent)} with paths.data_dir=PATH, or try thaw without a "
-            "network with data=demo")  # fmt: skip
+    there = path.relative_to(path.parents[1])
+    return (f"put {url.rpartition('/')[2]} from {url} into {path.parent}, or name the folder that "
+            f"holds {there} with paths.data_dir=PATH, or try data=demo")  # fmt: skip
 
 
 def unpacked(archive: Path, cache_dir: Path) -> Path:

@@ -24,8 +24,6 @@ from thaw.data.loading import choose_workers, make_loader
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, check, shown
 
-DEFAULT_VAL_FRACTION = 0.2  # what fast.ai reports on; of 10 photos a class it leaves 8 to train on
-
 
 @rank_zero_only
 def print_once(text: str) -> None:
@@ -84,9 +82,8 @@ class PhotoDataModule(LightningDataModule):
         self._pictures: dict[str, Pictures | None] = {}  # by split
         self.skipped = 0  # photos that data.skip left out
         self.bad_photos: list[str] = []  # those that data.on_bad_photo=skip left out
-        if self.folds is not None:
-            rule = "null, since data.folds is set"
-            check(self.val_fraction is None, "data.val_fraction", self.val_fraction, rule)
+        fits, rule = None in (self.folds, self.val_fraction), "null, since data.folds is set"
+        check(fits, "data.val_fraction", self.val_fraction, rule)
         rule = f"0 to below data.folds={self.folds}" if self.folds else "0, or set data.folds too"
         check(self.fold < (self.folds or 1), "data.fold", self.fold, rule)
 
@@ -168,7 +165,8 @@ class PhotoDataModule(LightningDataModule):
                 train + val if val else train, self.folds, self.fold, classes
             )
         elif val is None or self.val_fraction is not None:
-            fraction = DEFAULT_VAL_FRACTION if self.val_fraction is None else self.val_fraction
+            # a fifth is what fast.ai reports on; of 10 photos a class it leaves 8 to train on
+            fraction = 0.2 if self.val_fraction is None else self.val_fraction
             val, train = splitting.split_fraction(train, fraction, rule=f"val {self.seed}")
         if self.train_per_class is not None:
             rule = f"train {self.seed}"
@@ -179,8 +177,7 @@ class PhotoDataModule(LightningDataModule):
         broken = find_broken([path for _, part in splits.items() for path in part.paths])
         told = describe(broken, self.folder, f"data.on_bad_photo={self.on_bad_photo}")
         if broken and self.on_bad_photo == "error":
-            hint = "Replace or delete them, or leave them out with data.on_bad_photo=skip"
-            raise ConfigError(f"{told}\n{hint}")
+            raise ConfigError(f"{told}\nReplace or delete them, or set data.on_bad_photo=skip")
         if broken:
             print_once(f"{told}\n{'':<10}They are left out.")
         self.bad_photos = [os.path.relpath(path, self.folder) for path in broken]

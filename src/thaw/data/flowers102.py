@@ -16,7 +16,6 @@ URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
-CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,4 +63,4 @@ class Flowers102(PhotoDataModule):
             train, val = photos("trnid", "valid"), Photos((), ())
         elif self.split == "swapped":
             train, val, test = test, photos("trnid", "valid"), None
-        return Splits(CLASSES, train, val, test)
+        return Splits(tuple(Torchvision.classes), train, val, test)

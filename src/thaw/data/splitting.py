@@ -154,16 +154,13 @@ def _by_class(photos: Photos, rule: str) -> Members:
 
     A group of photos of several labels counts for the rarest of them.
     """
-
-    def rank(index: int) -> tuple[bytes, Path]:
-        path = photos.paths[index]
-        # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole
-        # path, so that photos moved to another disk are split as before.
-        name = photos.groups[index] if photos.groups else f"{path.parent.name}/{path.name}"
-        return sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest(), path
-
+    # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole path,
+    # so that photos moved to another disk are split as before.
+    names = photos.groups or [f"{path.parent.name}/{path.name}" for path in photos.paths]
+    hashes = [sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest()
+              for name in names]  # fmt: skip
     groups: dict[str | int, Group] = {}
-    for index in sorted(range(len(photos)), key=rank):
+    for _, _, index in sorted(zip(hashes, photos.paths, range(len(photos)), strict=True)):
         groups.setdefault(photos.groups[index] if photos.groups else index, []).append(index)
     sizes = Counter(photos.labels)
     members: Members = {}
