@@ -5,6 +5,8 @@ from typing import Literal
 
 from torch import nn
 
+from thaw.errors import check
+
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 
 
@@ -32,6 +34,8 @@ def mlp(
     The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the
     last as in `linear`.
     """
+    fits = bool(hidden) and min(hidden) > 0
+    check(fits, "head.hidden", hidden, "a list of positive widths, like [512]")
     make_norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}[norm]
     layers: list[nn.Module] = []
     for width in hidden:

@@ -48,8 +48,7 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "label_smoothing": within(REAL, 0, 0.99, "a share, 0 to 0.99"),
     "backbone.image_size": within(INT, 8, 4096, "8 to 4096 pixels", None),
     "head.dropout": within(REAL, 0, BELOW_1, "a number, 0 to below 1"),
-    "head.hidden": (lambda v: isinstance(v, list) and v != [] and all(
-        type(width) is int and width > 0 for width in v), "a list of positive widths, like [512]"),
+    "data.classes": (lambda v: isinstance(v, list | None), "a list of two or more names, or null"),
     "data.batch_size": count(1, "auto"), "data.train_per_class": count(1, None),
     "data.num_workers": within(INT, 0, max(64, 4 * CORES), f"0 to {max(64, 4 * CORES)}", None),
     "data.folds": count(2, None), "data.fold": count(0),
@@ -73,7 +72,7 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "trainer.num_sanity_val_steps": count(-1), "callbacks.*.save_top_k": count(-1),
     "callbacks.*.patience": count(0), "callbacks.*.images": count(1),
     "callbacks.*.every_seconds": within(REAL, 0, HUGE, "0 or more seconds"),
-    "callbacks.ema.decay": within(REAL, 1e-9, BELOW_1, "a number above 0, below 1"),
+    "callbacks.*.decay": within(REAL, 1e-9, BELOW_1, "a number above 0, below 1"),
 }  # fmt: skip
 
 

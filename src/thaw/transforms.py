@@ -97,15 +97,14 @@ def train_transform(
         policy: TrivialAugmentWide (arXiv:2103.10158) or RandAugment (arXiv:1909.13719).
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
     """
-    low, high = crop_scale or (1, 1)
-    fits = 0 < low <= high <= 1
-    check(fits, "augment.crop_scale", [low, high], "[low, high] within 0-1, or null")
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
     grey = [round(255 * channel) for channel in spec.mean]
     steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
-        scale, kind = (low, high), spec.interpolation
-        steps = [v2.RandomResizedCrop(spec.size, scale, interpolation=kind, antialias=True)]
+        low, high = crop_scale
+        rule = "[low, high] within 0-1, or null"
+        check(0 < low <= high <= 1, "augment.crop_scale", [low, high], rule)
+        steps = [v2.RandomResizedCrop(spec.size, (low, high), interpolation=spec.interpolation)]
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
     if shear:  # with the rotation in it, so that the picture is resampled once

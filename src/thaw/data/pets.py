@@ -42,13 +42,12 @@ class Pets(PhotoDataModule):
     def find_splits(self) -> Splits:
         """Reads which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
-        classes = ("cat", "dog")
-        if self.target == "breed":
-            breeds = {label: path.stem.rpartition("_")[0] for path, label, _ in trainval + test}
-            classes = tuple(breeds[label] for label in range(len(breeds)))
+        breeds = {label: path.stem.rpartition("_")[0] for path, label, _ in trainval + test}
+        binary = self.target == "binary"
+        classes = ("cat", "dog") if binary else tuple(breeds[n] for n in range(len(breeds)))
 
         def photos(entries: list[tuple[Path, int, int]]) -> Photos:
-            return Photos.of((path, entry[self.target == "binary"]) for path, *entry in entries)
+            return Photos.of((path, entry[binary]) for path, *entry in entries)
 
         return Splits(classes, photos(trainval), None, photos(test))
 
