@@ -52,6 +52,7 @@ class PhotoDataModule(LightningDataModule):
     """
 
     licence: ClassVar[str]  # of the photos; every source sets it, and `name`
+    home: ClassVar[str] = ""  # the folder of the photos below data_dir
     wanted: ClassVar[tuple[str, ...] | None] = None  # what data.classes says
     test_fraction = 0.0  # 0-1, of the training photos; a setting of sources without test photos
 
@@ -77,7 +78,8 @@ class PhotoDataModule(LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.data_dir = self.folder = Path(self.data_dir).expanduser()
+        self.data_dir = Path(self.data_dir).expanduser()
+        self.folder = self.data_dir / self.home
         self.cache_dir = Path(self.cache_dir).expanduser()
         self._pictures: dict[str, Pictures | None] = {}  # by split
         self.skipped = 0  # photos that data.skip left out

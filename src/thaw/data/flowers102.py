@@ -32,13 +32,9 @@ class Flowers102(PhotoDataModule):
             test, as many tutorials do; no number of it is a test result.
     """
 
-    name = "flowers102"
+    name, home = "flowers102", "flowers-102"
     licence = "photos from the web, owners not named; research use"
     split: Literal["official", "trainval", "swapped"] = "official"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = self.data_dir / "flowers-102"
 
     def prepare_data(self) -> None:
         """Downloads 345 MB, if they are not there."""

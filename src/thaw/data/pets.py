@@ -26,13 +26,9 @@ class Pets(PhotoDataModule):
         target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.
     """
 
-    name = "pets"
+    name, home = "pets", "oxford-iiit-pet"
     licence = "CC BY-SA 4.0"
     target: Literal["breed", "binary"] = "breed"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = self.data_dir / "oxford-iiit-pet"
 
     def prepare_data(self) -> None:
         """Downloads 811 MB, if they are not there."""
