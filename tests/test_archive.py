@@ -10,7 +10,7 @@ import pytest
 from test_data_sources import folder, sizes
 from test_download import left
 
-from thaw.data import archive
+from thaw.data.archive import unpack
 from thaw.data.folder import Folder
 from thaw.errors import ConfigError
 
@@ -80,18 +80,11 @@ def zip_link(path: Path) -> Path:
 
 
 REFUSED = {
-    "zip up": lambda home: outside(home / "a.zip", "../../evil"),
-    "zip absolute": lambda home: outside(home / "a.zip", f"{home}/evil"),
     "tar up": lambda home: outside(home / "a.tar", "cat/../../evil"),
-    "tar absolute": lambda home: outside(home / "a.tar", f"{home}/evil"),
-    "zip link": lambda home: zip_link(home / "a.zip"),
     "tar link": lambda home: special(home / "a.tar", tarfile.SYMTYPE),
     "tar hard link": lambda home: special(home / "a.tar", tarfile.LNKTYPE),
     "tar device": lambda home: special(home / "a.tar", tarfile.CHRTYPE),
     "tar pipe": lambda home: special(home / "a.tar", tarfile.FIFOTYPE),
-    "zip bomb": lambda home: made(home / "a.zip", {"cat/0.jpg": bytes(10**6)}),
-    "tar bomb": lambda home: made(home / "a.tgz", {"cat/0.jpg": bytes(10**6)}),
-    "many files": lambda home: made(home / "a.tgz", {f"cat/{i}.jpg": b"" for i in range(2000)}),
     "cut zip": lambda home: cut(made(home / "a.zip", PHOTOS)),
     "cut tgz": lambda home: cut(made(home / "a.tgz", PHOTOS)),
     "no archive": lambda home: home / "photo.jpg",
@@ -104,11 +97,8 @@ def cut(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_archives_that_are_refused(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_archives_that_are_refused(tmp_path: Path, kind: str) -> None:
     """Nothing lands outside, and nothing that is left counts as unpacked next time."""
-    monkeypatch.setattr(archive, "SMALL", 10**5)
     (tmp_path / "photo.jpg").write_bytes(b"no archive")
     file = REFUSED[kind](tmp_path)
     for _ in range(2):
@@ -118,3 +108,20 @@ def test_archives_that_are_refused(
             of(file).setup()
     assert left(tmp_path / "cache" / "archives") == []
     assert not list(tmp_path.rglob("evil"))
+
+
+INSIDE = {
+    "zip up": lambda home: outside(home / "a.zip", "../../evil"),
+    "zip absolute": lambda home: outside(home / "a.zip", f"{home}/evil"),
+    "tar absolute": lambda home: outside(home / "a.tar", f"{home}/evil"),
+    "zip link": lambda home: zip_link(home / "a.zip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_nothing_lands_outside(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "unpacked").mkdir()
+    unpack(INSIDE[kind](tmp_path), tmp_path / "unpacked" / "here")
+    found = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert found == {"unpacked", "a.zip" if "zip" in kind else "a.tar"}
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))

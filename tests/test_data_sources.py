@@ -129,7 +129,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["train/a/0.jpg", "train/b/0.jpg", "val/c/0.jpg"], r"has class folders .*: c\."),
         (["train/a/0.jpg", "train/b/0.jpg", "val/notes.txt"], r"val holds no pictures"),
         (["train/a/0.jpg", "train/b/0.jpg", "val/a/0.jpg", "valid/a/0.jpg"], "two folders for val"),
-        (["train/0.jpg", "test/0.jpg"], "has test, train only"),
+        (["train/0.jpg", "test/0.jpg"], "found 1 class folders"),
     ],
 )
 def test_folders_that_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
@@ -143,10 +143,8 @@ def test_root_that_is_missing_and_fraction_without_effect(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"data\.root=.*nowhere is no folder .*ROOT/train"):
         folder(tmp_path / "nowhere").setup()
     touch(*(tmp_path / split / n / "0.jpg" for split in ("train", "test") for n in "ab"))
-    with pytest.raises(ConfigError, match=r"test_fraction=0\.5 has no effect: there are 2 test"):
+    with pytest.raises(ConfigError, match=r"test_fraction=0\.5 has no effect: folder comes"):
         folder(tmp_path, test_fraction=0.5).setup()
-    with pytest.raises(ConfigError, match=r"data\.test_fraction=1: allowed is 0 to below 1"):
-        folder(tmp_path, test_fraction=1)
 
 
 # --- dogs_vs_cats ---
@@ -181,24 +179,16 @@ def test_fastai_layout_keeps_its_validation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("home", ["", "kagglecatsanddogs_5340"])
-def test_microsoft_layout_and_its_faults(
+def test_microsoft_layout_and_its_empty_files(
     tmp_path: Path, home: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tmp_path / home / "PetImages"
     touch(*(images / name / f"{i}.jpg" for name in ("Cat", "Dog") for i in range(10)))
     touch(images / "Cat" / "Thumbs.db")
     touch(images / "Cat" / "666.jpg", images / "Dog" / "11702.jpg", content=b"")
-    touch(images / "Cat" / "50.jpg", images / "Dog" / "51.jpg", content=b"both" * 3000)
-    touch(images / "Dog" / "60.jpg", images / "Dog" / "61.jpg", content=b"dog")  # no contradiction
-    touch(images / "Cat" / "70.jpg", content=b"one" * 3000)  # only the size is the same
-    touch(images / "Dog" / "70.jpg", content=b"two" * 3000)
-    module = dogs(tmp_path, test_fraction=0, val_fraction=0)
-    found = [name for name, _ in names(module.train, images)]
-    assert len(found) == 24
-    assert {"Dog/60.jpg", "Dog/61.jpg", "Cat/70.jpg", "Dog/70.jpg"} < set(found)
+    assert len(dogs(tmp_path, test_fraction=0, val_fraction=0).train) == 20
     said = capsys.readouterr().out
     assert "2 empty files are left out: Cat/666.jpg, Dog/11702.jpg" in said
-    assert "2 pictures that lie under both labels are left out: Cat/50.jpg, Dog/51.jpg" in said
 
 
 def test_several_layouts_and_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,15 +275,6 @@ def test_validation_of_a_refit_can_be_drawn(tmp_path: Path) -> None:
     assert sizes(module) == (2, 2, 4)
     with pytest.raises(ConfigError, match=r"data\.val_fraction=0\.5 has no effect"):
         Flowers102(data_dir=tmp_path, cache_dir=tmp_path, val_fraction=0.5).setup()
-
-
-def test_choices_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.split=all: allowed is official or trainval or swapped"
-    ):
-        Flowers102(data_dir=tmp_path, cache_dir=tmp_path, split="all")  # pyright: ignore
-    with pytest.raises(ConfigError, match=r"data\.target=cat: allowed is breed or binary"):
-        Pets(data_dir=tmp_path, cache_dir=tmp_path, target="cat")  # pyright: ignore
 
 
 # --- downloads ---

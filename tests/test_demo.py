@@ -13,7 +13,6 @@ from thaw.data import flowers
 from thaw.data.decode import decode
 from thaw.data.demo import Demo
 from thaw.data.flowers import FLOWERS, draw_flower
-from thaw.errors import ConfigError
 
 SIZE = 24  # pixels: quick to draw
 
@@ -134,12 +133,6 @@ def test_parallel_jobs_draw_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         list(pool.map(lambda _: demo(tmp_path).prepare_data(), range(3)))
     assert capsys.readouterr().out.count("Drawing") == 1
     assert len(contents(demo(tmp_path).folder)) == 64
-
-
-@pytest.mark.parametrize("count", [0, 1.5, True])
-def test_counts_are_checked(tmp_path: Path, count: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data\.train_pictures=.*1 or more"):
-        demo(tmp_path, train_pictures=count)
 
 
 def test_the_loader_gives_pictures(tmp_path: Path) -> None:

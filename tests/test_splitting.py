@@ -1,12 +1,14 @@
 """Draws of photos: shares, seeds, and what they must not depend on."""
 
 import random
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from thaw.data.photos import Photos, Splits
-from thaw.data.splitting import add_test_split, draw_per_class, split_fraction
+from thaw.data.splitting import draw_per_class, shuffle_limited, split_fraction
 from thaw.errors import ConfigError
 
 
@@ -67,16 +69,28 @@ def test_few_are_among_more() -> None:
 
 
 def test_too_few_photos_for_few_shot() -> None:
-    message = r"data\.train_per_class=5 .* class 'b' has only 3 photos to draw from\. Give less"
+    message = r"data\.train_per_class=5: allowed is 3 or less, as class 'b' has no more photos"
     with pytest.raises(ConfigError, match=message):
         draw_per_class(photos(9, 3), 5, ("a", "b"), rule="r")
 
 
-def test_test_photos_are_held_out_once() -> None:
-    splits = add_test_split(Splits(("a", "b"), photos(10, 10), None, None), 0.3)
-    assert splits.test is not None
-    assert counts(splits.test, 2) == [3, 3]
-    assert counts(splits.train, 2) == [7, 7]
-    assert add_test_split(Splits(("a",), photos(5), None, None), 0).test is None
-    with pytest.raises(ConfigError, match=r"data\.test_fraction=0\.1 has no effect: there are 6"):
-        add_test_split(splits, 0.1)
+SPLITS = Splits(("a", "b", "c"), photos(30, 30, 30), photos(8, 8, 8), photos(2, 20, 38))
+
+
+@pytest.mark.parametrize(
+    "limit", ["overfit_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches"]
+)
+def test_the_first_photos_are_of_all_classes(limit: str) -> None:
+    ordered = shuffle_limited(SPLITS, {limit: 3}, seed=0)
+    assert ordered == shuffle_limited(SPLITS, {limit: 3}, seed=0)
+    assert ordered != shuffle_limited(SPLITS, {limit: 3}, seed=1)
+    for (name, before), (_, after) in zip(SPLITS.items(), ordered.items(), strict=True):
+        assert sorted(before.pairs()) == sorted(after.pairs()), name
+    assert {*ordered.train.labels[:20]} == {0, 1, 2}
+    test: Any = ordered.test
+    assert Counter(test.labels[:30])[2] > 9  # 38 of 60
+
+
+def test_a_whole_run_keeps_the_order_of_the_files() -> None:
+    limits = {"overfit_batches": 0.0, "limit_val_batches": None}
+    assert shuffle_limited(SPLITS, limits, seed=0) is SPLITS

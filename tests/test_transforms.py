@@ -114,20 +114,6 @@ def test_views_are_random_and_seeded() -> None:
     assert not torch.equal(views[0], views[1])
 
 
-@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
-def test_the_crop_is_torchvisions_to_the_bit(interpolation: InterpolationMode) -> None:
-    spec = InputSpec(32, 40, SPEC.mean, SPEC.std, interpolation)
-    theirs = v2.RandomResizedCrop(32, (0.35, 1.0), interpolation=interpolation)
-    ours = train_transform(spec, horizontal_flip=0)
-    decoded = picture().permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as files are decoded
-    for seed in range(20):
-        views = []
-        for transform in (ours, theirs):
-            torch.manual_seed(seed)
-            views.append(transform(decoded))
-        assert torch.equal(*views)
-
-
 @pytest.mark.parametrize("crop", get_args(Crop))
 def test_no_augmentation_is_the_evaluation_view(crop: Crop) -> None:
     spec = replace(SPEC, crop=crop)
@@ -207,18 +193,7 @@ def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
     assert torch.equal(eval_transform(spec)(small), eval_transform(spec)(image))
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("crop_scale", (0.0, 1.0)),
-        ("crop_scale", (0.9, 0.5)),
-        ("horizontal_flip", 1.5),
-        ("rotation", -1),
-        ("shear", 90),
-        ("policy", "auto"),
-        ("erasing", 2),
-    ],
-)
-def test_values_out_of_range(setting: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"augment\.{setting}=.*allowed"):
-        train_transform(SPEC, **{setting: value})
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.9, 0.5), (0.5, 1.5)])
+def test_crops_out_of_range(scale: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"augment\.crop_scale=.*allowed"):
+        train_transform(SPEC, crop_scale=scale)

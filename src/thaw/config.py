@@ -2,8 +2,9 @@
 
 import functools
 import re
-from collections.abc import Collection, Mapping
-from inspect import Parameter, signature
+from collections.abc import Mapping
+from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
@@ -11,9 +12,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, ThawError, check_known, near, reason
-from thaw.launch import conf_dir
-from thaw.ranges import check_kind, check_ranges
+from thaw.errors import ConfigError, ThawError, check_known, reason
+from thaw.ranges import check_kind, check_ranges, leaves
 
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume", "trust",
@@ -51,6 +51,10 @@ def build(
     """
     settings = plain(node)
     _check_node(settings, key, {**dict.fromkeys(computed, "thaw itself"), **(reserved or {})})
+    for place, inner in leaves(settings, f"{key}."):
+        if isinstance(inner, Mapping) and "_target_" in inner:
+            _check_node(inner, place, {})
+    check_ranges({key: settings})
     try:
         # Hydra only makes a partial here, and we call it: given to `instantiate`, the computed
         # dataclasses would become mappings.
@@ -64,6 +68,12 @@ def build(
         raise ConfigError(
             f"{key}: a package is not installed ({error}); install {extra}"
         ) from error
+
+
+def build_all(nodes: Any, key: str) -> dict[str, Any]:
+    """Builds every node of a mapping (callbacks, loggers); null ones are off."""
+    return {str(name): build(node, f"{key}.{name}")
+            for name, node in (plain(nodes) or {}).items() if node is not None}  # fmt: skip
 
 
 def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **computed: Any) -> Any:
@@ -82,30 +92,20 @@ def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **comput
         raise ConfigError(f"{words}: {target} refuses it: {reason(error)}") from error
 
 
-def build_all(nodes: Any, key: str) -> dict[str, Any]:
-    """Builds every node of a mapping (callbacks, loggers); null ones are off."""
-    settings = plain(nodes) or {}
-    for name, node in settings.items():
-        if node is not None and (not isinstance(node, Mapping) or "_target_" not in node):
-            known = {*settings, *(file.stem for file in (conf_dir() / key).glob("*.yaml"))} - {name}
-            raise ConfigError(
-                f"{key}.{name}={node}: has no _target_, so it would do nothing{near(name, known)}"
-            )
-    return {str(name): build(node, f"{key}.{name}") for name, node in settings.items() if node}
-
-
 def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
-    """Compares the keys of a node with the arguments of its target, and so for nodes inside it."""
+    """Compares the keys of a node with the arguments of its target, and their values' types."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}={node}: has no _target_; see conf/{key.partition('.')[0]}/")
     target = node["_target_"]
     try:
-        parameters = _parameters(get_object(str(target)))
+        arguments = signature(made := get_object(str(target))).parameters
+        with suppress(NameError):  # an annotation that only a type checker can read
+            arguments = signature(made, eval_str=True).parameters
     except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{key}._target_={target}: cannot be found ({reason(error)})") from error
-    named = {each.name: each for each in parameters
+    named = {name: each for name, each in arguments.items()
              if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}  # fmt: skip
-    has_kwargs = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    has_kwargs = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
     given = {str(name): value for name, value in node.items() if str(name)[0] != "_"}
     for name, value in given.items():
         place = f"{key}.{name}"
@@ -117,23 +117,7 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
             check_known({name: value}, [n for n in named if n not in elsewhere], f"{key}.")
         if name in named:
             check_kind(named[name].annotation, place, value)
-        _check_inside(value, place)
     for name, each in named.items():
         needed = each.default is each.empty and not node.get("_partial_")
         if needed and name not in {*given, *elsewhere}:
             raise ConfigError(f"{key}.{name}: is needed by {target} and not given")
-
-
-def _check_inside(value: Any, key: str) -> None:
-    if isinstance(value, Mapping) and "_target_" in value:
-        _check_node(value, key, {})
-    elif isinstance(value, Mapping | list):
-        for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            _check_inside(part, f"{key}.{name}")
-
-
-def _parameters(target: Any) -> Collection[Parameter]:
-    try:
-        return signature(target, eval_str=True).parameters.values()
-    except NameError:  # an annotation that only a type checker can read
-        return signature(target).parameters.values()

@@ -1,14 +1,13 @@
 """Heads: the part of the model that turns the features (N, D) into class scores (N, K)."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
 from thaw.errors import check
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
-Norm = Literal["batch", "layer", "none"]
 
 
 def linear(
@@ -22,26 +21,22 @@ def linear(
         init: How the weights start. "zeros": all classes equally likely (BiT, arXiv:1912.11370,
             section 3.3). "normal": deviation 0.01. "kaiming_uniform": the default of `nn.Linear`.
     """
-    check(0 <= dropout < 1, "head.dropout", dropout, "0 to below 1")
     layer = _last_layer(in_features, num_classes, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
 
 
 def mlp(
     in_features: int, num_classes: int, *, hidden: Sequence[int] = (512,), dropout: float = 0.0,
-    norm: Norm = "batch", init: Init = "normal",
+    norm: Literal["batch", "layer", "none"] = "batch", init: Init = "normal",
 ) -> nn.Module:  # fmt: skip
     """Builds a head of hidden layers (linear, norm, ReLU, dropout) and a last linear layer.
 
     The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the
     last as in `linear`.
     """
-    check(0 <= dropout < 1, "head.dropout", dropout, "0 to below 1")
-    fits = not isinstance(hidden, int) and bool(hidden) and min(hidden) >= 1
+    fits = bool(hidden) and min(hidden) > 0
     check(fits, "head.hidden", hidden, "a list of positive widths, like [512]")
-    norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}
-    check(norm in norms, "head.norm", norm, ", ".join(norms))
-    make_norm = norms[norm]
+    make_norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}[norm]
     layers: list[nn.Module] = []
     for width in hidden:
         layer = nn.Linear(in_features, width, bias=make_norm is None)
@@ -56,13 +51,11 @@ def mlp(
 
 
 def _last_layer(in_features: int, num_classes: int, init: Init) -> nn.Linear:
-    check(init in get_args(Init), "head.init", init, ", ".join(get_args(Init)))
     layer = nn.Linear(in_features, num_classes)
-    if init == "kaiming_uniform":
-        return layer  # nn.Linear's own
     if init == "zeros":
         nn.init.zeros_(layer.weight)
-    else:
+    elif init == "normal":
         nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+    if init != "kaiming_uniform":  # nn.Linear's own
+        nn.init.zeros_(layer.bias)
     return layer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torchvision.transforms import v2
 
-from thaw.errors import ConfigError, check
+from thaw.errors import ConfigError
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -19,13 +19,8 @@ def mixing(
     0.1-0.4 on ImageNet), and that of a pasted box's area in CutMix (arXiv:1905.04899 uses 1). With
     both, each batch gets one of them.
     """
-    chosen: list[v2.Transform] = []
-    for key, alpha, kind in (
-        ("mixup_alpha", mixup_alpha, v2.MixUp), ("cutmix_alpha", cutmix_alpha, v2.CutMix)
-    ):  # fmt: skip
-        check(alpha is None or alpha > 0, f"mix.{key}", alpha, "above 0, like 0.2, or null")
-        if alpha is not None:
-            chosen.append(kind(alpha=alpha, num_classes=num_classes))
+    kinds = ((v2.MixUp, mixup_alpha), (v2.CutMix, cutmix_alpha))
+    chosen = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
     if not chosen:
         raise ConfigError("mix.mixup_alpha=null and mix.cutmix_alpha=null: give one, or mix=none")
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)

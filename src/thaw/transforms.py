@@ -14,8 +14,6 @@ from torchvision.transforms import InterpolationMode, v2
 from thaw.backbones.backbone import Crop, InputSpec
 from thaw.errors import check
 
-Policy = Literal["none", "trivial", "rand"]
-
 
 def eval_transform(spec: InputSpec) -> v2.Compose:
     """The view for validation, test and use, in one of three ways to make a picture square.
@@ -27,16 +25,11 @@ def eval_transform(spec: InputSpec) -> v2.Compose:
     """
     check(spec.crop in get_args(Crop), "data.crop", spec.crop, ", ".join(get_args(Crop)))
     if spec.crop == "pad":
-        steps = [LongSide(spec.size, spec.interpolation), PadToSquare(spec.size, mean_colour(spec))]
-        return v2.Compose(steps)
+        grey = [round(255 * channel) for channel in spec.mean]
+        return v2.Compose([LongSide(spec.size, spec.interpolation, grey)])
     sides = [spec.size, spec.size] if spec.crop == "squash" else spec.resize
     resize = v2.Resize(sides, interpolation=spec.interpolation, antialias=True)
     return v2.Compose([resize, v2.CenterCrop(spec.size)])
-
-
-def mean_colour(spec: InputSpec) -> list[int]:
-    """R, G and B of 0-255."""
-    return [round(255 * channel) for channel in spec.mean]
 
 
 def normalise(spec: InputSpec) -> v2.Compose:
@@ -46,32 +39,26 @@ def normalise(spec: InputSpec) -> v2.Compose:
 
 
 class LongSide(v2.Transform):
-    """Resizes the long side to `size` pixels, and the short one in proportion."""
+    """Resizes the long side to S pixels, the short one in proportion, and fills up to a square.
 
-    def __init__(self, size: int, interpolation: InterpolationMode) -> None:
+    The colour lies on both sides of the picture; of an odd number of lines, one more behind it.
+    None fills nothing.
+    """
+
+    def __init__(
+        self, size: int, interpolation: InterpolationMode, colour: list[int] | None = None
+    ) -> None:
         super().__init__()
-        self.size, self.interpolation = size, interpolation
+        self.size, self.interpolation, self.colour = size, interpolation, colour
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, H', W')."""
-        sides = inpt.shape[-2:]
-        fitting = [max(1, round(self.size * side / max(sides))) for side in sides]
-        return v2.functional.resize(inpt, fitting, self.interpolation, antialias=True)
-
-
-class PadToSquare(v2.Transform):
-    """Puts a colour on both sides of the centred picture; of an odd number, one more behind it."""
-
-    def __init__(self, size: int, colour: list[int]) -> None:
-        super().__init__()
-        self.size, self.colour = size, colour
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """uint8 (3, H, W), neither above S -> uint8 (3, S, S)."""
+        """uint8 (3, H, W) -> uint8 (3, S, S), or (3, H', W') without a colour."""
         height, width = inpt.shape[-2:]
-        left, top = (self.size - width) // 2, (self.size - height) // 2
-        padding = [left, top, self.size - width - left, self.size - height - top]
-        return v2.functional.pad(inpt, padding, fill=self.colour)  # pyright: ignore[reportArgumentType]
+        fitting = [max(1, round(self.size * n / max(height, width))) for n in (height, width)]
+        resized = v2.functional.resize(inpt, fitting, self.interpolation, antialias=True)
+        spare = [self.size - n for n in fitting[::-1]]  # of the width and of the height
+        padding = [n // 2 for n in spare] + [n - n // 2 for n in spare]
+        return v2.functional.pad(resized, padding, fill=self.colour) if self.colour else resized  # pyright: ignore[reportArgumentType]
 
 
 class Shrink(nn.Module):
@@ -82,7 +69,8 @@ class Shrink(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.resize = cast(nn.Module, eval_transform(spec).transforms[0])
+        pads, steps = spec.crop == "pad", eval_transform(spec).transforms
+        self.resize = LongSide(spec.size, spec.interpolation) if pads else cast(nn.Module, steps[0])
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, H', W')."""
@@ -90,22 +78,13 @@ class Shrink(nn.Module):
         return resized if resized.numel() < image.numel() else image
 
 
-class RandomResizedCrop(v2.RandomResizedCrop):
-    """torchvision's, with a contiguous crop, which resizes faster; the result is identical."""
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """uint8 (3, H, W), by pixels -> uint8 (3, S, S)."""
-        crop = v2.functional.crop(inpt, **params).permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        size = list(self.size)  # pyright: ignore[reportArgumentType]  a sequence here
-        return v2.functional.resize(crop, size, self.interpolation, antialias=self.antialias)
-
-
 def train_transform(
     spec: InputSpec, *, crop_scale: tuple[float, float] | None = (0.35, 1.0),
     horizontal_flip: float = 0.5, rotation: float = 0.0, shear: float = 0.0,
-    color_jitter: float = 0.0, policy: Policy = "none", erasing: float = 0.0,
+    color_jitter: float = 0.0, policy: Literal["none", "trivial", "rand"] = "none",
+    erasing: float = 0.0,
 ) -> v2.Compose:  # fmt: skip
-    """Random views for training; raises a ConfigError if a value is out of its range.
+    """Random views for training.
 
     Args:
         spec: of the backbone.
@@ -118,21 +97,14 @@ def train_transform(
         policy: TrivialAugmentWide (arXiv:2103.10158) or RandAugment (arXiv:1909.13719).
         erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
     """
-    low, high = crop_scale or (1, 1)
-    fits = 0 < low <= high <= 1
-    check(fits, "augment.crop_scale", [low, high], "[low, high] within 0-1, or null")
-    check(policy in get_args(Policy), "augment.policy", policy, ", ".join(get_args(Policy)))
-    for key, value, most in (
-        ("horizontal_flip", horizontal_flip, 1), ("rotation", rotation, 180), ("shear", shear, 60),
-        ("color_jitter", color_jitter, 1), ("erasing", erasing, 1),
-    ):  # fmt: skip
-        check(0 <= value <= most, f"augment.{key}", value, f"0 to {most}{' degrees' * (most > 1)}")
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
-    grey = mean_colour(spec)
+    grey = [round(255 * channel) for channel in spec.mean]
     steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
-        scale, kind = (low, high), spec.interpolation
-        steps = [RandomResizedCrop(spec.size, scale, interpolation=kind, antialias=True)]
+        low, high = crop_scale
+        rule = "[low, high] within 0-1, or null"
+        check(0 < low <= high <= 1, "augment.crop_scale", [low, high], rule)
+        steps = [v2.RandomResizedCrop(spec.size, (low, high), interpolation=spec.interpolation)]
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
     if shear:  # with the rotation in it, so that the picture is resampled once

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from thaw.data.decode import decode, open_image, read_file
-from thaw.data.workers import usable_cpus
+from thaw.data.loading import usable_cpus
 from thaw.errors import PhotoError
 
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # not a byte of the picture, nor a restart

@@ -67,12 +67,9 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
             return self.plain(picture), label
         # The CPU's generator only: torch.manual_seed would seed the GPUs too, and with
         # num_workers=0 every training step would repeat the same dropout masks.
-        state = torch.get_rng_state()
-        try:
+        with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(view_seed)
             return self.transform(picture), label
-        finally:
-            torch.set_rng_state(state)
 
 
 def read_pictures(

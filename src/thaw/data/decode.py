@@ -7,12 +7,11 @@ formats, and reads the header of all: it detects a GIF named .jpg, and refuses s
 import contextlib
 import io
 import math
-import mmap
 import stat
-import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,9 +30,7 @@ HEIC, AVIF = "HEIC: pip install pillow-heif", "AVIF: pip install 'pillow>=11.3'"
 PLUGINS = {b"heic": HEIC, b"heix": HEIC, b"mif1": HEIC, b"avif": AVIF}  # by the file's bytes 8-11
 MAX_RATIO = 200  # of the sides: with a short side of 224 pixels a long one of 45,000
 MAX_BYTES = 2**30  # of a file: more is no photo
-LARGE = 2**26  # pixels; a picture with more is read at half its size, which takes a fourth
 FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 has no AVIF
-_said = mmap.mmap(-1, 1)  # whether it was said that frames are left out; of all forked workers
 
 
 def decode(path: Path) -> Tensor:
@@ -65,7 +62,7 @@ def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) ->
     try:
         with warnings.catch_warnings():  # what cannot be decoded raises; odd EXIF may only warn
             warnings.simplefilter("ignore")
-            return _decode(data, name, max_pixels)
+            return _decode(data, max_pixels)
     except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
         cause = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -91,31 +88,15 @@ def open_image(data: bytes, max_pixels: float = math.inf) -> Image.Image:
     return image
 
 
-def _decode(data: bytes, name: str | Path, max_pixels: float) -> Tensor:
+def _decode(data: bytes, max_pixels: float) -> Tensor:
     with open_image(data, max_pixels) as image:
-        if math.prod(image.size) > LARGE:
-            return from_pillow(_halved(image))
         if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             # if torchvision fails, Pillow tries as well: its messages say better what is wrong
             with contextlib.suppress(RuntimeError):
                 picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
-                assert isinstance(picture, Tensor)  # it is a list only for a list of files
-                return picture
-        picture = from_pillow(image)
-        with contextlib.suppress(Exception):  # what is wrong with the second frame does not count
-            if not _said[0] and getattr(image, "is_animated", False):
-                _said[0] = 1
-                print(f"{name}: of several frames or pages, the first is used", file=sys.stderr)
-        return picture
-
-
-def _halved(image: Image.Image) -> Image.Image:
-    image.draft(None, (image.width // 2, image.height // 2))  # a JPEG is decoded to that size
-    if math.prod(image.size) > LARGE and not image.mode.startswith("I"):  # Pillow cannot there
-        wider = {"P": "RGBA", "PA": "RGBA", "1": "L"}.get(image.mode)
-        image = (image.convert(wider) if wider else image).reduce(2)
-    return image
+                return cast(Tensor, picture)  # it is a list only for a list of files
+        return from_pillow(image)
 
 
 def from_pillow(image: Image.Image) -> Tensor:

@@ -29,8 +29,6 @@ class Demo(PhotoDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key, least in (("train_pictures", 1), ("val_pictures", 0), ("test_pictures", 0)):
-            self.check_integer(key, least)
         counts = f"{self.train_pictures}-{self.val_pictures}-{self.test_pictures}"
         self.folder = self.cache_dir / f"demo-v{VERSION}-{counts}"
 

@@ -1,6 +1,5 @@
 """Dogs vs. Cats (Asirra: Elson et al., 2007), in the three layouts that are in use."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,6 @@ URL = "https://s3.amazonaws.com/fast-ai-sample/dogscats.tgz"
 CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 
 CLASSES = ("cat", "dog")
-# Folders under data_dir that are searched, in this order: fast.ai's, Kaggle's two competitions,
-# Microsoft's two zips, and data_dir itself
-HOMES = ("dogscats", "dogs-vs-cats", "dogs-vs-cats-redux-kernels-edition")
-HOMES += ("kagglecatsanddogs_5340", "kagglecatsanddogs_3367a", ".")
 # Patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
 FASTAI, KAGGLE, MICROSOFT = "train/{}s/*.jpg", "train/{}.*.jpg", "PetImages/{C}/*.jpg"
 FASTAI_VAL = "valid/{}s/*.jpg"
@@ -33,10 +28,9 @@ class DogsVsCats(PhotoDataModule):
         Kaggle      dogs-vs-cats/train/cat.0.jpg                   25,000
         Microsoft   PetImages/Cat/0.jpg                            25,000, of which 2 are empty
 
-    Empty files are left out, and in Microsoft's layout pictures that lie under both labels; a line
-    says which. Published errors are measured on fast.ai's valid/ or on a random 20 %.
-    `test_fraction` (0-1) of the training photos are to test on, the same for every seed: test1 of
-    fast.ai and Kaggle has no labels.
+    Empty files are left out; a line says which. Published errors are measured on fast.ai's valid/
+    or on a random 20 %. `test_fraction` (0-1) of the training photos are to test on, the same for
+    every seed: test1 of fast.ai and Kaggle has no labels.
     """
 
     name = "dogs_vs_cats"
@@ -45,30 +39,28 @@ class DogsVsCats(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Downloads fast.ai's 839 MB, if no layout is there."""
-        if not find_layouts(self.data_dir):
+        if not find_layout(self.data_dir):
             fetch_archive(URL, self.data_dir / "dogscats", checksum=CHECKSUM)
 
     def find_splits(self) -> Splits:
         """Lists the photos of the first layout that is there."""
-        if not (layouts := find_layouts(self.data_dir)):
-            looked = f"looked for {FASTAI}, {KAGGLE}, {MICROSOFT} in {', '.join(HOMES)}"
+        if not (found := find_layout(self.data_dir)):
             raise ConfigError(
-                f"{self.data_dir} holds no photos of cats and dogs in a known layout: {looked}. "
-                "Name the folder with paths.data_dir=PATH."
+                f"{self.data_dir} and its folders hold no photos of cats and dogs in a known "
+                f"layout: {FASTAI}, {KAGGLE} or {MICROSOFT}. Name the folder that does with "
+                "paths.data_dir=PATH."
             )
-        home, layout = layouts[0]
+        home, layout = found
         print_once(f"dogs_vs_cats: reading {home / layout}")
-        train = _photos(home, layout)
-        if layout == MICROSOFT:
-            train = _without(train, _ambiguous(train), "pictures that lie under both labels")
         val = _photos(home, FASTAI_VAL) if layout == FASTAI else None
-        return Splits(CLASSES, train, val or None, None)
+        return Splits(CLASSES, _photos(home, layout), val or None, None)
 
 
-def find_layouts(data_dir: Path) -> list[tuple[Path, str]]:
-    """Every (home, layout) with photos of both classes, in the order of preference."""
-    pairs = [(data_dir / home, layout) for home in HOMES for layout in (FASTAI, KAGGLE, MICROSOFT)]
-    return [pair for pair in pairs if all(any(_files(*pair, name)) for name in CLASSES)]
+def find_layout(data_dir: Path) -> tuple[Path, str] | None:
+    """The first (home, layout) with photos of both classes; home is data_dir or a folder in it."""
+    homes = (data_dir / "dogscats", *sorted(data_dir.glob("*/")), data_dir)
+    pairs = ((home, layout) for home in homes for layout in (FASTAI, KAGGLE, MICROSOFT))
+    return next((each for each in pairs if all(any(_files(*each, n)) for n in CLASSES)), None)
 
 
 def _files(home: Path, layout: str, name: str) -> Iterator[Path]:
@@ -80,23 +72,7 @@ def _photos(home: Path, layout: str) -> Photos:
     """The photos of both classes without empty files."""
     photos = Photos.of((path, label) for label, name in enumerate(CLASSES)
                        for path in sorted(_files(home, layout, name)))  # fmt: skip
-    return _without(photos, [p for p in photos.paths if p.stat().st_size == 0], "empty files")
-
-
-def _ambiguous(photos: Photos) -> list[Path]:
-    """Pictures under both labels, nothing says which is right: of equal size and middle 4 KiB."""
-    groups: defaultdict[tuple[int, bytes], list[tuple[Path, int]]] = defaultdict(list)
-    for path, label in photos.pairs():
-        with path.open("rb", buffering=0) as file:
-            size = path.stat().st_size
-            file.seek(size // 2)
-            groups[size, file.read(4096)].append((path, label))
-    both = (group for group in groups.values() if len({label for _, label in group}) > 1)
-    return sorted(path for group in both for path, _ in group)
-
-
-def _without(photos: Photos, out: list[Path], why: str) -> Photos:
-    if out:
-        names = ", ".join("/".join(path.parts[-2:]) for path in out)
-        print_once(f"dogs_vs_cats: {len(out)} {why} are left out: {names}")
-    return Photos.of((path, label) for path, label in photos.pairs() if path not in {*out})
+    if empty := [n for n, path in enumerate(photos.paths) if path.stat().st_size == 0]:
+        names = ", ".join("/".join(photos.paths[n].parts[-2:]) for n in empty)
+        print_once(f"dogs_vs_cats: {len(empty)} empty files are left out: {names}")
+    return photos.subset(sorted({*range(len(photos))}.difference(empty)))

@@ -1,7 +1,7 @@
 """Oxford 102 Flowers (Nilsback and Zisserman, 2008)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
@@ -16,8 +16,6 @@ URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 PHOTOS = ("102flowers.tgz", "md5:52808999861908f626f3c1f4e79d11fa")
 LABELS = ("imagelabels.mat", "md5:e0620be6f572b9609742df49c70aed4d")
 SPLITS = ("setid.mat", "md5:a5357ecc9cb78c4bef273ce3793fc85c")
-CLASSES = tuple(Torchvision.classes)  # in the order of the labels, 1 to 102
-Split = Literal["official", "trainval", "swapped"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,14 +32,9 @@ class Flowers102(PhotoDataModule):
             test, as many tutorials do; no number of it is a test result.
     """
 
-    name = "flowers102"
+    name, home = "flowers102", "flowers-102"
     licence = "photos from the web, owners not named; research use"
-    split: Split = "official"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = self.data_dir / "flowers-102"
-        self.check("split", self.split in get_args(Split), " or ".join(get_args(Split)))
+    split: Literal["official", "trainval", "swapped"] = "official"
 
     def prepare_data(self) -> None:
         """Downloads 345 MB, if they are not there."""
@@ -66,4 +59,4 @@ class Flowers102(PhotoDataModule):
             train, val = photos("trnid", "valid"), Photos((), ())
         elif self.split == "swapped":
             train, val, test = test, photos("trnid", "valid"), None
-        return Splits(CLASSES, train, val, test)
+        return Splits(tuple(Torchvision.classes), train, val, test)

@@ -47,12 +47,14 @@ def find_in(root: Path, wanted: Collection[str] = ()) -> Splits:
     """
     if not root.is_dir():
         raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
-    ignored: set[Path] = set()
-    layout = _layout(root, wanted, ignored)
+    layout = _layout(root, wanted)
     folders = layout["train"][1]
-    _check_classes(root, folders, wanted)
+    if len(folders) < 2:
+        hint = f" Is it data.root={folders[0]}?" if any(map(_subfolders, folders)) else ""
+        fault = f"found {len(folders)} class folders, two or more are needed"
+        raise ConfigError(f"data.root={root}: {fault}. {LAYOUT}{hint}")
     classes = tuple(folder.name for folder in folders)
-    splits = {name: _photos(*pair, classes, ignored) for name, pair in layout.items()}
+    splits = {name: _photos(*pair, classes) for name, pair in layout.items()}
     there = set(splits["train"].labels)
     empty = [folder for label, folder in enumerate(folders) if label not in there]
     empty += [layout[name][0] for name, photos in splits.items() if not photos]
@@ -61,13 +63,10 @@ def find_in(root: Path, wanted: Collection[str] = ()) -> Splits:
             f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}) in "
             "class folders. Add some or delete the folder."
         )
-    if ignored:
-        what = f"{len(ignored)} hidden or system files and links that lead back up"
-        print_once(f"data.root={root}: ignored {what}, as {min(ignored)}")
     return Splits(classes, splits["train"], splits.get("val"), splits.get("test"))
 
 
-def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
+def _layout(root: Path, wanted: Collection[str]) -> Layout:
     """Finds the splits; "train" is `root` if that holds the class folders itself.
 
     A folder named as a split is one only if it holds folders. With pictures right inside it,
@@ -75,10 +74,9 @@ def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
     """
     layout: Layout = {}
     others: list[Path] = []
-    folders = _subfolders(root, ignored)
-    for folder in folders:
+    for folder in _subfolders(root):
         split = None if folder.name in wanted else SPLITS.get(folder.name.lower())
-        inside = _subfolders(folder, ignored) if split else []
+        inside = _subfolders(folder) if split else []
         if split in layout:
             raise ConfigError(f"data.root={root} holds two folders for {split} photos. Keep one.")
         if split == "test" and not inside and any(picture_files(folder)):
@@ -89,52 +87,27 @@ def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
             layout[split] = (folder, inside)
     if len({folder.resolve() for folder, _ in layout.values()}) < len(layout):
         raise ConfigError(f"data.root={root}: two of {', '.join(layout)} are the same folder.")
-    names = sorted(folder.name for folder in others)
-    if "train" in layout and names:
-        print_once(f"data.root={root}: not read, beside train/: {', '.join(names)}")
-    elif folders and "train" not in layout and {n.lower() for n in names} <= SPLITS.keys():
-        found = ", ".join(sorted(folder.name for folder in folders))
-        raise ConfigError(f"data.root={root} has {found} only. {LAYOUT}")
+    if "train" in layout and others:
+        names = ", ".join(folder.name for folder in others)
+        print_once(f"data.root={root}: not read, beside train/: {names}")
     return {"train": (root, others), **layout}
 
 
-def _check_classes(root: Path, folders: list[Path], wanted: Collection[str]) -> None:
-    """Raises a ConfigError if the class folders of training do not look like classes."""
-    names = [folder.name for folder in folders]
-    inside = list(visible(folders[0])) if folders else []
-    parts = [path.name for path in inside if path.is_dir()]
-    if len(names) < 2:
-        fault = f"found {len(names)} class folders, two or more are needed"
-    elif wanted or not 1 < len(parts) == len(inside) or any(
-        [path.name for path in visible(folder)] != parts for folder in folders
-    ):  # fmt: skip
-        return
-    else:
-        fault = f"all of {', '.join(names)} hold the same folders, {', '.join(parts)}. If they are "
-        fault += f"classes, give data.classes=[{','.join(names)}]"
-    hint = f" Is it data.root={folders[0]}?" if parts else ""
-    raise ConfigError(f"data.root={root}: {fault}. {LAYOUT}{hint}")
-
-
-def _photos(
-    home: Path, folders: list[Path], classes: tuple[str, ...], ignored: set[Path]
-) -> Photos:
+def _photos(home: Path, folders: list[Path], classes: tuple[str, ...]) -> Photos:
     """The pictures of one split, by class and then by name."""
     if unknown := [folder.name for folder in folders if folder.name not in classes]:
         raise ConfigError(
             f"{home} has class folders that the training photos have not: {', '.join(unknown)}. "
             "Rename or move them."
         )
-    found = [(path, classes.index(folder.name)) for folder in folders
-             for path in all_files(folder, ignored)]  # fmt: skip
+    found = [(path, classes.index(folder.name)) for folder in folders for path in all_files(folder)]
     pictures = [pair for pair in found if pair[0].suffix.lower() in SUFFIXES]
-    others = {path for path in visible(home, ignored) if not path.is_dir()}
+    others = {path for path in visible(home) if not path.is_dir()}
     others |= {path for path, _ in found}.difference(path for path, _ in pictures)
     if others:
         print_once(f"{home}: {len(others)} files are left out, as {min(others).name}")
     return Photos.of(pictures)
 
 
-def _subfolders(folder: Path, ignored: set[Path]) -> list[Path]:
-    above = {folder.resolve(), *folder.resolve().parents}
-    return [path for path in visible(folder, ignored, above) if path.is_dir()]
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.is_dir()]

@@ -1,6 +1,6 @@
 """The order in which photos are read: a function of (seed, epoch), resumable within an epoch."""
 
-import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -12,14 +12,22 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_co
 from thaw.seeds import Key, derive
 from thaw.stopping import ignore_signals
 
+MAX_WORKERS = 8  # they decode some 4,000 photos of 500 x 375 a second: enough for one GPU
+FEW_PHOTOS = 512  # decoded in about a second: starting processes would take longer
 
-def choose_batch_size(photos: int) -> int:
-    """Images in a step: the power of two, 16 to 64, that makes an epoch about 32 steps.
 
-    A few hundred photos need more steps than batches of 64 give them, and BatchNorm with its
-    pretrained statistics does not mind small batches (measured in benchmarks/LOG.md).
-    """
-    return min(64, max(16, 2 ** round(math.log2(max(1, photos) / 32))))
+def usable_cpus() -> int:
+    """CPUs this process may run on; containers are often allowed fewer than the machine has."""
+    on_linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+
+
+def choose_workers(photos: int, devices: int, *, on_cpu: bool) -> int:
+    """Workers for each of `devices` training processes: one per CPU, half where the CPU trains."""
+    if photos < FEW_PHOTOS:
+        return 0
+    cpus = usable_cpus() // max(1, devices) // (2 if on_cpu else 1)
+    return max(1, min(MAX_WORKERS, cpus))
 
 
 def as_key(key: Key | int) -> Key:
@@ -46,8 +54,7 @@ class PhotoSampler(DistributedSampler[Key]):
         self, labels: Sequence[int], *, train: bool, seed: int, balanced: bool = False,
         rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        places = range(len(labels))
-        super().__init__(places, world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
+        super().__init__(range(len(labels)), world_size, rank, shuffle=train, seed=seed)  # pyright: ignore[reportArgumentType]
         self.size, self.train, label = len(labels), train, torch.as_tensor(labels)
         self.weights = 1.0 / torch.bincount(label)[label].double() if balanced and train else None
 

@@ -1,7 +1,8 @@
 """Oxford-IIIT Pets (Parkhi et al., 2012)."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal
 
 from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule
@@ -11,7 +12,6 @@ from thaw.data.photos import Photos, Splits
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {"images": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
             "annotations": "md5:95a8c909bbe2e81eed6a22bccdf3f68f"}  # fmt: skip
-Target = Literal["breed", "binary"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -26,14 +26,9 @@ class Pets(PhotoDataModule):
         target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.
     """
 
-    name = "pets"
+    name, home = "pets", "oxford-iiit-pet"
     licence = "CC BY-SA 4.0"
-    target: Target = "breed"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = self.data_dir / "oxford-iiit-pet"
-        self.check("target", self.target in get_args(Target), " or ".join(get_args(Target)))
+    target: Literal["breed", "binary"] = "breed"
 
     def prepare_data(self) -> None:
         """Downloads 811 MB, if they are not there."""
@@ -43,20 +38,18 @@ class Pets(PhotoDataModule):
     def find_splits(self) -> Splits:
         """Reads which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
-        breeds = {label: stem.rpartition("_")[0] for stem, label, _ in trainval + test}
+        breeds = {label: path.stem.rpartition("_")[0] for path, label, _ in trainval + test}
         binary = self.target == "binary"
-        classes = ("cat", "dog") if binary else tuple(breeds[n + 1] for n in range(len(breeds)))
+        classes = ("cat", "dog") if binary else tuple(breeds[n] for n in range(len(breeds)))
 
-        def photos(entries: list[tuple[str, int, int]]) -> Photos:
-            return Photos.of(
-                (self.folder / "images" / f"{stem}.jpg", (species if binary else label) - 1)
-                for stem, label, species in entries
-            )
+        def photos(entries: list[tuple[Path, int, int]]) -> Photos:
+            return Photos.of((path, entry[binary]) for path, *entry in entries)
 
         return Splits(classes, photos(trainval), None, photos(test))
 
-    def _read(self, split: str) -> list[tuple[str, int, int]]:
-        """Name without .jpg, breed (from 1) and species (1 cat, 2 dog) of each photo."""
-        file = self.folder / "annotations" / f"{split}.txt"
-        rows = [line.split() for line in file.read_text().splitlines() if line[:1] != "#"]
-        return sorted((row[0], int(row[1]), int(row[2])) for row in rows if row)
+    def _read(self, split: str) -> list[tuple[Path, int, int]]:
+        """Path, breed (from 0) and species (0 cat, 1 dog) of each photo."""
+        lines = (self.folder / "annotations" / f"{split}.txt").read_text().splitlines()
+        rows = (line.split() for line in lines if line.strip() and line[0] != "#")
+        return sorted((self.folder / "images" / f"{row[0]}.jpg", int(row[1]) - 1, int(row[2]) - 1)
+                      for row in rows)  # fmt: skip

@@ -1,20 +1,97 @@
-"""Seeded splits of photos, class by class.
+"""Draws of photos: seeded splits, class by class; lists to leave out; groups; and the order.
 
 A photo's rank in a split is the hash of the split's rule and of the photo's own name. So a split is
 the same on every machine; 5 photos per class are among the 10 of the same rule; and adding or
 removing a photo moves only that photo. Photos of one group stay together, ranked by its name.
 """
 
+import os
+import random
+import re
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from thaw.data.photos import Photos, Splits
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, check
 
 Classes = tuple[str, ...]  # names, in the order of the labels
 Group = list[int]  # indices of photos that stay together; without groups, of one
+Members = dict[int, list[Group]]  # of each label
+
+
+def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
+    """The photos that a text file lists: one path a line, from a folder or absolute.
+
+    `#` at the start of a line or behind a space begins a comment. Raises a ConfigError if the file
+    is missing or a line names no photo of the splits.
+    """
+    if not (file := file.expanduser()).is_file():
+        raise ConfigError(f"data.skip={file}: no such file (looked in {Path.cwd()})")
+    photos = {os.path.normpath(p.absolute()): p for _, part in splits.items() for p in part.paths}
+    listed: set[Path] = set()
+    for number, line in enumerate(file.read_text("utf-8-sig", "surrogateescape").splitlines(), 1):
+        names = [line.strip(), re.split(r"(?:^|\s)#", line)[0].strip()]  # a name may hold a " #"
+        places = [os.path.normpath(f.absolute() / name) for name in names for f in folders]
+        if found := [photos[place] for place in places if place in photos]:
+            listed.add(found[0])
+        elif names[1]:
+            raise ConfigError(
+                f"data.skip={file}, line {number}: there is no photo {names[1]}. Give paths from "
+                f"{folders[0]} or absolute ones; or delete the line."
+            )
+    return listed
+
+
+def grouping(pattern: str, folder: Path) -> Callable[[Photos], Photos]:
+    """Names each photo's group: what the pattern, or its brackets, find in the path.
+
+    Raises a ConfigError if it is no regular expression, and later for a path without a match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"data.groups={pattern}: is no regular expression ({error})") from error
+
+    def group_of(path: Path) -> str:
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        if found := expression.search(name):
+            return " ".join(part or "" for part in found.groups()) or found[0]
+        raise ConfigError(
+            f"data.groups={pattern}: is not in the path {name}, so that photo has no group. Give a "
+            "column of the table, or a regular expression that all paths match."
+        )
+
+    return lambda photos: replace(photos, groups=tuple(map(group_of, photos.paths)))
+
+
+def count_groups(splits: Splits) -> int:
+    """The number of groups; raises a ConfigError if one is in two splits."""
+    owner: dict[str, str] = {}
+    for name, photos in splits.items():
+        for group in photos.groups or ():
+            if (other := owner.setdefault(group, name)) != name:
+                raise ConfigError(
+                    f"data.groups: group {group!r} has photos in {other} and in {name}. Move them "
+                    "into one split; data.groups='' does without the column group of a table."
+                )
+    return len(owner)
+
+
+def shuffle_limited(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
+    """Orders photos by a draw where the trainer's arguments limit the batches.
+
+    In the order of the files, the first photos would be of one class, no sample of anything.
+    """
+    limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+    if not any(map(trainer.get, (*limits, "overfit_batches", "fast_dev_run"))):
+        return splits
+    return splits.change(
+        lambda part: part.subset(random.Random(seed).sample(range(len(part)), len(part)))
+    )
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
@@ -37,10 +114,9 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
 
 def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
     """Draws `count` photos of each class; raise a ConfigError if a class has fewer."""
-    photos = replace(photos, groups=None)
-    _check_sizes(photos, classes, "train_per_class", count)
-    members = _by_class(photos, rule).values()
-    return photos.subset(sorted(i for groups in members for (i,) in groups[:count]))
+    members = _by_class(photos := replace(photos, groups=None), rule)
+    _check_sizes(members, classes, "train_per_class", count)
+    return photos.subset(sorted(i for groups in members.values() for (i,) in groups[:count]))
 
 
 def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple[Photos, Photos]:
@@ -49,8 +125,8 @@ def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple
     Folds are the same for every seed; their sizes differ by one photo at most, in each class and in
     total (if no groups do). Raises a ConfigError if a class has fewer photos, or groups, than that.
     """
-    _check_sizes(photos, classes, "folds", folds)
     members, drawn, total = _by_class(photos, "folds"), Group(), [0] * folds
+    _check_sizes(members, classes, "folds", folds)
     # Dealt out like cards, one class after another, so that remainders spread evenly.
     for label in sorted(members):
         dealt = [0] * folds
@@ -62,53 +138,32 @@ def split_fold(photos: Photos, folds: int, fold: int, classes: Classes) -> tuple
     return _split(photos, drawn)
 
 
-def add_test_split(splits: Splits, fraction: float) -> Splits:
-    """Takes a fraction (0-1) of the training photos to test on, the same photos for every seed."""
-    if fraction == 0:
-        return splits
-    if splits.test is not None:
-        raise ConfigError(
-            f"data.test_fraction={fraction} has no effect: there are {len(splits.test)} test "
-            "photos already. Set data.test_fraction=0."
-        )
-    test, train = split_fraction(splits.train, fraction, rule="test")
-    return replace(splits, train=train, test=test)
-
-
 def _split(photos: Photos, drawn: list[int]) -> tuple[Photos, Photos]:
     rest = sorted(set(range(len(photos))).difference(drawn))
     return photos.subset(sorted(drawn)), photos.subset(rest)
 
 
-def _check_sizes(photos: Photos, classes: Classes, key: str, least: int) -> None:
-    groups, what = photos.groups or range(len(photos)), "groups" if photos.groups else "photos"
-    sizes = Counter(label for _, label in {*zip(groups, photos.labels, strict=True)})
-    size, name = min((sizes[label], name) for label, name in enumerate(classes))
-    if size < least:
-        raise ConfigError(
-            f"data.{key}={least} is not allowed: class {name!r} has only {size} {what} to draw "
-            f"from. Give less, add photos of it, or set data.{key}=null."
-        )
+def _check_sizes(members: Members, classes: Classes, key: str, least: int) -> None:
+    size, name = min((len(members.get(label, ())), name) for label, name in enumerate(classes))
+    rule = f"{size} or less, as class {name!r} has no more photos or groups to draw from; or null"
+    check(least <= size, f"data.{key}", least, rule)
 
 
-def _by_class(photos: Photos, rule: str) -> dict[int, list[Group]]:
+def _by_class(photos: Photos, rule: str) -> Members:
     """Each label's groups, in the order in which the rule draws them.
 
     A group of photos of several labels counts for the rarest of them.
     """
-
-    def rank(index: int) -> tuple[bytes, Path]:
-        path = photos.paths[index]
-        # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole
-        # path, so that photos moved to another disk are split as before.
-        name = photos.groups[index] if photos.groups else f"{path.parent.name}/{path.name}"
-        return sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest(), path
-
+    # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole path,
+    # so that photos moved to another disk are split as before.
+    names = photos.groups or [f"{path.parent.name}/{path.name}" for path in photos.paths]
+    hashes = [sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest()
+              for name in names]  # fmt: skip
     groups: dict[str | int, Group] = {}
-    for index in sorted(range(len(photos)), key=rank):
+    for _, _, index in sorted(zip(hashes, photos.paths, range(len(photos)), strict=True)):
         groups.setdefault(photos.groups[index] if photos.groups else index, []).append(index)
     sizes = Counter(photos.labels)
-    members: dict[int, list[Group]] = {}
+    members: Members = {}
     for group in groups.values():
         _, rarest = min((sizes[label], label) for label in {photos.labels[i] for i in group})
         members.setdefault(rarest, []).append(group)

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from thaw.data.decode import decode
+from thaw.data.loading import choose_workers
 from thaw.data.photos import SUFFIXES, picture_files
-from thaw.data.workers import choose_workers
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.memory import keep_freed_memory

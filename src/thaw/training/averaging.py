@@ -4,8 +4,6 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from thaw.errors import ConfigError
-
 
 class EMA(WeightAveraging):
     """Exponential moving average of the weights and of the BatchNorm statistics.
@@ -19,8 +17,6 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        if not 0 < decay < 1:
-            raise ConfigError(f"callbacks.ema.decay={decay}: allowed is above 0 to below 1")
         self.decay = decay
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
 
@@ -28,10 +24,9 @@ class EMA(WeightAveraging):
     def _average(
         self, averages: list[Tensor], current: list[Tensor], averaged: Tensor | int
     ) -> None:
-        done = int(averaged)
-        decay = min(self.decay, (1 + done) / (10 + done))
         if not averages[0].is_floating_point():  # BatchNorm's count of batches
             torch._foreach_copy_(averages, current)  # pyright: ignore[reportPrivateImportUsage]
             return
+        decay = min(self.decay, (1 + int(averaged)) / (10 + int(averaged)))
         # a + w * (b - a): where a equals b, as in a frozen body, the result is a to the bit
         torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
