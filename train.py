@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw import memory, model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.data.proportion import in_proportion
-    from thaw.finetune.derive import unfrozen_lr
+    from thaw.finetune.optim import unfrozen_lr
     from thaw.report import run_files
     from thaw.training import caching, checkpoints, device, ending, metrics, restore
     from thaw.training.callbacks import ApplyPlan

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.choices import register_backbones
+from thaw.choices import conf_dir, register_backbones
 from thaw.errors import (
     ConfigError,
     Interrupted,
@@ -30,6 +30,7 @@ from thaw.errors import (
 from thaw.ranges import RANGES, leaves
 from thaw.stopping import ignore_signals, signals
 from thaw.store import last_checkpoints
+from thaw.trust import saved_words
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -80,13 +81,6 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     raise SystemExit(code)
 
 
-def conf_dir() -> Path:
-    """The folder conf/ of the current directory if that is a thaw project, else thaw's own."""
-    here = Path.cwd()
-    is_ours = (here / "conf" / "train.yaml").is_file() and (here / "train.py").is_file()
-    return (here if is_ours else Path(__file__).resolve().parents[2]) / "conf"
-
-
 def compose_run(words: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
@@ -115,11 +109,6 @@ def unquoted(text: str) -> str:
     return re.sub(rf"\\+(?={text[0]}|\Z)", lambda run: run[0][: len(run[0]) // 2], text[1:-1])
 
 
-def choices_of(words: Sequence[str]) -> list[str]:
-    """The words that choose from a group, which is a folder in conf/."""
-    return [word for word in words if "=" in word and (conf_dir() / key_of(word)).is_dir()]
-
-
 def check_choices(words: Sequence[str]) -> None:
     """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
 
@@ -146,17 +135,6 @@ def check_choices(words: Sequence[str]) -> None:
         if seen.setdefault(key, word) is not word:
             both = f"{seen[key]} {word}: {key} is chosen twice"
             raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")
-
-
-def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
-    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml.
-
-    Raises:
-        ConfigError: The file is damaged, or has words that a stranger's must not have.
-    """
-    from thaw import trust  # few runs load it
-
-    return trust.saved_words(file, conf_dir(), trusted=trusted)
 
 
 def resume_words(words: Sequence[str]) -> list[str]:
@@ -199,22 +177,16 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         known = ", ".join(options) if len(options) < 30 else "see python train.py --help"
         return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        return _no_such_key(cause.full_key, cause.parent_node, words)
+        key, node = cause.full_key, cause.parent_node
+        above, _, name = key.rpartition(".")
+        given = next((word for word in words if f"{key_of(word)}.".startswith(f"{key}.")), key)
+        has = [str(other) for other in node if str(other)[0] != "_"]
+        settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
+        places = [place for place, _ in leaves({**settings, "hydra": None})]
+        meant = near(name, has) or near(
+            name, {place.rpartition(".")[2] for place in places}, places
+        )
+        but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
+        return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message
-
-
-def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
-    above, _, name = key.rpartition(".")
-    group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
-    given = next((word for word in words if f"{key_of(word)}.".startswith(f"{key}.")), key)
-    choice = next((word for word in choices_of(words) if key_of(word) == group), above)
-    settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
-    settings.pop("hydra", None)
-    places = [place for place, _ in leaves(settings)]
-    meant = near(name, has) or near(name, {place.rpartition(".")[2] for place in places}, places)
-    # Hydra composes a sweep before its jobs, with the default choice.
-    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else meant
-    target = f" ({node['_target_']})" if "_target_" in node else ""
-    but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
-    return f"{given}: {choice or 'train.yaml'}{target} has no {name}, {but}{hint}"

@@ -96,17 +96,12 @@ def write_json(content: Any, path: Path) -> None:
 
 
 def _plain_yaml(text: str) -> Any:
-    """Without aliases: Hydra writes none, and with them a small file becomes a huge tree."""
     import yaml  # not needed to use a model
 
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("it has aliases")
-            return super().compose_node(parent, index)
-
-    try:
-        return yaml.load(text, Loader)
+    try:  # without aliases: Hydra writes none, and with them a small file becomes a huge tree
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases")
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

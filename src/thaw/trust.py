@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from thaw.choices import conf_dir
 from thaw.errors import ConfigError, reason
 from thaw.store import read_plain
 
@@ -40,14 +41,9 @@ def saved(file: Path) -> dict[str, Any]:
 
 def damaged(file: Path, error: Exception) -> ConfigError:
     """What is said of such a file that is cut, empty or made by hand."""
-    if file.name == "multirun.yaml":
-        return ConfigError(
-            f"{file.parent}: holds no sweep to go on with ({reason(error)}). Give the folder that "
-            "a sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
-        )
     return ConfigError(
-        f"{file}: is not as Hydra writes it ({type(error).__name__}), so the settings of the run "
-        "are unknown; give them again, with ckpt_path=CHECKPOINT to go on from that"
+        f"{file}: is not as Hydra writes it ({reason(error)}). Give the folder that a run or a "
+        "sweep printed, or else all settings again, with ckpt_path=CHECKPOINT"
     )
 
 
@@ -56,24 +52,23 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
 
     `is_same` says whether the folder that the sweep was started in has no conf/ of its own.
     """
-    if trusts():
-        return
-    for word in words:
-        if not HARMLESS.fullmatch(word):
-            raise _refusal(word, file, "sets the program itself")
-    if not is_same:
+    strange = [word for word in words if not HARMLESS.fullmatch(word)]
+    if not trusts() and strange:
+        raise _refusal(strange[0], file, "sets the program itself")
+    if not trusts() and not is_same:
         raise _refusal("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
 
 
-def saved_words(file: Path, conf: Path, *, trusted: bool = False) -> list[str]:
+def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
     """The settings and choices in such a file; if it is not trusted, none that conf/ does not know.
 
     Raises:
-        ConfigError: One of them could run code or reach beyond conf/.
+        ConfigError: The file is damaged, or a word of it could run code or reach beyond conf/.
     """
     words: list[str] = saved(file)["overrides"]["task"]
     if trusted or trusts():
         return words
+    conf = conf_dir()
     texts = (yaml_file.read_text("utf-8") for yaml_file in conf.rglob("*.yaml"))
     known = {name for text in texts for name in TARGET.findall(text)}
     for word in words:
@@ -82,15 +77,18 @@ def saved_words(file: Path, conf: Path, *, trusted: bool = False) -> list[str]:
         except HydraException:
             raise _refusal(word, file, "is no setting") from None
         key, names = override.key_or_group, TARGET.findall(word)
-        if re.match(r"hydra\b", key) or "hydra" in (override.package or ""):
-            raise _refusal(word, file, "sets the program itself")
-        if "${" in word:  # could read the environment, or put the name of a class together
-            raise _refusal(word, file, "is computed")
-        if ".." in key or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)):
-            raise _refusal(word, file, "chooses outside of conf/")
         unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
-        if unknown or word.count("_target_") != len(names):
-            raise _refusal(word, file, "names a class that no file of conf/ names")
+        reasons = {
+            "sets the program itself": re.match(r"hydra\b", key)
+            or "hydra" in f"{override.package}",
+            "is computed": "${" in word,  # could read the environment, or make the name of a class
+            "chooses outside of conf/": ".." in key
+            or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)),
+            "names a class that no file of conf/ names": unknown
+            or word.count("_target_") != len(names),
+        }
+        if found := next((what for what, is_so in reasons.items() if is_so), None):
+            raise _refusal(word, file, found)
     return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
 
 

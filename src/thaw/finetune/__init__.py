@@ -2,10 +2,8 @@
 
 builder.py          settings -> phases, for every mode
 phases.py           one phase and its settings; which dials each mode has
-plan.py             the phases of a run, and what holds at a place in it
+plan.py             the phases of a run, what holds at a place in it, and its table
 schedule.py         the rate over a phase
-derive.py           the rate that lr: auto stands for
 layers.py           rates and names of layer groups
-optim.py            layer groups -> optimiser groups
-plan_table.py       the plan as it is printed
+optim.py            layer groups -> optimiser groups; the rate that lr: auto stands for
 """

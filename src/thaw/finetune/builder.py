@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
 from thaw.backbones.groups import HEAD
 from thaw.classifier import BatchNormMode
 from thaw.errors import check
-from thaw.finetune.layers import Groups, groups_named, layer_rates, top_groups
+from thaw.finetune.layers import Groups, layer_rates, top_groups
 from thaw.finetune.phases import Phase, make_phase, settings_of
 from thaw.finetune.plan import Plan
 from thaw.finetune.schedule import is_whole
@@ -29,10 +30,9 @@ def build_plan(
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
-    `mode` is the name of a file in conf/finetune/. The comments in freeze_unfreeze.yaml there
-    explain the settings, and `MODES` says which of them a mode has. `mixes` says whether mixup or
-    CutMix is chosen. With `limits_batches`, an epoch has only some of the batches, and nothing is
-    cached. `derived_lr` is what `finetune.unfrozen.lr=auto` stands for, and why.
+    freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
+    `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
+    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is, and why.
     """
     settings = settings_of(mode, locals())
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
@@ -40,16 +40,16 @@ def build_plan(
         settings["derived"] = derived_lr[1]
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
-    known = cache_features in ("auto", True, False, None)
-    check(known, "finetune.cache_features", cache_features, "auto, true or false")
     in_list = mode == "phases"
     items = _read(phases, max_epochs) if in_list else _write(groups, max_epochs, settings)
     made: list[Phase] = []
     # Features can be cached only in phases before the first one that trains a part of the body.
     caches = bool(cache_features) and not limits_batches
     keys = [f"finetune.phases.{n}" if in_list else "finetune" for n in range(len(items))]
-    for key, phase in zip(keys, items, strict=True):
-        names, rates = top_groups(groups, phase.top, f"{key}.top"), layer_rates(groups, phase, key)
+    tops = [top_groups(groups, phase.top, f"{key}.top")
+            for key, phase in zip(keys, items, strict=True)]  # fmt: skip
+    for key, phase, names in zip(keys, items, tops, strict=True):
+        rates = layer_rates(groups, phase, key, {*chain(*tops)})
         # a scheduler of torch that does not fit the phase raises its error here
         phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)
         caches, mix = caches and names == [HEAD], phase.mix and mixes
@@ -59,12 +59,6 @@ def build_plan(
             phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
             mix=mix, cached_views=own if saves else 0,
         ))  # fmt: skip
-    trained = {name for phase in made for name in phase.rates}
-    for key, phase in zip(keys, items, strict=True):
-        for name, rate in phase.rates.items():
-            trains = not trained.isdisjoint(groups_named(groups, name, f"{key}.rates"))
-            allowed = f"no rate for a group that never trains; {', '.join(sorted(trained))} train"
-            check(trains, f"{key}.rates.{name}", rate, allowed)
     return Plan(mode, tuple(group.name for group in groups), tuple(made))
 
 
@@ -102,8 +96,9 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
     )  # fmt: skip
     for place, name in enumerate(order[1:-1], start=2):
-        step = replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
-        phases.append(step)
+        phases.append(
+            replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
+        )
     return [*phases, replace(body, name=order[-1], top=order, epochs=max_epochs - last)]
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any, get_args
 
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, check_known
 from thaw.finetune.schedule import Schedule, is_whole
 
-# The files of conf/finetune/ and the settings that each has. What one does not have is null there.
 _BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
 _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
+# The files of conf/finetune/ and the settings that each has. What one does not have is null there.
 MODES: dict[str, tuple[str, ...]] = {
     "freeze_unfreeze": _BOTH,
     "partial": ("top", *_BOTH),
@@ -22,8 +23,6 @@ MODES: dict[str, tuple[str, ...]] = {
     "from_scratch": ("unfrozen",),
     "phases": ("phases", *_CACHE),
 }
-
-
 SETTINGS = (*(part.name for part in fields(Schedule)), "augment", "mix")  # keys of conf/phase/
 
 
@@ -74,14 +73,14 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
     check_known(given, known, f"{key}.")
     phase = Phase(**{"lr": None, **given, **more})
     phase.check(key)
-    for name, value in (("augment", phase.augment), ("mix", phase.mix)):
-        check(isinstance(value, bool), f"{key}.{name}", value, "true or false")
+    above, end = ("finetune", "unfreeze_on_plateau") if more else (key, "end_on_plateau")
     modes, plateau = get_args(BatchNormMode), phase.end_on_plateau
-    norm, end = f"{key}.batchnorm", f"{key}.end_on_plateau"
-    if more:
-        norm, end = "finetune.batchnorm", "finetune.unfreeze_on_plateau"
-    check(phase.batchnorm in modes, norm, phase.batchnorm, ", ".join(modes))
-    check(plateau is None or is_whole(plateau), end, plateau, "1 or more epochs, or null")
+    check(isinstance(phase.augment, bool), f"{key}.augment", phase.augment, "true or false")
+    check(isinstance(phase.mix, bool), f"{key}.mix", phase.mix, "true or false")
+    check(phase.batchnorm in modes, f"{above}.batchnorm", phase.batchnorm, ", ".join(modes))
+    check(
+        plateau is None or is_whole(plateau), f"{above}.{end}", plateau, "1 or more epochs, or null"
+    )
     return phase
 
 
@@ -89,7 +88,7 @@ def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Gives the settings that a mode has, and refuses a value for any other."""
     check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
     own = MODES[mode]
-    for name in sorted({name for names in MODES.values() for name in names} - {*own}):
+    for name in sorted({*chain(*MODES.values())} - {*own}):
         value = settings[name]
         if isinstance(value, Mapping):  # conf/phase/none.yaml, where all is null, is no phase
             value = {key: part for key, part in value.items() if part is not None} or None

@@ -11,8 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from thaw.data.loading import PhotoSampler
 from thaw.errors import ConfigError
-from thaw.finetune.plan import Plan
-from thaw.finetune.plan_table import plan_table
+from thaw.finetune.plan import Plan, plan_table
 from thaw.training.module import TransferModule
 from thaw.training.record import current_rates
 
