@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
-    from thaw import memory, model_folder, transforms
+    from thaw import model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.data.proportion import in_proportion
     from thaw.finetune.optim import unfrozen_lr
@@ -51,8 +51,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     device.quiet_lightning()
-    device.check_trainer(settings["trainer"])
-    memory.keep_freed_memory()
+    trainer_settings = device.trainer_settings(settings["trainer"])
+    device.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data
@@ -84,7 +84,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )  # fmt: skip
     measured: Any = {"monitor": cfg.monitor, "validates": validates}
     plan.check(**measured, validate_every=cfg.trainer.check_val_every_n_epoch)
-    trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
+    trainer_settings |= {} if validates else {"limit_val_batches": 0}
     optim = device.optimizer_settings(settings["optim"], trainer_settings)
     reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
     make_optimizer = config.build(optim, "optim", reserved=reserved)

@@ -115,7 +115,7 @@ def measure(
     view, normalise = transforms.eval_transform(spec), transforms.normalise(spec)
     views = {"train_transform": view, "eval_transform": view, "shrink": transforms.Shrink(spec)}
     data = source(**views) if source else config.build(cfg.data, "data", **views)
-    settings = device.trainer_settings(config.plain(cfg)["trainer"], validates=True)
+    settings = device.trainer_settings(config.plain(cfg)["trainer"])
     trainer = config.build({**settings, "devices": 1, "strategy": "auto"}, "trainer", logger=False)
     place, precision = trainer.strategy.root_device, trainer.precision_plugin
     order = torch.channels_last if backbone.is_convolutional else torch.contiguous_format
