@@ -55,8 +55,10 @@ class Store:
         for path in self.path.parent.glob(f"{self.path.stem}.*part"):
             path.unlink(missing_ok=True)
 
-    def finish(self, part: Path, **facts: Any) -> None:
-        """Puts a part in the file's place and writes the note, with plain facts to read it by."""
+    def finish(self, part: Path, size: int, **facts: Any) -> None:
+        """Puts a part of this size in the file's place; writes the note, with plain facts."""
+        if part.stat().st_size != size:
+            raise OSError(f"{part} is not whole")
         content = {"what": self.what, **facts}
         checksum = sha256(part, content)
         part.replace(self.path)

@@ -23,7 +23,6 @@ from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
 T = TypeVar("T")
-Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
 class FeatureBatch(NamedTuple):
@@ -71,9 +70,9 @@ def load_or_compute(
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
             differ in their folder, their photos or their precision.
     """
-    keys = together(make_key)  # that of rank 0 counts
+    keys = together(make_key)
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
-    store = Store(folder, keys[0])
+    store = Store(folder, keys[0])  # that of rank 0 counts
     photos: Any = loader.dataset.photos  # pyright: ignore[reportAttributeAccessIssue]
     names = [f"{path.parent.name}/{path.name}" for path in photos.paths]  # folders may differ
     digest = sha256(repr([names, photos.labels]).encode()).hexdigest()
@@ -82,36 +81,42 @@ def load_or_compute(
     labels = torch.tensor(photos.labels)
     total = len(labels) * views
     try:
-        token, exists = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
-        together(lambda: _check_shared(store, token))
-        if not exists:
+        token = together(lambda: _begin(store) if rank == 0 else "")[0]
+        if token:
+            part = store.part(token)  # each rank looks in its own folder
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             hidden = None if rank == 0 else True  # None: only where there is no terminal
             with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
-                part = store.part(token)
-                wrote = together(lambda: fill(part, first, loader, run, rows, bar.update))
-            together(lambda: _finish(store, token, wrote, total) if rank == 0 else None)
+                kinds = together(lambda: fill(part, first, loader, run, rows, bar.update))
+            found = {kind for kind in kinds if kind[0]}  # a rank may have no rows
+            if len(found) > 1:
+                raise OSError(
+                    f"the ranks' features differ ({found}; give all one trainer.precision)"
+                )
+            width, dtype = found.pop()
+            together(lambda: rank or store.finish(part, total * width, dtype=dtype))
     finally:
         if store.lock.is_locked:
             store.clear_parts()
             store.lock.release()
-    dtype = getattr(torch, store.facts()["dtype"])
-    size = store.path.stat().st_size // dtype.itemsize
+    dtype = getattr(torch, together(store.facts)[rank]["dtype"])
+    size = total * (store.path.stat().st_size // dtype.itemsize // total)
     # Shared although it is only read: Linux refuses a private mapping larger than the memory. But
     # torch opens a shared one for writing.
     shared = os.access(store.path, os.W_OK)
     table = torch.from_file(str(store.path), shared=shared, size=size, dtype=dtype)
-    return Features(table.view(len(labels), views, -1), labels), exists
+    return Features(table.view(len(labels), views, -1), labels), not token
 
 
 def fill(
     file: Path, first: int, loader: DataLoader, run: Run, keys: Sequence[Key],
     on_done: Callable[[int], object],
-) -> Written:  # fmt: skip
+) -> tuple[int, str]:  # fmt: skip
     """Writes the features of some views into a file that is there, from row `first` on.
 
-    Returns what it wrote. After each batch it calls `on_done` with the number of its views.
+    Returns the bytes of a row, 0 without rows, and the type of its numbers. After each batch it
+    calls `on_done` with the number of its views.
     """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
@@ -122,13 +127,13 @@ def fill(
     with file.open("r+b") as output:
         for images, _ in reader:
             features = run(images).cpu().contiguous()  # (N, D)
-            dtype = str(features.dtype).removeprefix("torch.")
-            width = features[0].nbytes
+            width, dtype = features[0].nbytes, str(features.dtype).removeprefix("torch.")
             output.seek((first + done) * width)
             output.write(features.view(torch.uint8).numpy().data)
             done += len(features)
             on_done(len(features))
-    return done, width, dtype
+    assert done == len(keys)
+    return width, dtype
 
 
 def together(work: Callable[[], T]) -> list[T]:
@@ -147,33 +152,15 @@ def together(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in every]
 
 
-def _begin(store: Store) -> tuple[str, bool]:
-    """Returns the token of the file, and whether it exists; if not, it is locked to be made."""
-    if not store.is_whole():  # else nothing is written: the folder may be read-only
-        store.path.parent.mkdir(parents=True, exist_ok=True)
-        store.lock.acquire()
-        if not store.is_whole():  # another run may have made it while this one waited
-            store.clear_parts()
-            token = secrets.token_hex(8)
-            store.part(token).touch()
-            return token, False
-    return store.facts()["token"], True
-
-
-def _check_shared(store: Store, token: str) -> None:
-    """Raises OSError unless this rank sees what rank 0 has made: the file, or its part."""
-    whole = store.note.is_file() and store.facts()["token"] == token
-    if not whole and not store.part(token).is_file():
-        raise OSError(f"{store.path.parent} is not one folder for all ranks")
-
-
-def _finish(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
-    """Puts the file in its place, if the ranks have written `total` equal rows together."""
-    kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
-    if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
-        shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
-        raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
-    part = store.part(token)
-    if part.stat().st_size != sum(rows * width for rows, width, _ in wrote):
-        raise OSError(f"{part} is not whole")
-    store.finish(part, token=token, dtype=wrote[0][2])
+def _begin(store: Store) -> str:
+    """The name of a part of the file to fill, which is locked; "": the file is whole."""
+    if store.is_whole():  # nothing is written: the folder may be read-only
+        return ""
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.acquire()
+    if store.is_whole():  # another run may have made it while this one waited
+        return ""
+    store.clear_parts()
+    token = secrets.token_hex(8)  # a name that no other node has a file of
+    store.part(token).touch()
+    return token

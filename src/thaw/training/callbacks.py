@@ -22,21 +22,35 @@ class ApplyPlan(pl.Callback):
     def __init__(self, notes: Sequence[str] = ()) -> None:
         self.notes = notes  # lines to print with the plan
         self.wrapped: list[bool] = []  # which parameters the DDP wrapper knows
-        self.printed_epochs: tuple[int, ...] = ()  # unfreeze epochs in the plan printed last
+        self.printed: tuple[int, ...] | None = None  # unfreeze epochs in the plan printed last
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Prints and saves the plan, and applies it: a run resumed inside an epoch has no start."""
-        _check_resumed(trainer, pl_module)
+        """Applies the plan: a run that is resumed inside an epoch has no start of it."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        was, now = pl_module.saved_batches, int(trainer.num_training_batches)
+        if was is not None and 0 < done < was != now:
+            raise ConfigError(
+                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, which "
+                f"has {now} now; go on with the batch size, devices and photos that it had, or "
+                "from the best whole epoch with ckpt_path=RUN/checkpoints/best-...ckpt"
+            )
         plan: Plan = pl_module.plan  # a resumed one keeps the number of steps that it began with
         pl_module.set_plan([*plan.values], plan.steps_per_epoch or steps_per_epoch(trainer))
-        if trainer.is_global_zero:
-            print(f"\n{self._save_plan(trainer, pl_module)}\n")
-        self._apply(trainer, pl_module)
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.printed_epochs:
-            print(f"\n{pl_module.monitor} stands still: {pl_module.phase.name} begins")
-            self._save_plan(trainer, pl_module)
+        """Prints and saves a plan that is new, or that a plateau has moved, and applies it."""
+        if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.printed:
+            self.printed = pl_module.plan.unfreeze_epochs
+            batch = getattr(trainer.train_dataloader, "batch_size", None) or 0
+            images = batch * trainer.accumulate_grad_batches * trainer.world_size
+            steps = steps_per_epoch(trainer)
+            table = plan_table(pl_module.plan, pl_module.classifier, steps, images)
+            text = "\n".join([*self.notes, table])
+            print(f"\n{text}\n")
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "plan.txt").write_text(f"{text}\n", encoding="utf-8")
         self._apply(trainer, pl_module)
 
     def on_train_batch_start(
@@ -67,17 +81,6 @@ class ApplyPlan(pl.Callback):
             for statistic in pl_module.classifier.buffers():
                 torch.distributed.broadcast(statistic, src=0)
 
-    def _save_plan(self, trainer: pl.Trainer, module: TransferModule) -> str:
-        self.printed_epochs = module.plan.unfreeze_epochs
-        batch = getattr(trainer.train_dataloader, "batch_size", None) or 0
-        images = batch * trainer.accumulate_grad_batches * trainer.world_size
-        table = plan_table(module.plan, module.classifier, steps_per_epoch(trainer), images)
-        text = "\n".join([*self.notes, table])
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.txt").write_text(text + "\n", encoding="utf-8")
-        return text
-
     def _apply(self, trainer: pl.Trainer, module: TransferModule) -> None:
         phase, model = module.phase, module.classifier
         model.set_trainable(phase.rates.keys(), phase.batchnorm)
@@ -96,18 +99,6 @@ class ApplyPlan(pl.Callback):
             # the compiled graph was made with the body frozen (pytorch 139476)
             torch._dynamo.reset()
         self.wrapped = learns
-
-
-def _check_resumed(trainer: pl.Trainer, module: TransferModule) -> None:
-    """Refuses to go on inside an epoch that has another number of batches now."""
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    was, now = module.saved_batches, int(trainer.num_training_batches)
-    if was is not None and 0 < done < was != now:
-        raise ConfigError(
-            f"resume: the checkpoint stands after {done} of {was} batches of an epoch, which has "
-            f"{now} now; go on with the batch size, devices and photos that it had, or from the "
-            "best whole epoch with ckpt_path=RUN/checkpoints/best-...ckpt"
-        )
 
 
 def steps_per_epoch(trainer: pl.Trainer) -> int:

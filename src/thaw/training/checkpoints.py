@@ -63,12 +63,11 @@ class SaveBest(ModelCheckpoint):
         def moved(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        state = {**state_dict, "dirpath": str(self.dirpath)}
-        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = moved(state[key])
-        state["best_k_models"] = {moved(k): score for k, score in state["best_k_models"].items()}
-        if Path(state["best_model_path"]).is_file():
-            super().load_state_dict(state)
+        paths = {key: moved(path) for key, path in state_dict.items() if "model_path" in key}
+        scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        if Path(paths["best_model_path"]).is_file():
+            own = {"dirpath": str(self.dirpath), "best_k_models": scores}
+            super().load_state_dict({**state_dict, **paths, **own})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Removes what a killed run has left and the run that went on from it did not replace."""
@@ -84,10 +83,11 @@ def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | Non
 
     Without validation photos, the `SaveBest` that monitors nothing holds the last epoch.
     """
-    for callback in callbacks:
-        known = (monitor, None) if isinstance(callback, SaveBest) else (monitor,)
-        if isinstance(callback, ModelCheckpoint) and callback.monitor in known:
-            return callback.best_model_path or None
+    for each in callbacks:
+        if isinstance(each, ModelCheckpoint) and (
+            each.monitor == monitor or (each.monitor is None and isinstance(each, SaveBest))
+        ):
+            return each.best_model_path or None
     return None
 
 

@@ -1,10 +1,11 @@
 """How a run ends: with its last epoch, or with a word about why not."""
 
+import re
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from thaw.errors import ThawError
 from thaw.store import last_checkpoints
@@ -27,9 +28,7 @@ def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Rec
     """
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        is_whole = record.has_trained and trainer.is_last_batch
-        if not is_whole or trainer.current_epoch != trainer.max_epochs:
-            record.end = what_ended(trainer, record)
+        record.end = what_ended(trainer, record)
     except DivergedError as error:
         record.end, record.error = {"status": "diverged", "ended": str(error)}, error
     except (MemoryError, RuntimeError) as error:
@@ -74,20 +73,17 @@ class StopEarly(EarlyStopping):
 
 
 def what_ended(trainer: Any, record: Record) -> dict[str, str]:
-    """What ended a run that no error did, for results.json."""
+    """How a run ended that no error did, for results.json."""
     epochs, planned = trainer.current_epoch, trainer.max_epochs
-    if not record.has_trained and epochs == planned:
-        ended = (f"nothing was left to train after {epochs} epochs; set trainer.max_epochs higher "
-                 "to go on, or train=false to test only")  # fmt: skip
-        return {"status": "finished", "ended": ended}
-    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else "a callback"
-    for callback in trainer.callbacks:
-        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
-            by = "trainer.max_time"
-        elif isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            by = "early stopping"
-    ended = f"by {by} in epoch {epochs}; {planned} epochs were planned"
-    return {"status": "ended early", "ended": ended}
+    if epochs == planned and not record.has_trained:
+        ended = f"nothing was left to train after {epochs} epochs; set trainer.max_epochs higher"
+        return {"status": "finished", "ended": f"{ended} to go on, or train=false to test only"}
+    if epochs == planned and trainer.is_last_batch:
+        return {"status": "finished"}
+    stops = [each for each in trainer.callbacks if isinstance(each, EarlyStopping)]
+    by = "early stopping" if any(each.stopped_epoch for each in stops) else "trainer.max_time"
+    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else by
+    return {"status": "ended early", "ended": f"by {by} in epoch {epochs} of {planned} planned"}
 
 
 def diverged(trainer: Any, module: TransferModule) -> str:
@@ -95,13 +91,12 @@ def diverged(trainer: Any, module: TransferModule) -> str:
     phase, folder = module.phase, trainer.default_root_dir
     key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
     key = "phases" if module.plan.mode == "phases" else key
-    rate = trainer.optimizers[0].param_groups[-1]["lr"]
     other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
     go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
     return (
         f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
-        f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
-        f"lr={phase.lr:g}{other}{go_on}"
+        f"{phase.name}: the loss is not finite. Set finetune.{key} lower than lr={phase.lr:g}"
+        f"{other}{go_on}"
     )
 
 
@@ -109,11 +104,10 @@ def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | No
     """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
     folder = trainer.default_root_dir
     command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
-    if trainer.world_size > 1 and any(text in str(error) for text in ("gloo", "NCCL")):
+    if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
         return f"another process of this run has ended, and so does this one: {command}"
-    texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if not known and not any(text in str(error) for text in texts):
+    full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
+    if not full and not isinstance(error, MemoryError | torch.OutOfMemoryError):
         return None
     batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
     return (

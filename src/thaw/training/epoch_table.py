@@ -23,12 +23,8 @@ class EpochTable(pl.Callback):
         self.bar = tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Prints the heading, and on a resumed run the rows of the epochs before."""
         if trainer.is_global_zero:
             print("  ".join(name.rjust(width) for name, width in COLUMNS.items()), flush=True)
-            history = _history(trainer)
-            for number in range(1, len(history) + 1):
-                print(_last_row(history[:number], trainer.max_epochs, pl_module.monitor))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         phase = pl_module.phase
@@ -54,16 +50,16 @@ class EpochTable(pl.Callback):
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_exception(self, *_: Any) -> None:
         self.bar.close()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        self.bar.close()
+    on_test_end = on_exception
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.bar.close()
         if trainer.is_global_zero:
-            print(_last_row(_history(trainer), trainer.max_epochs, pl_module.monitor), flush=True)
+            history = next(each.history for each in trainer.callbacks if isinstance(each, Record))  # pyright: ignore[reportAttributeAccessIssue]
+            print(_last_row(history, trainer.max_epochs, pl_module.monitor), flush=True)
 
     def _start(self, trainer: pl.Trainer, what: str, total: float) -> None:
         self.bar.close()
@@ -84,7 +80,3 @@ def _last_row(history: Sequence[dict[str, Any]], max_epochs: int | None, monitor
     values = [sign * other[monitor] for other in before if monitor in other]
     is_best = monitor in row and all(sign * row[monitor] > value for value in values)
     return f"{line}  best" if is_best else line
-
-
-def _history(trainer: Any) -> list[dict[str, Any]]:
-    return next(each.history for each in trainer.callbacks if isinstance(each, Record))

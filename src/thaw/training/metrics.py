@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from thaw.errors import ConfigError
+from thaw.errors import check
 from thaw.training.calibration import Calibration
 from thaw.training.measures import MODES
 
@@ -86,31 +86,26 @@ def monitor_modes(
 
     The best checkpoint is chosen among the epochs that are validated; the last one without photos.
     """
-    _check_monitor("monitor", monitor)
+    known = ", ".join(f"val/{name}" for name in MODES)
+    check(str(monitor) in known.split(", "), "monitor", monitor, known)
     nodes = dict(callbacks or {})
     for name, node in nodes.items():
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
-        key, is_best = f"callbacks.{name}", name == "checkpoint"
-        if "StochasticWeightAveraging" in str(node.get("_target_")):
-            why = "gives all layer groups one rate; use callbacks=ema"
-            raise ConfigError(f"{key}=StochasticWeightAveraging: {why}")
+        key, target = f"callbacks.{name}", str(node.get("_target_"))
+        one_rate = "StochasticWeightAveraging" in target  # for all layer groups
+        check(
+            not one_rate, f"{key}._target_", target, "callbacks=ema, which keeps layer-wise rates"
+        )
         if (own := node.get("monitor")) is None:
             continue
-        metric = _check_monitor(f"{key}.monitor", own)
-        if is_best and own != monitor:
-            why = f"the run goes by monitor={monitor}, so the best epoch would be another one"
-            raise ConfigError(f"{key}.monitor={own}: {why}; set monitor={own} instead")
-        if not (is_best or validates):
-            why = "there are no validation photos to measure it on; set data.val_fraction=0.2, or"
-            raise ConfigError(f"{key}.monitor={own}: {why} choose callbacks=default")
-        nodes[name] = {"mode": MODES[metric], **node} if validates else {**node, "monitor": None}
+        check(str(own) in known.split(", "), f"{key}.monitor", own, known)
+        if name == "checkpoint":
+            allowed = f"{monitor}, by which the run goes; set monitor={own} instead"
+            check(own == monitor, f"{key}.monitor", own, allowed)
+        else:
+            allowed = "null without validation photos; set data.val_fraction=0.2, or"
+            check(validates, f"{key}.monitor", own, f"{allowed} choose callbacks=default")
+        mode = {"mode": MODES[own.partition("/")[2]], **node}
+        nodes[name] = mode if validates else {**node, "monitor": None}
     return nodes
-
-
-def _check_monitor(key: str, monitor: object) -> str:
-    split, _, metric = str(monitor).partition("/")
-    if split != "val" or metric not in MODES:
-        allowed = ", ".join(f"val/{known}" for known in MODES)
-        raise ConfigError(f"{key}={monitor}: no such validation metric. Allowed: {allowed}")
-    return metric
