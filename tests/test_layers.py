@@ -4,7 +4,7 @@ import pytest
 
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.layers import layer_rates
+from thaw.finetune.builder import layer_rates
 from thaw.finetune.phases import Phase
 
 NAMES = ("stem", "middle", "deep", "head")

@@ -6,7 +6,7 @@ import pytest
 from models import small_classifier
 
 from thaw.classifier import Classifier
-from thaw.finetune.layers import layer_rates
+from thaw.finetune.builder import layer_rates
 from thaw.finetune.optim import parameter_groups
 from thaw.finetune.phases import Phase
 

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import Granularity, LayerGroup
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.timm_backbone import declared_licence, timm_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
-from thaw.finetune.layers import layer_rates
+from thaw.finetune.builder import layer_rates
 from thaw.finetune.phases import Phase
 from thaw.head import linear
 

@@ -32,16 +32,13 @@ class Classifier(nn.Module):
         self.body = backbone.body
         self.head = head
 
-        def prefixed(names: Iterable[str], prefix: str) -> tuple[str, ...]:
-            return tuple(f"{prefix}.{name}" for name in names)
+        def inside(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(f"body.{name}" for name in names)
 
-        body_groups = [
-            replace(group, parameters=prefixed(group.parameters, "body"),
-                    modules=prefixed(group.modules, "body"))
-            for group in backbone.groups
-        ]  # fmt: skip
-        head_names = prefixed(dict(head.named_parameters()), "head")
-        self.groups = (*body_groups, LayerGroup(HEAD, head_names, ("head",)))
+        of_body = (replace(each, parameters=inside(each.parameters), modules=inside(each.modules))
+                   for each in backbone.groups)  # fmt: skip
+        of_head = tuple(f"head.{name}" for name, _ in head.named_parameters())
+        self.groups = (*of_body, LayerGroup(HEAD, of_head, ("head",)))
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
@@ -63,11 +60,10 @@ class Classifier(nn.Module):
         self.trainable = frozenset(names)
         self.batchnorm = batchnorm
         learns = self.learning(names, batchnorm)
-        for _, named in self.group_parameters():
-            for name, parameter in named:
-                parameter.requires_grad_(name in learns)
-                if not parameter.requires_grad:
-                    parameter.grad = None  # or the optimiser would apply the last gradient again
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in learns)
+            if name not in learns:
+                parameter.grad = None  # or the optimiser would apply the last gradient again
         self.train(self.training)
 
     def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
@@ -93,15 +89,13 @@ class Classifier(nn.Module):
         if not mode:
             return self
         # Containers are in no group. Some read their own `training`: they follow the last group.
-        last = self.groups[-2].name
-        self.body.train(last in self.trainable)
+        self.body.train(self.groups[-2].name in self.trainable)
         for group in self.groups:
             for name in group.modules:
                 self.get_submodule(name).train(group.name in self.trainable)
-        if self.batchnorm != "train":
-            for module in self.body.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.body.modules():
+            if self.batchnorm != "train" and isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def group_parameters(self) -> Iterator[tuple[LayerGroup, list[tuple[str, nn.Parameter]]]]:

@@ -3,7 +3,6 @@
 import hashlib
 import lzma
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,8 +17,6 @@ from thaw.store import make_once
 
 # Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
 TIMEOUT = (5, 30)
-
-PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
 
 MIB = 2**20
 
@@ -43,14 +40,11 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
         plain = {"Accept-Encoding": "identity"}
         with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
             response.raise_for_status()
-            length, started = int(response.headers.get("Content-Length", 0)), time.monotonic()
+            length = int(response.headers.get("Content-Length", 0))
             bar = tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None)
             with part.open("wb") as file, bar:
                 while piece := response.raw.read1(MIB):
                     bar.update(file.write(piece))
-                    seconds = time.monotonic() - started
-                    if seconds > PATIENCE and file.tell() < SLOWEST * seconds:
-                        raise OSError(f"only {file.tell():,} bytes came in {seconds:.0f} s")
         size, kind = part.stat().st_size, response.headers.get("Content-Type", "")
         if size < max(length, 1):
             raise OSError(f"IncompleteRead: {size:,} of {length:,} bytes came")

@@ -17,17 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from thaw.choices import conf_dir, register_backbones
-from thaw.errors import (
-    ConfigError,
-    Interrupted,
-    PhotoError,
-    ThawError,
-    check,
-    near,
-    outside_trouble,
-    reason,
-)
-from thaw.ranges import RANGES, leaves
+from thaw.errors import ConfigError, Interrupted, PhotoError, ThawError, near, reason, trouble
+from thaw.ranges import leaves
 from thaw.stopping import ignore_signals, signals
 from thaw.store import last_checkpoints
 from thaw.trust import saved_words
@@ -70,9 +61,9 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         said, code = f"error: {in_words(error, words)}", 1
         folder = folder if isinstance(error, PhotoError) else None  # or settings must change
     except Exception as error:
-        if not (trouble := outside_trouble(error)):
+        if not (what := trouble(error)):
             raise
-        said, code = f"error: {trouble}", 1
+        said, code = f"error: {what}", 1
     else:
         return
     if folder and last_checkpoints(folder):
@@ -84,8 +75,8 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
 def compose_run(words: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
-    check_choices(words)
     try:
+        check_choices(words)
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return compose("train", [*words, "paths.output_dir=null"])
     except (HydraException, OmegaConfBaseException) as error:
@@ -110,28 +101,15 @@ def unquoted(text: str) -> str:
 
 
 def check_choices(words: Sequence[str]) -> None:
-    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
-
-    Hydra would silently use the last of these, and make a folder of any `task_name`.
-    """
+    """Refuses what is no choice, and two from one group, of which Hydra would use the last."""
     seen: dict[str, str] = {}
     for word in words:
-        if "=" not in word or word.startswith("-"):
-            continue  # an option, or its value
-        try:
-            value = OverridesParser.create().parse_override(word).value()
-        except HydraException as error:
-            quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
-            message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
-            raise ConfigError(message) from error
-        key, (fits, allowed) = key_of(word), RANGES["task_name"]
-        check(key != "task_name" or isinstance(value, Sweep) or fits(value), key, value, allowed)
-        if word[0] == "~" or not (conf_dir() / key).is_dir():
+        key = key_of(word)
+        if "=" not in word or word[0] in "-~" or not (conf_dir() / key).is_dir():
             continue
-        if not isinstance(value, str | list | Sweep) or value == "":
-            raise ConfigError(
-                f"{word}: no such choice. Allowed is the name of a file in conf/{key}/"
-            )
+        value = OverridesParser.create().parse_override(word).value()
+        if not isinstance(value, str | list | Sweep):
+            raise ConfigError(f"{word}: no such choice. Allowed are the files of conf/{key}/")
         if seen.setdefault(key, word) is not word:
             both = f"{seen[key]} {word}: {key} is chosen twice"
             raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")

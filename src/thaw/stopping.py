@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run is left at once, but a step and a write of a checkpoint end first."""
+"""Ctrl-C and SIGTERM: a run is left at once, but a training step ends first."""
 
 import atexit
 import multiprocessing.util  # its own atexit must be there before ours, which then comes first
@@ -6,8 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from thaw.errors import Interrupted
@@ -26,7 +24,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.asked: int | None = None
-        self.in_epoch = self.is_writing = False
+        self.in_epoch = False
         self.since = 0.0
 
     def handle(self) -> None:
@@ -46,24 +44,12 @@ class Signals:
                 return
         elif time.monotonic() - self.since < 1:
             return  # `timeout` and some terminals send a signal twice
-        if not self.is_writing:
-            raise Interrupted(number)
+        raise Interrupted(number)
 
     def check(self, after: float = 0.0) -> None:
         """Raises Interrupted if a signal came, at least so many seconds ago."""
         if self.asked is not None and time.monotonic() - self.since >= after:
             raise Interrupted(self.asked)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """What is done inside is ended first, however many signals come."""
-        self.is_writing = True
-        try:
-            yield
-        finally:
-            self.is_writing = False
-        if not self.in_epoch:
-            self.check()
 
 
 signals = Signals()  # a process has one set of handlers

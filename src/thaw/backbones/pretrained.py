@@ -69,8 +69,7 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    values = content.values() if isinstance(content, Mapping) else [None]
-    if not all(isinstance(value, Tensor) for value in values):
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ConfigError(f"backbone.weights={file}: holds no state dict (name -> tensor)")
     # Some models of timm have a module called "body" themselves, so the model's own names decide.
     prefixes = (each for each in PREFIXES if any(each + name in content for name in own))
@@ -96,10 +95,7 @@ def load_into(model: nn.Module, file: Path, *, last_layer: str, name: str) -> No
 def differences(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], ignored: tuple[str, ...] = ()
 ) -> str:
-    """Returns what does not fit, apart from names that begin with one of `ignored`; "" if all fits.
-
-    BatchNorm's counters may be missing: some files are older.
-    """
+    """What does not fit, apart from names that begin with `ignored` and older files' counters."""
     mine, theirs = ({key: tuple(value.shape) for key, value in sorted(tensors.items())
                      if not key.startswith(ignored)} for tensors in (own, state))  # fmt: skip
     problems = {
@@ -108,6 +104,5 @@ def differences(
         "shape": [f"{k}: {theirs[k]} in the file, {mine[k]} in the model"
                   for k in mine if k in theirs and theirs[k] != mine[k]],
     }  # fmt: skip
-    told = {what: ", ".join([*names[:3], *["..."] * (len(names) > 3)])
-            for what, names in problems.items() if names}  # fmt: skip
-    return "; ".join(f"{what}: {names}" for what, names in told.items())
+    return "; ".join(f"{what}: {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+                     for what, names in problems.items() if names)  # fmt: skip

@@ -1,9 +1,12 @@
-"""A body without weights, as it was built for training: what a saved model needs to be loaded."""
+"""Bodies without weights: built anew for a saved model, or without values, to look at shapes."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thaw.errors import ConfigError
 
@@ -36,3 +39,28 @@ def not_ours(part: str, builder: str) -> ConfigError:
         f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model folder "
         f"runs no code. Build the module yourself: thaw.load(path, {part}=MODULE)"
     )
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Gives the models that are built inside it parameters and buffers on the meta device.
+
+    Unlike with `torch.device("meta")`, constructors can still compute, as RegNet's do.
+    """
+
+    def parameter(_module: nn.Module, _name: str, value: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(value.to("meta"), value.requires_grad)
+
+    def buffer(_module: nn.Module, _name: str, value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to("meta")
+
+    torch_hooks: Any = nn.modules.module
+    hooks = (
+        torch_hooks.register_module_parameter_registration_hook(parameter),
+        torch_hooks.register_module_buffer_registration_hook(buffer),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

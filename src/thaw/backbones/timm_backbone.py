@@ -16,8 +16,8 @@ from torchvision.transforms import InterpolationMode
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced
 from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
-from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
 

@@ -10,7 +10,7 @@ from typing import Any
 import torchvision.models
 
 from thaw.backbones import timm_backbone
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.errors import ConfigError, near
 from thaw.text_table import text_table
 

@@ -39,18 +39,15 @@ class CacheFeatures(pl.Callback):
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.on_train_epoch_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = cast(TransferModule, pl_module)
-        views = module.phase.cached_views
-        loaders: dict[tuple[str, int], Any] = {
-            ("train", views): trainer.train_dataloader, ("val", 1): trainer.val_dataloaders
-        }  # fmt: skip
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        views = pl_module.phase.cached_views
         if not views:
             self.features.clear()
-        for key, loader in loaders.items():
+        train, val = trainer.train_dataloader, trainer.val_dataloaders
+        for key, loader in ((("train", views), train), (("val", 1), val)):
             if isinstance(loader, ResumableLoader):
                 if views and key not in self.features:
-                    self.features[key] = self._load(trainer, module, loader, *key)
+                    self.features[key] = self._load(trainer, pl_module, loader, *key)
                 loader.features = self.features.get(key)
 
     def _load(
@@ -85,7 +82,7 @@ class CacheFeatures(pl.Callback):
                 f": going on without a cache, since {error}. Set paths.cache_dir to a folder "
                 "with room that all ranks see, or finetune.cache_features=false"
             )  # fmt: skip
-        if trainer.is_global_zero:
-            title = f"features  {split}: {len(dataset):,} photos x {views} view"
-            tqdm.write(f"{title}{'' if views == 1 else 's'}{message}")  # above the bar, if any
+        if trainer.is_global_zero:  # above the bar, if any
+            number = f"{views} view{'s' if views > 1 else ''}"
+            tqdm.write(f"features  {split}: {len(dataset):,} photos x {number}{message}")
         return features

@@ -23,8 +23,8 @@ VALIDATION_SECONDS = 5.0  # to end a validation after a signal; schedulers kill 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: it is whole, or the one before stays.
 
-    Lightning 2.6.6 writes to $TMPDIR and moves, which copies over the good file where that is
-    another file system. Of last.ckpt the one before is kept as previous.ckpt.
+    Lightning 2.6.6 writes to $TMPDIR, whose move to another file system copies over the good file.
+    Of last.ckpt the one before is kept as previous.ckpt.
     """
 
     def save_checkpoint(
@@ -32,19 +32,18 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         part = path.with_suffix(".part")
-        with signals.held():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())  # else a power cut could leave the new name, empty
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            if path.name == LAST and path.is_file():
-                path.replace(path.with_name(PREVIOUS))
-            part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name, empty
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if path.name == LAST and path.is_file():
+            path.replace(path.with_name(PREVIOUS))
+        part.replace(path)
 
 
 class SaveBest(ModelCheckpoint):
@@ -69,14 +68,6 @@ class SaveBest(ModelCheckpoint):
             own = {"dirpath": str(self.dirpath), "best_k_models": scores}
             super().load_state_dict({**state_dict, **paths, **own})
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Removes what a killed run has left and the run that went on from it did not replace."""
-        if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
-            kept = {Path(path).name for path in self.best_k_models}
-            for path in Path(str(self.dirpath)).glob("best-*"):
-                if path.name not in kept:
-                    path.unlink()
-
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
     """Gives the file of the best epoch by `monitor`; None: none was saved, the last weights count.
@@ -98,16 +89,14 @@ class GracefulStop(Checkpoint):
     do not. After the last step of an epoch, the validation comes first, since a run resumed from
     there would skip it; one that takes long is left, and with it what the epoch has trained.
 
-    It is a Checkpoint and the last callback, since Lightning calls these after all others: by then
-    an average of the weights has this step in it.
+    It is the last callback, a Checkpoint: Lightning calls these after an average of the weights.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LAST
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning has put handlers of its own there, and restores ours when it ends or fails
-        signals.handle()
+        signals.handle()  # in place of Lightning's, which restores ours when it ends or fails
         # a run that is resumed inside an epoch does not call on_train_epoch_start for it
         signals.in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
 
@@ -146,10 +135,8 @@ class GracefulStop(Checkpoint):
 class SaveLast(Checkpoint):
     """Writes last.ckpt after every epoch, to resume from; where epochs are short, after some.
 
-    Not after an epoch whose loss is no number: nothing good goes on from there.
-
-    Lightning's `ModelCheckpoint(save_last=True)` writes it only when the epoch is also one of the
-    best (2.6.6), so a killed run would lose every epoch since then.
+    Not after an epoch whose loss is no number: nothing good goes on from there. Lightning's
+    `ModelCheckpoint(save_last=True)` writes it only after an epoch that is one of the best (2.6.6).
     """
 
     def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:

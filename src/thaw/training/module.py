@@ -181,16 +181,16 @@ class TransferModule(pl.LightningModule):
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
         self.set_plan(saved["values"], saved["steps_per_epoch"])
-        known = saved["monitor"] == self.monitor and len(saved["values"]) in (epoch, epoch + 1)
+        number, theirs = len(saved["values"]), saved["monitor"]
+        known = theirs == self.monitor and number in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:
             raise ConfigError(
-                f"ckpt_path: the plan goes by {self.monitor} of every epoch, and this has "
-                f"{len(saved['values'])} values of {saved['monitor']} after epoch {epoch + 1}; go "
-                "on with the settings that the run was started with"
+                f"ckpt_path: has {number} values of {theirs} after epoch {epoch + 1}, but the plan "
+                f"goes by {self.monitor} of each; go on with the settings that the run began with"
             )
 
     def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
-        """Loads the weights and the temperature of a checkpoint, to test; returns its content."""
+        """Loads the weights and the temperature of a checkpoint, to test; gives its content."""
         checkpoint = restore.read_checkpoint(path)
         restore.check_model(checkpoint, self.classes, self.state_dict())
         self.load_state_dict(checkpoint["state_dict"])
