@@ -32,8 +32,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw.data.proportion import in_proportion
     from thaw.finetune.optim import unfrozen_lr
     from thaw.report import run_files
-    from thaw.training import caching, checkpoints, device, ending, metrics, restore
-    from thaw.training.callbacks import ApplyPlan
+    from thaw.training import checkpoints, device, ending, metrics, restore
+    from thaw.training.callbacks import ApplyPlan, CacheFeatures
     from thaw.training.module import TransferModule
     from thaw.training.record import Record
 
@@ -100,7 +100,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     callbacks = config.build_all(nodes, "callbacks")
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    cache = caching.CacheFeatures(Path(cfg.paths.cache_dir) / "features")
+    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, plugins=checkpoints.WholeFiles(),
@@ -135,7 +135,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             config.build(cfg.report, "report", folder=output, **tested)
         run_files.log_final(loggers, settings, scores)
         print(run_files.summary(results, output))
-    record.check()
     return results
 
 

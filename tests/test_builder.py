@@ -7,8 +7,7 @@ import pytest
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
-from thaw.finetune.phases import MODES
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import MODES, Plan
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = tuple(

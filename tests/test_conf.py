@@ -26,8 +26,7 @@ from torch import nn
 from thaw import choices, config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.phases import SETTINGS, make_phase
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import SETTINGS, Plan, make_phase
 from thaw.training import device, metrics
 
 RUN = Path("/somewhere/run")  # never written to

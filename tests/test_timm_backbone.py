@@ -20,7 +20,7 @@ from thaw.backbones.timm_backbone import declared_licence, timm_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
 from thaw.finetune.builder import layer_rates
-from thaw.finetune.phases import Phase
+from thaw.finetune.plan import Phase
 from thaw.head import linear
 
 # Small ones of each family, with a size in pixels that they take, and D: written down from their

@@ -30,14 +30,9 @@ def timm_backbone(
 ) -> Backbone:  # fmt: skip
     """Builds any of timm's models as a backbone.
 
-    Args:
-        name: A name from `timm.list_models()`, with or without the tag of its weights
-            (convnext_nano.in12k).
-        weights: "DEFAULT" (those of the tag, or timm's first), the path of a file, or None for
-            random weights.
-        image_size: Side of the input in pixels. None uses the size the weights were trained at.
-        granularity: Of the layer groups. "stage" and "block" are timm's own, coarse and fine; for
-            "module" and "layer" see `groups.split`.
+    The arguments are those of `torchvision_backbone`, with these differences: `name` is one of
+    `timm.list_models()`, with or without the tag of its weights (convnext_nano.in12k); "DEFAULT"
+    weights are those of the tag, or timm's first; the groups "stage" and "block" are timm's own.
 
     Raises:
         ConfigError: timm is not installed, or the name, the weights or the size do not fit.
@@ -55,7 +50,7 @@ def timm_backbone(
     spec = input_spec(record).at(image_size)
     make = partial(create, name, record)
     with without_values():  # a wrong size is told before anything is fetched
-        _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
+        _, seen = make_traced(full_name, partial(make, num_classes=0), spec.size)
     if source is None:
         label = str(record.get("tag") or "DEFAULT")
         source = Source(label, f"weights: {declared_licence(record)}")
@@ -68,12 +63,12 @@ def timm_backbone(
             raise DownloadError(message) from error
     else:
         model = _load(name, record, spec.size, weights) if weights else make(spec.size)
-    body = _without_last_layer(model)
+    body: Any = model
+    body.reset_classifier(0)
     parts = ordered_groups(body, seen, granularity)
     features = tracing.run_without_data(body, spec.size).shape[1]
-    return Backbone(
-        full_name, body, features, spec, parts, source.licence, source.label, "timm"
-    )  # fmt: skip
+    facts = source.licence, source.label, "timm"
+    return Backbone(full_name, body, features, spec, parts, *facts)
 
 
 def import_timm() -> Any:
@@ -88,11 +83,7 @@ def import_timm() -> Any:
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:
-    """Returns timm's record of the weights of a model, without building the model.
-
-    Raises:
-        ConfigError: There is no such model, or it has no such weights.
-    """
+    """Returns timm's record of the weights of a model, or raises ConfigError: it has none."""
     timm = import_timm()
     architecture = name.partition(".")[0]
     if not timm.is_model(name) or "/" in name:
@@ -111,17 +102,13 @@ def pretrained_cfg(name: str) -> dict[str, Any]:
 
 
 def declared_licence(record: Record) -> str:
-    """Returns the licence of the weights as timm's record has it."""
+    """The licence of the weights, as timm's record has it."""
     declared = record.get("license")
     return "no licence declared by timm" if declared in (None, "unknown") else str(declared)
 
 
 def input_spec(record: Record) -> InputSpec:
-    """Returns what the weights expect. Where timm squeezes images into a square, thaw crops them.
-
-    Raises:
-        ConfigError: The inputs are not square colour images.
-    """
+    """What the weights expect. Where timm squeezes images into a square, thaw crops them."""
     data = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=dict(record))
     channels, height, width = data["input_size"]
     if channels != 3 or height != width:
@@ -170,11 +157,6 @@ def _modules_of(body: nn.Module, parameters: set[str]) -> list[str]:
         if own and own <= parameters and not name.startswith(tuple(f"{m}." for m in modules[-1:])):
             modules.append(name)
     return modules
-
-
-def _without_last_layer(model: Any) -> nn.Module:
-    model.reset_classifier(0)
-    return model
 
 
 def _load(name: str, record: Record, size: int, file: str) -> nn.Module:

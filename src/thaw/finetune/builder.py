@@ -8,8 +8,7 @@ from typing import Any, Literal
 from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, near
-from thaw.finetune.phases import Phase, make_phase, settings_of
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
 from thaw.finetune.schedule import is_number, is_whole
 
 Groups = Sequence[LayerGroup]  # stem first, head last

@@ -100,10 +100,10 @@ class GracefulStop(Checkpoint):
         # a run that is resumed inside an epoch does not call on_train_epoch_start for it
         signals.in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, *_: Any, **__: Any) -> None:
         signals.handle()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:
         signals.in_epoch = True
 
     def on_train_batch_end(

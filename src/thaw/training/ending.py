@@ -16,29 +16,20 @@ from thaw.training.record import Record
 FEW = 5  # optimiser steps in a row whose loss may be no number
 
 
-class DivergedError(ThawError):
-    """The loss is no longer a number, so nothing that follows can be."""
-
-
 def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Record) -> str | None:
     """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end.
 
     Raises:
-        ThawError: out of memory, another rank has ended, or diverged before any validation.
+        ThawError: diverged, out of memory, or another rank has ended.
     """
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        record.end = what_ended(trainer, record)
-    except DivergedError as error:
-        record.end, record.error = {"status": "diverged", "ended": str(error)}, error
     except (MemoryError, RuntimeError) as error:
         if words := in_words(error, trainer, module):
             raise ThawError(words) from error
         raise
-    best = best_checkpoint(trainer.callbacks, module.monitor)
-    if not best:
-        record.check()
-    return best
+    record.end = what_ended(trainer, record)
+    return best_checkpoint(trainer.callbacks, module.monitor)
 
 
 class StopDiverged(pl.Callback):
@@ -60,7 +51,7 @@ class StopDiverged(pl.Callback):
         ends = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
         if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
-            raise DivergedError(diverged(trainer, pl_module))
+            raise ThawError(diverged(trainer, pl_module))
 
 
 class StopEarly(EarlyStopping):
@@ -80,9 +71,11 @@ def what_ended(trainer: Any, record: Record) -> dict[str, str]:
         return {"status": "finished", "ended": f"{ended} to go on, or train=false to test only"}
     if epochs == planned and trainer.is_last_batch:
         return {"status": "finished"}
-    stops = [each for each in trainer.callbacks if isinstance(each, EarlyStopping)]
-    by = "early stopping" if any(each.stopped_epoch for each in stops) else "trainer.max_time"
-    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else by
+    by = "trainer.max_time or a callback"
+    if trainer.global_step == trainer.max_steps:
+        by = "trainer.max_steps"
+    elif any(isinstance(each, EarlyStopping) and each.stopped_epoch for each in trainer.callbacks):
+        by = "early stopping"
     return {"status": "ended early", "ended": f"by {by} in epoch {epochs} of {planned} planned"}
 
 
@@ -94,9 +87,8 @@ def diverged(trainer: Any, module: TransferModule) -> str:
     other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
     go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
     return (
-        f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
-        f"{phase.name}: the loss is not finite. Set finetune.{key} lower than lr={phase.lr:g}"
-        f"{other}{go_on}"
+        f"diverged in epoch {trainer.current_epoch + 1}, phase {phase.name}: the loss is not "
+        f"finite. Set finetune.{key} lower than lr={phase.lr:g}{other}{go_on}"
     )
 
 

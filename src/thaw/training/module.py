@@ -17,8 +17,7 @@ from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.features.table import FeatureBatch
 from thaw.finetune.optim import parameter_groups
-from thaw.finetune.phases import Phase
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.measures import MODES

@@ -28,7 +28,7 @@ class Record(pl.Callback):
 
     `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated. Its
     `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end;
-    validation counts in `seconds` and `images`. `end` and `error` say how the run ended.
+    validation counts in `seconds` and `images`. `end` says how the run ended.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,7 +36,6 @@ class Record(pl.Callback):
         self.history: list[dict[str, Any]] = []
         self.has_trained = False  # whether this process did
         self.end: dict[str, str] = {"status": "finished"}  # for results.json
-        self.error: Exception | None = None
         self._begin_epoch()
 
     def _begin_epoch(self, images: int = 0, seconds: float = 0.0, sums: Any = (0.0,) * 3) -> None:
@@ -82,11 +81,6 @@ class Record(pl.Callback):
             **metrics,
         })  # fmt: skip
         self._begin_epoch()
-
-    def check(self) -> None:
-        """Raises the error that ended the run."""
-        if self.error:
-            raise self.error
 
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
         """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
@@ -164,7 +158,7 @@ class EpochTable(pl.Callback):
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         self.bar.close()
 
     on_test_end = on_exception
