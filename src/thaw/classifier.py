@@ -16,9 +16,8 @@ BatchNormMode = Literal["eval", "train", "frozen"]
 class Classifier(nn.Module):
     """A model for images: (N, 3, H, W) -> class scores (N, K).
 
-    Frozen is a state of a layer group: its parameters get no gradients and its modules are in eval
-    mode. So neither weights nor BatchNorm statistics change, and dropout is off. The state stays
-    through every `train()` and `eval()`, whoever calls them.
+    Frozen is a state of a layer group that stays through every `train()`: its parameters get no
+    gradients and its modules are in eval mode, so neither weights nor BatchNorm statistics change.
 
     Attributes:
         groups: The layer groups, stem first and head last, with names as in this module.

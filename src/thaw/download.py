@@ -15,11 +15,8 @@ from urllib3.exceptions import HTTPError
 from thaw.errors import DownloadError
 from thaw.store import make_once
 
-# Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
-TIMEOUT = (5, 30)
-
+TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of the answer
 MIB = 2**20
-
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
 BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
           lzma.LZMAError, RuntimeError, ValueError)  # fmt: skip

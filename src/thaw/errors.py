@@ -57,11 +57,7 @@ def shown(value: object) -> str:
 
 
 def check(fits: bool, key: str, value: object, allowed: str) -> None:
-    """Refuses a value out of its range.
-
-    Raises:
-        ConfigError: "key=value: allowed is ...".
-    """
+    """Refuses a value out of its range, by a ConfigError "key=value: allowed is ..."."""
     if not fits:
         raise ConfigError(f"{key}={shown(value)}: allowed is {allowed}")
 

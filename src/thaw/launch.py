@@ -25,10 +25,7 @@ from thaw.trust import saved_words
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wraps the function that `hydra.main` returns.
-
-    Makes all backbones choosable, expands `resume=` and prints errors as one paragraph.
-    """
+    """Wraps what `hydra.main` returns: all backbones, `resume=`, errors as one paragraph."""
     register_backbones()
 
     def program() -> None:
@@ -47,9 +44,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator[None]:
     """Ends the program with one paragraph about an error that the user can mend, or a stop.
 
-    Args:
-        words: The command line.
-        folder: Of the run, if it has one by now, to say how to go on.
+    `words` are the command line; `folder`, of the run if it has one by now, says how to go on.
     """
     try:
         yield

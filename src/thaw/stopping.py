@@ -14,17 +14,11 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """What asked this process to stop, and whether it may be left now.
-
-    Attributes:
-        asked: The first signal that came; None: none came.
-        in_epoch: Whether weights are being trained: then the first signal waits for the step's end,
-            where there is something to save; the second does not.
-    """
+    """What asked this process to stop, and whether it may be left now."""
 
     def __init__(self) -> None:
-        self.asked: int | None = None
-        self.in_epoch = False
+        self.asked: int | None = None  # the first signal that came
+        self.in_epoch = False  # then it waits for the step's end; a second one does not
         self.since = 0.0
 
     def handle(self) -> None:

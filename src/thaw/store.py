@@ -16,14 +16,10 @@ LARGEST = 100_000_000  # bytes of a file of plain values
 
 
 class Store:
-    """One file `<hash>.bin`, named after everything it depends on, and its note `<hash>.json`.
+    """One file `<hash>.bin`, named after `what` it depends on, and its note `<hash>.json`.
 
     The file counts only with the note: a note of other content, a file that was cut short or
-    changed, or a missing note means that the file is made again.
-
-    Attributes:
-        what: everything the content depends on, as plain values; the hash in the names is of it.
-        lock: to hold while looking whether the file is there, and while making it.
+    changed, or a missing note means that the file is made again. `lock` is to hold meanwhile.
     """
 
     def __init__(self, folder: Path, what: dict[str, Any]) -> None:
@@ -66,11 +62,8 @@ class Store:
 
 
 def make_once(path: Path, make: Callable[[Path], Path]) -> None:
-    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time.
-
-    If `path` is there, nothing is written, not even a lock: its folder may be read-only.
-    """
-    if path.exists():
+    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time."""
+    if path.exists():  # nothing is written, not even a lock: its folder may be read-only
         return
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,11 +23,7 @@ TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no
 
 
 def saved(file: Path) -> dict[str, Any]:
-    """The node `hydra` of Hydra's hydra.yaml or multirun.yaml, with its overrides.
-
-    Raises:
-        ConfigError: The file is cut, empty, or not what Hydra writes.
-    """
+    """The node `hydra` of Hydra's hydra.yaml or multirun.yaml; ConfigError: it is damaged."""
     try:
         node = read_plain(file)["hydra"]
         for words in (node["overrides"]["task"], node["overrides"].get("hydra", [])):
@@ -60,10 +56,10 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
 
 
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
-    """The settings and choices in such a file; if it is not trusted, none that conf/ does not know.
+    """The settings and choices in such a file.
 
     Raises:
-        ConfigError: The file is damaged, or a word of it could run code or reach beyond conf/.
+        ConfigError: It is damaged, or not trusted and could run code or reach beyond conf/.
     """
     words: list[str] = saved(file)["overrides"]["task"]
     if trusted or trusts():

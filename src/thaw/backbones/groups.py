@@ -1,8 +1,4 @@
-"""Splits a body into ordered, named layer groups.
-
-Nothing here knows a model by name: the module tree shows what belongs together, the trace in which
-order it runs and where the resolution changes.
-"""
+"""Splits any body into ordered, named layer groups, by its module tree and a trace of it."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,9 +21,8 @@ MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a
 class LayerGroup:
     """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
-    `is_classifier` is true for hidden layers of a pretrained classifier, whose outputs are (N, D)
-    (VGG, AlexNet, MobileNetV3). `depth` is the relative depth among the groups with image outputs:
-    0 first, 1 last; groups after those have 1.
+    `is_classifier`: hidden layers of a pretrained classifier, whose outputs are (N, D) (VGG).
+    `depth` is relative, among the groups with image outputs: 0 first, 1 last and after those.
     """
 
     name: str  # as printed, logged and used in the configuration

@@ -51,9 +51,8 @@ def own_source(weights: str | None, names: Collection[str], hint: str = "") -> S
 def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tensor]:
     """Reads tensors by name, in single precision, from a weight file; runs no code in it.
 
-    Of a training checkpoint `state_dict` or `model` is used. A file of thaw (a run's checkpoint, or
-    model.safetensors of its model folder) gives the body, without the head. `own` are the names in
-    the model that the file is for; they tell which prefix the names in the file have.
+    Of a training checkpoint `state_dict` or `model` is used; a file of thaw gives the body without
+    the head. `own` are the model's names; they tell which prefix the names in the file have.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -62,10 +61,9 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
         is_plain = path.suffix == ".safetensors"
         content: Any = load_file(path) if is_plain else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # three libraries' errors, all saying: not a readable weight file
-        raise ConfigError(
-            f"backbone.weights={file}: cannot be read as weights ({error}). "
-            "Allowed: a state dict saved by torch.save, or .safetensors"
-        ) from error
+        allowed = "Allowed: a state dict saved by torch.save, or .safetensors"
+        message = f"backbone.weights={file}: cannot be read as weights ({error}). {allowed}"
+        raise ConfigError(message) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -21,8 +21,7 @@ BUILDERS = {  # imported when used: timm is an extra
 def rebuild(builder: str, name: str, image_size: int) -> nn.Module:
     """Builds the body of a `Backbone` again, with random weights and without a network.
 
-    Modules and state dict have the same names and shapes, so `load_state_dict` gives the same
-    function of the image. torch's random numbers go on as if nothing had been built.
+    Names and shapes are the same. torch's random numbers go on as if nothing had been built.
     """
     if builder not in BUILDERS:
         raise not_ours("body", builder)
@@ -43,10 +42,7 @@ def not_ours(part: str, builder: str) -> ConfigError:
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Gives the models that are built inside it parameters and buffers on the meta device.
-
-    Unlike with `torch.device("meta")`, constructors can still compute, as RegNet's do.
-    """
+    """Models that are built inside have values on the meta device; yet constructors can compute."""
 
     def parameter(_module: nn.Module, _name: str, value: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(value.to("meta"), value.requires_grad)
@@ -55,10 +51,8 @@ def without_values() -> Iterator[None]:
         return None if value is None else value.to("meta")
 
     torch_hooks: Any = nn.modules.module
-    hooks = (
-        torch_hooks.register_module_parameter_registration_hook(parameter),
-        torch_hooks.register_module_buffer_registration_hook(buffer),
-    )
+    hooks = (torch_hooks.register_module_parameter_registration_hook(parameter),
+             torch_hooks.register_module_buffer_registration_hook(buffer))  # fmt: skip
     try:
         yield
     finally:

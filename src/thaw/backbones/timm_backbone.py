@@ -1,7 +1,6 @@
 """timm's models as backbones. timm is an extra of thaw: pip install '.[timm]'.
 
-timm's own records say what the weights expect (`pretrained_cfg`), how the last layer is removed
-(`reset_classifier`) and which parameters belong together, in which order (`group_matcher`).
+timm's records say what the weights expect and which parameters belong together (`group_matcher`).
 """
 
 import importlib
@@ -43,14 +42,12 @@ def timm_backbone(
     others = f"; other weights are timm/{name.partition('.')[0]}.TAG"
     source = own_source(weights, ["DEFAULT"], others)
     if source is None and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
-        raise ConfigError(
-            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
-            "random ones"
-        )
+        remedy = "give a path, or null for random ones"
+        raise ConfigError(f"backbone.weights=DEFAULT: timm has no weights of {name}; {remedy}")
     spec = input_spec(record).at(image_size)
     make = partial(create, name, record)
     with without_values():  # a wrong size is told before anything is fetched
-        _, seen = make_traced(full_name, partial(make, num_classes=0), spec.size)
+        _, seen = make_traced(full_name, lambda size: _without_last_layer(make(size)), spec.size)
     if source is None:
         label = str(record.get("tag") or "DEFAULT")
         source = Source(label, f"weights: {declared_licence(record)}")
@@ -63,8 +60,7 @@ def timm_backbone(
             raise DownloadError(message) from error
     else:
         model = _load(name, record, spec.size, weights) if weights else make(spec.size)
-    body: Any = model
-    body.reset_classifier(0)
+    body = _without_last_layer(model)
     parts = ordered_groups(body, seen, granularity)
     features = tracing.run_without_data(body, spec.size).shape[1]
     facts = source.licence, source.label, "timm"
@@ -76,9 +72,9 @@ def import_timm() -> Any:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
+        remedy = "timm is an extra of thaw's: pip install '.[timm]'"
         raise ConfigError(
-            f"backbone=timm: a package is not installed ({error}). timm is an extra of thaw's: "
-            "pip install '.[timm]'"
+            f"backbone=timm: a package is not installed ({error}). {remedy}"
         ) from error
 
 
@@ -131,10 +127,7 @@ def create(name: str, record: Record, size: int, **options: Any) -> nn.Module:
 def ordered_groups(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Returns timm's layer groups, stem first; norms that stand alone join the group before them.
-
-    A model for which timm has no order is split like any other.
-    """
+    """timm's layer groups, stem first, or, where it has no order, those of any other model."""
     matcher = getattr(body, "group_matcher", None)
     if matcher is None or granularity not in ("stage", "block"):
         return groups.split(body, seen, granularity)
@@ -159,6 +152,11 @@ def _modules_of(body: nn.Module, parameters: set[str]) -> list[str]:
     return modules
 
 
+def _without_last_layer(model: Any) -> nn.Module:
+    model.reset_classifier(0)
+    return model
+
+
 def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     """Builds the model with weights from a file: timm's, its authors' or a body trained by thaw.
 
@@ -181,9 +179,8 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     try:
         model: Any = create(name, record, size, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever converting names that it does not know runs into
-        reason = differences(own, state, heads) or str(error).partition("\n")[0]
-        raise ConfigError(
-            f"backbone.weights={file}: these are not weights of timm/{name} ({reason})"
-        ) from error
+        misfit = differences(own, state, heads) or str(error).partition("\n")[0]
+        message = f"backbone.weights={file}: these are not weights of timm/{name} ({misfit})"
+        raise ConfigError(message) from error
     model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
     return model

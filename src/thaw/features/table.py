@@ -51,10 +51,7 @@ class Features:
 
 
 def view_key(index: int, view: int) -> Key:
-    """The key of a photo's view: view 0 is the evaluation view, the others are drawn at random.
-
-    The draws do not depend on the seed of the run, so that runs with other seeds share one file.
-    """
+    """The key of a photo's view: 0 is the evaluation view, others do not go by the run's seed."""
     return index, None if view == 0 else derive(index, view)
 
 
@@ -63,8 +60,6 @@ def load_or_compute(
     views: int, title: str = "features",
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
-
-    On a terminal a bar with this title shows how far the pass of rank 0 is.
 
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
@@ -115,8 +110,7 @@ def fill(
 ) -> tuple[int, str]:  # fmt: skip
     """Writes the features of some views into a file that is there, from row `first` on.
 
-    Returns the bytes of a row, 0 without rows, and the type of its numbers. After each batch it
-    calls `on_done` with the number of its views.
+    Returns the bytes of a row, 0 without rows, and the type of its numbers.
     """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]

@@ -24,19 +24,17 @@ def build_plan(
     rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
-    mixes: bool = False, limits_batches: bool = False,
-    derived_lr: tuple[float, str] = (1e-3, ""),
+    mixes: bool = False, limits_batches: bool = False, derived_lr: float = 1e-3,
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
     freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
     `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
-    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is, and why.
+    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is.
     """
     settings = settings_of(mode, locals())
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        settings |= {"unfrozen": {**settings["unfrozen"], "lr": derived_lr[0]}}
-        settings["derived"] = derived_lr[1]
+        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr}
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
     in_list = mode == "phases"
@@ -80,7 +78,6 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
         batchnorm=settings.get("batchnorm", "train"), rates=settings.get("rates") or {},
-        derived=settings.get("derived", ""),
         **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
     )  # fmt: skip
     if "every_epochs" not in settings:
@@ -169,9 +166,9 @@ def groups_named(groups: Groups, name: str, key: str) -> list[str]:
 def top_groups(groups: Groups, top: object, key: str) -> list[str]:
     """Gives the names of the groups that train when the top of the body does, with the head.
 
-    `top`, which stands at `key`, is a number of body groups (2), a share of them (0.5), the name of
-    the lowest one, a list of names, or "classifier": the layers with which the weights' own
-    classifier of several layers began (VGG, AlexNet). 0: the head alone, None: everything.
+    `top`, at `key`, is a number of body groups (2), a share (0.5), the name of the lowest one, a
+    list of names, or "classifier": the layers with which the weights' own classifier of several
+    layers began (VGG, AlexNet). 0: the head alone, None: everything.
     """
     names = [group.name for group in groups]
     if top == "classifier":

@@ -40,8 +40,8 @@ def parameter_groups(
     return result
 
 
-def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
-    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
+def unfrozen_lr(backbone: Backbone, photos: int) -> float:
+    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam.
 
     Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
     at least 1e-4. With few photos a high rate loses more of what the weights know than it learns
@@ -51,14 +51,11 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
     linear layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B
     with (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
-    parameters = sum(parameter.numel() for parameter in backbone.body.parameters())
     if not backbone.is_convolutional:
-        return LOWEST, "for linear layers"
+        return LOWEST
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
-    if parameters < SMALL and normalises:
-        return HIGHEST, "for a small network"
+    if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
+        return HIGHEST
     rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
-    if normalises:
-        return rate, f"for {photos:,} photos"
-    return rate / 10, f"for {photos:,} photos, no norm"
+    return rate if normalises else rate / 10

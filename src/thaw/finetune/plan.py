@@ -1,8 +1,8 @@
 """The phases of a run: which layer groups train, in which epochs, at which rates.
 
-What trains and its rate follow from the plan, from the place in the run and, where a plateau
-decides, from the validation results so far. So a resumed run needs no other memory. A place is an
-epoch and the share of it that is done, so a run can go on with another batch size or more devices.
+These follow from the plan, the place in the run and, where a plateau decides, the validation
+results so far: a resumed run needs no other memory. A place is an epoch and the share of it that is
+done, so a run can go on with another batch size or more devices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,6 @@ class Phase(Schedule):
         end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
         start: First epoch, from 0.
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
-        derived: Why `lr` is what it is, where the plan chose it.
     """
 
     augment: bool = True
@@ -65,7 +64,6 @@ class Phase(Schedule):
     end_on_plateau: int | None = None
     start: int = 0
     cached_views: int = 0
-    derived: str = ""
 
     @property
     def end(self) -> int:
@@ -76,7 +74,7 @@ class Phase(Schedule):
 def make_phase(given: Any, key: str, **more: Any) -> Phase:
     """Builds a phase from the settings that stand at `key` and those that its mode adds."""
     known = SETTINGS if more else [part.name for part in fields(Phase)]
-    known = [name for name in known if name not in ("start", "cached_views", "derived")]  # computed
+    known = [name for name in known if name not in ("start", "cached_views")]  # computed
     check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
     check_known(given, known, f"{key}.")
     phase = Phase(**{"lr": None, **given, **more})
@@ -86,9 +84,8 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
     check(isinstance(phase.augment, bool), f"{key}.augment", phase.augment, "true or false")
     check(isinstance(phase.mix, bool), f"{key}.mix", phase.mix, "true or false")
     check(phase.batchnorm in modes, f"{above}.batchnorm", phase.batchnorm, ", ".join(modes))
-    check(
-        plateau is None or is_whole(plateau), f"{above}.{end}", plateau, "1 or more epochs, or null"
-    )
+    fits = plateau is None or is_whole(plateau)
+    check(fits, f"{above}.{end}", plateau, "1 or more epochs, or null")
     return phase
 
 
@@ -183,39 +180,27 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int 
     """
     size = f" of {images} images" if images else ""
     names = plan.groups[::-1]  # head first
-    sizes = {
-        group.name: sum(parameter.numel() for _, parameter in named)
-        for group, named in model.group_parameters()
-    }
-    numbers = [f"{number:,}" for number in (*(sizes[name] for name in names), sum(sizes.values()))]
+    sizes = [sum(parameter.numel() for _, parameter in named)
+             for _, named in model.group_parameters()][::-1]  # fmt: skip
+    numbers = [f"{number:,}" for number in (*sizes, sum(sizes))]
     normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
-    columns = [
-        ["layer group", *names, "all", "rate", "steps", "schedule", "BatchNorm", "trains on"],
-        ["parameters", *numbers, *[""] * 5],
-    ]
+    columns = [["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],
+               ["parameters", *numbers, *[""] * 4]]  # fmt: skip
     for phase in plan.phases:
         last = f"s {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f" {phase.end}"
         plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
         rates = [phase.rates.get(name) for name in names]
+        kind = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
+        warmup = phase.warmup(phase.epochs)  # that the phase really has
+        what, views = "mixed photos" if phase.mix else "photos", phase.cached_views
+        what = f"cached features, {views} view{'s' * (views > 1)} each" if views else what
         columns.append([
             f"{phase.name}: epoch{last}{plateau}",
             *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
             f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
-            phase.derived or "as set",
-            f"{phase.epochs * steps_per_epoch:,}{size}", _schedule(phase),
-            phase.batchnorm if normed else "none", _source(phase),
+            f"{phase.epochs * steps_per_epoch:,}{size}",
+            f"{kind}, warm-up {warmup:g}" if warmup else kind,
+            phase.batchnorm if normed else "none",
+            what if phase.augment else f"{what}, not augmented",
         ])  # fmt: skip
     return text_table(list(zip(*columns, strict=True)), right=(1,))
-
-
-def _schedule(phase: Phase) -> str:
-    name = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
-    warmup = phase.warmup(phase.epochs)  # that the phase really has
-    return f"{name}, warm-up {warmup:g}" if warmup else name
-
-
-def _source(phase: Phase) -> str:
-    what = "mixed photos" if phase.mix else "photos"
-    if views := phase.cached_views:
-        what = f"cached features, {views} view{'s' if views > 1 else ''} each"
-    return what if phase.augment else f"{what}, not augmented"

@@ -49,8 +49,7 @@ class WholeFiles(TorchCheckpointIO):
 class SaveBest(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which saves only weights that were validated as they are.
 
-    It still knows its files when the run's folder was moved. Lightning saves absolute paths and
-    forgets them then (Lightning issue 11379); here they are looked for in this run's folder. If the
+    It still knows its files when the run's folder was moved, unlike Lightning (issue 11379). If the
     best one is not there, as after ckpt_path=FILE of another run, the search starts anew.
     """
 
@@ -60,7 +59,7 @@ class SaveBest(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+            return path and str(Path(str(self.dirpath)) / Path(path).name)
 
         paths = {key: moved(path) for key, path in state_dict.items() if "model_path" in key}
         scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
@@ -70,11 +69,8 @@ class SaveBest(ModelCheckpoint):
 
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
-    """Gives the file of the best epoch by `monitor`; None: none was saved, the last weights count.
-
-    Without validation photos, the `SaveBest` that monitors nothing holds the last epoch.
-    """
-    for each in callbacks:
+    """The file of the best epoch by `monitor`; None: none was saved, the last weights count."""
+    for each in callbacks:  # without validation photos, a `SaveBest` by nothing has the last epoch
         if isinstance(each, ModelCheckpoint) and (
             each.monitor == monitor or (each.monitor is None and isinstance(each, SaveBest))
         ):

@@ -35,8 +35,7 @@ def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Rec
 class StopDiverged(pl.Callback):
     """Ends a run whose loss was not finite in more than `FEW` optimiser steps in a row.
 
-    The loss is enough: gradients that are not finite make the weights so, and these the next loss.
-    But fp16 skips steps with such gradients until it has found its scale; there the loss is finite.
+    The loss tells it: gradients that are not finite make the weights so, unless fp16 skips them.
     """
 
     def __init__(self) -> None:

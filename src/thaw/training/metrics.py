@@ -31,11 +31,9 @@ class Calibration(Metric):
 
     A model is calibrated if nine in ten of the photos for which it says 0.9 are right. Guo et al.
     (arXiv:1706.04599) divide all class scores by a temperature before the softmax, the one with the
-    smallest negative log-likelihood on the validation photos. The labels stay the same.
-
-    For every temperature of a grid, sums are added up over batches and ranks, so no class scores
-    are kept. The calibration error (ECE) puts photos into 15 bins by the confidence of their best
-    class, and is the mean over photos of the gap between confidence and accuracy of their bin.
+    smallest negative log-likelihood on the validation photos. For every temperature of a grid, sums
+    are added up over batches and ranks. The calibration error (ECE) puts photos into 15 bins by the
+    confidence of their best class: the mean gap between confidence and accuracy of their bin.
     """
 
     full_state_update = False  # else torchmetrics calls update twice for each `forward`
@@ -74,9 +72,8 @@ class Calibration(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Gives `loss` and `ece_uncalibrated` of the scores, the `temperature`, and `ece` with it.
 
-        If every validation photo is right, the likelihood alone would choose the smallest
-        temperature. So one photo is added whose label is each class with a share of 1 / K. Platt's
-        targets (N + 1) / (N + 2) do the same (Probabilistic outputs for SVMs, 1999, section 2.2).
+        One photo is added whose label is each class with a share of 1 / K; else, if all photos are
+        right, the smallest temperature would be best (Platt 1999, section 2.2).
         """
         photos = self.bins[0, :, 0].sum()
         plain = self.grid.index(1.0)

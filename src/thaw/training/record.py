@@ -26,9 +26,9 @@ COLUMNS = {  # heading -> width in characters
 class Record(pl.Callback):
     """The metrics and the cost of every epoch, for results.json and the curves.
 
-    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated. Its
-    `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end;
-    validation counts in `seconds` and `images`. `end` says how the run ended.
+    `history` has a row for each epoch, with val/ metrics only if it was validated. Its `rates` are
+    those of all layer groups in the middle of the epoch, `lr` the head's at its end; validation
+    counts in `seconds` and `images`. `end` says how the run ended.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -83,10 +83,7 @@ class Record(pl.Callback):
         self._begin_epoch()
 
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
-        """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
-
-        None is the last epoch of this run. A checkpoint from inside an epoch has no metrics.
-        """
+        """The metrics of the epoch that a checkpoint was saved after; None: of this run's last."""
         rows = checkpoint.get("record", {}).get("history", []) if checkpoint else self.history
         if not rows or (checkpoint and rows[-1]["epoch"] != checkpoint["epoch"] + 1):
             return {}
