@@ -66,13 +66,10 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
-        """Returns the names of the parameters that get gradients when these groups train."""
-        still = {
-            f"body.{module}.{name}"
-            for module, layer in self.body.named_modules()
-            if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
-            for name, _ in layer.named_parameters(recurse=False)
-        }
+        """The names of the parameters that get gradients when these groups train."""
+        still = {f"body.{module}.{name}" for module, layer in self.body.named_modules()
+                 if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
+                 for name, _ in layer.named_parameters(recurse=False)}  # fmt: skip
         groups = (group for group in self.groups if group.name in names)
         return {name for group in groups for name in group.parameters} - still
 

@@ -23,12 +23,10 @@ BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zl
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
-    """Downloads a file to `path`, unless it is there; or raises a DownloadError.
+    """Downloads a file to `path`, unless it is there; or raises a DownloadError with the remedy.
 
-    Args:
-        checksum: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
-            "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
-        remedy: what the user can do without a network, as the end of a sentence.
+    `checksum`: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
+    "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
     """
 
     def download(part: Path) -> Path:

@@ -32,10 +32,6 @@ def timm_backbone(
     The arguments are those of `torchvision_backbone`, with these differences: `name` is one of
     `timm.list_models()`, with or without the tag of its weights (convnext_nano.in12k); "DEFAULT"
     weights are those of the tag, or timm's first; the groups "stage" and "block" are timm's own.
-
-    Raises:
-        ConfigError: timm is not installed, or the name, the weights or the size do not fit.
-        DownloadError: The weights are not on this machine and cannot be fetched.
     """
     record = pretrained_cfg(name)
     full_name = f"timm/{name}"

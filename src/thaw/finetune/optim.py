@@ -18,10 +18,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Gives optimiser groups that hold every parameter of the model once, frozen or not.
 
-    Layer groups that have the same rate in every phase share an optimiser group: fused optimisers
+    Layer groups that have the same rate in every phase share an optimiser group, since fused ones
     are fast with few of them. Vectors (norms and biases) have groups of their own without weight
-    decay (arXiv:1812.01187, section 3.1). `phases` has the rates of each phase by layer group;
-    `ApplyPlan` writes them into the optimiser.
+    decay (arXiv:1812.01187, section 3.1). `phases` has the rates of each phase by layer group.
     """
     alike: dict[tuple[float | None, ...], dict[str, list[Any]]] = defaultdict(dict)
     for group, named in model.group_parameters():

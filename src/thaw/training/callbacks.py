@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,15 +60,25 @@ class ApplyPlan(pl.Callback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "plan.txt").write_text(f"{text}\n", encoding="utf-8")
-        self._apply(trainer, pl_module)
+        phase, model = pl_module.phase, pl_module.classifier
+        model.set_trainable(phase.rates.keys(), phase.batchnorm)
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if isinstance(sampler, PhotoSampler):
+            sampler.augment = phase.augment
+        learns = [parameter.requires_grad for parameter in model.parameters()]
+        if self.wrapped != learns and isinstance(strategy := trainer.strategy, DDPStrategy):
+            # DDP averages gradients only of the parameters that required one when it wrapped the
+            # model; without this each rank would train a body of its own (Lightning issue 20340)
+            strategy.model = strategy._setup_model(pl_module)
+            strategy._register_ddp_hooks()
+        if self.wrapped != learns and model._compiled_call_impl is not None:
+            torch._dynamo.reset()  # the graph was made with the body frozen (pytorch 139476)
+        self.wrapped = learns
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes the learning rate of every group, which nothing else does, and logs them.
-
-        They are logged at the loggers' own interval and at the first step of each epoch.
-        """
+        """Writes the learning rate of every group, which nothing else does; logs some of them."""
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:
@@ -78,47 +89,22 @@ class ApplyPlan(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(current_rates(trainer), step=trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """At an epoch's end, gives all ranks the BatchNorm statistics of the first.
-
-        DDP does so before each step, but not after the last one.
-        """
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+        """Gives all ranks the first one's BatchNorm statistics; DDP does so before steps alone."""
         if trainer.world_size > 1 and trainer.is_last_batch:
             for statistic in pl_module.classifier.buffers():
                 torch.distributed.broadcast(statistic, src=0)
-
-    def _apply(self, trainer: pl.Trainer, module: TransferModule) -> None:
-        phase, model = module.phase, module.classifier
-        model.set_trainable(phase.rates.keys(), phase.batchnorm)
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if isinstance(sampler, PhotoSampler):
-            sampler.augment = phase.augment
-        learns = [parameter.requires_grad for parameter in model.parameters()]
-        if self.wrapped == learns:
-            return
-        if isinstance(strategy := trainer.strategy, DDPStrategy):
-            # DDP averages gradients only of the parameters that required one when it wrapped the
-            # model; without this each rank would train a body of its own (Lightning issue 20340)
-            strategy.model = strategy._setup_model(module)
-            strategy._register_ddp_hooks()
-        if model._compiled_call_impl is not None:
-            # the compiled graph was made with the body frozen (pytorch 139476)
-            torch._dynamo.reset()
-        self.wrapped = learns
 
 
 class CacheFeatures(pl.Callback):
     """Computes features at the start of a phase that trains the head alone, and serves them.
 
-    The loaders keep their order; at the unfreeze they read photos again. `features` has them by
-    split and number of views; None where no file could be written to `folder`.
+    The loaders keep their order; at the unfreeze they read photos again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.features: dict[tuple[str, int], Features | None] = {}
+        self.features: dict[tuple[str, int], Features | None] = {}  # None: not to be written
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # a run that is resumed inside an epoch does not call on_train_epoch_start for it
@@ -147,11 +133,10 @@ class CacheFeatures(pl.Callback):
     ) -> Features | None:  # fmt: skip
         dataset = cast(Any, loader.dataset)
 
-        def make_key() -> dict[str, Any]:
-            return feature_key(
-                module.classifier.body, dataset, module.normalise, views=views,
-                precision=str(trainer.precision), device=module.device,
-            )  # fmt: skip
+        make_key = partial(
+            feature_key, module.classifier.body, dataset, module.normalise, views=views,
+            precision=str(trainer.precision), device=module.device,
+        )  # fmt: skip
 
         def run(images: Tensor) -> Tensor:
             """(N, 3, H, W) -> (N, D), as a training step would."""

@@ -27,8 +27,7 @@ def quiet_lightning() -> None:
 def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Gives the Trainer's arguments with `auto` decided; refuses what a plan cannot follow.
 
-    On several devices `strategy: auto` is ddp: Lightning would fork in a notebook, and what the
-    forked processes train and measure never comes back.
+    On several devices `auto` is ddp: what Lightning forks in a notebook would never come back.
     """
     settings = dict(trainer)
     epochs, interval = settings.get("max_epochs"), settings.get("val_check_interval")

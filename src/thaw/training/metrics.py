@@ -89,10 +89,9 @@ class Calibration(Metric):
 class Scores(nn.Module):
     """All metrics of a split over an epoch, logged once as `split`/name, at its end.
 
-    acc: share of photos whose best class is right. acc_top5: share of photos whose label is among
-    the best five classes. acc_macro: mean over classes of the accuracy within each, as the Pets and
-    Flowers papers report. f1: macro F1. loss, ece, ece_uncalibrated, temperature: see
-    `Calibration`, which fits the temperature to the photos where None is given.
+    acc: share of photos whose best class is right; acc_top5: whose label is among the best five.
+    acc_macro: mean over classes of the accuracy within each, as the Pets and Flowers papers report.
+    f1: macro F1. The others are of `Calibration`, which fits the temperature where it is None.
     """
 
     def __init__(self, num_classes: int, split: str, temperature: float | None = None) -> None:

@@ -138,9 +138,8 @@ class EpochTable(pl.Callback):
         phase = pl_module.phase
         if trainer.is_global_zero and trainer.current_epoch == phase.start > 0:
             names = ", ".join(name for name in pl_module.plan.groups[::-1] if name in phase.rates)
-            print(
-                f"--- {phase.name}: {names} train from epoch {phase.start + 1} on ---", flush=True
-            )
+            place = f"from epoch {phase.start + 1} on"
+            print(f"--- {phase.name}: {names} train {place} ---", flush=True)
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._start(trainer, f"training {epoch}", trainer.num_training_batches)
 
