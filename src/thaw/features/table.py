@@ -95,8 +95,11 @@ def load_or_compute(
         if store.lock.is_locked:
             store.clear_parts()
             store.lock.release()
-    dtype = getattr(torch, together(store.facts)[rank]["dtype"])
-    size = total * (store.path.stat().st_size // dtype.itemsize // total)
+    facts = together(store.facts)
+    if any(each != facts[0] for each in facts):
+        raise OSError(f"{folder} is not one folder for all ranks")
+    dtype = getattr(torch, facts[0]["dtype"])
+    size = store.path.stat().st_size // dtype.itemsize
     # Shared although it is only read: Linux refuses a private mapping larger than the memory. But
     # torch opens a shared one for writing.
     shared = os.access(store.path, os.W_OK)
