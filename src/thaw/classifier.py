@@ -56,8 +56,7 @@ class Classifier(nn.Module):
         """Freezes every group but `names`, and sets the mode of every module accordingly."""
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
-        self.trainable = frozenset(names)
-        self.batchnorm = batchnorm
+        self.trainable, self.batchnorm = frozenset(names), batchnorm
         learns = self.learning(names, batchnorm)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in learns)

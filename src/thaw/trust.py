@@ -48,11 +48,11 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
 
     `is_same` says whether the folder that the sweep was started in has no conf/ of its own.
     """
-    strange = [word for word in words if not HARMLESS.fullmatch(word)]
-    if not trusts() and strange:
-        raise _refusal(strange[0], file, "sets the program itself")
-    if not trusts() and not is_same:
-        raise _refusal("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
+    for word in words:
+        if not HARMLESS.fullmatch(word):
+            _refuse(word, file, "sets the program itself")
+    if not is_same:
+        _refuse("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
 
 
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
@@ -62,7 +62,7 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
         ConfigError: It is damaged, or not trusted and could run code or reach beyond conf/.
     """
     words: list[str] = saved(file)["overrides"]["task"]
-    if trusted or trusts():
+    if trusted:
         return words
     conf = conf_dir()
     texts = (yaml_file.read_text("utf-8") for yaml_file in conf.rglob("*.yaml"))
@@ -71,30 +71,27 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
-            raise _refusal(word, file, "is no setting") from None
+            _refuse(word, file, "is no setting")
+            continue
         key, names = override.key_or_group, TARGET.findall(word)
         unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
         reasons = {
-            "sets the program itself": re.match(r"hydra\b", key)
-            or "hydra" in f"{override.package}",
+            "sets the program itself": re.search(r"^hydra\b|@.*hydra", f"{key}@{override.package}"),
             "is computed": "${" in word,  # could read the environment, or make the name of a class
             "chooses outside of conf/": ".." in key
             or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)),
             "names a class that no file of conf/ names": unknown
             or word.count("_target_") != len(names),
         }
-        if found := next((what for what, is_so in reasons.items() if is_so), None):
-            raise _refusal(word, file, found)
+        for what, is_so in reasons.items():
+            if is_so:
+                _refuse(word, file, what)
     return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
 
 
-def trusts() -> bool:
-    """Whether `thaw sweep resume --trust` started this process."""
-    return os.environ.get("THAW_TRUST") == "1"
-
-
-def _refusal(word: str, file: Path, what: str) -> ConfigError:
-    return ConfigError(
-        f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust that "
-        "folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
-    )
+def _refuse(word: str, file: Path, what: str) -> None:
+    if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
+        raise ConfigError(
+            f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "
+            "that folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
+        )

@@ -14,15 +14,12 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 from thaw.errors import ConfigError, near
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-
 # Before a body's names in a checkpoint of thaw, a model folder and a file from DataParallel.
 PREFIXES = ("classifier.body.", "body.", "module.")
-
 OFFLINE = (  # how messages on weights that cannot be fetched end
     "give a file with backbone.weights=PATH, train from random weights with backbone.weights=null, "
     "or try thaw offline with backbone=tiny data=demo"
 )
-
 # torchvision's DenseNet files are older than its DenseNet: "norm.1" there is "norm1" here.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 

@@ -43,12 +43,11 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> float:
     """Gives the head's rate after the unfreeze for `lr: auto`, for Adam.
 
     Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
-    at least 1e-4. With few photos a high rate loses more of what the weights know than it learns
-    (measured, benchmarks/LOG.md: Pets, Dogs-vs-Cats). A body without normalisation layers takes a
-    tenth (measured on SqueezeNet; torchvision trains such networks at a tenth of the others' rate).
-    A body of less than a million parameters has little to lose and keeps 1e-3 (the demo). Bodies of
-    linear layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B
-    with (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
+    at least 1e-4: with few photos a high rate loses more of what the weights know than it learns
+    (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
+    as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
+    layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with
+    (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
     if not backbone.is_convolutional:
         return LOWEST

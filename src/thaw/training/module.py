@@ -40,8 +40,7 @@ class TransferModule(pl.LightningModule):
     Attributes:
         plan: The plan as it stands after the validations so far; `written_plan` is the given one.
         temperature: What class scores are divided by, see `Calibration`; of the last validation.
-        test_predictions: Of the N photos of the test, in their order (N, 3): the predicted class,
-            its calibrated probability, and that before the temperature; the same on all ranks.
+        test_predictions: `best_class` of all photos of the test, in their order; on all ranks.
     """
 
     def __init__(
@@ -127,8 +126,7 @@ class TransferModule(pl.LightningModule):
         number = torch.full_like(right, len(labels))
         sums = torch.stack([loss.detach().float() * number, right, number])
         self.log("train/loss_step", loss.detach())
-        # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
-        # batches are left, and makes it too small (2.6.6).
+        # Lightning 2.6.6 divides an epoch's last step by all of accumulate_grad_batches too.
         steps = self.trainer.accumulate_grad_batches
         batches = int(self.trainer.num_training_batches)
         left = batches % steps if batch_idx >= batches - batches % steps else steps

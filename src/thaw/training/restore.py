@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-from thaw.errors import ConfigError, reason
+from thaw.errors import ConfigError
 from thaw.store import LAST, last_checkpoints
 
 
@@ -30,7 +30,7 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
             BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
         raise ConfigError(
             f"{key}={path}: there is no such file, or it is damaged or is no checkpoint of thaw "
-            f"({reason(error)}); give a file of a run's checkpoints/ folder. Weights of a backbone "
+            f"({type(error).__name__}); give a file of a run's checkpoints/ folder. Weights of a backbone "
             "alone go to backbone.weights=FILE"
         ) from error
 
@@ -75,10 +75,10 @@ def check_model(
     if wrong := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
         part = "backbone" if any(".body." in name for name in wrong) else "head"
         there, here = (shape.get(wrong[0], "missing") for shape in shapes)
+        theirs = hyper.get("config", {}).get(part)
         raise ConfigError(
-            f"ckpt_path: its {part} is another one than {part}=... of this run: {len(wrong)} "
-            f"tensors differ, {wrong[0]} is {there} there and {here} here. It was trained with "
-            f"{part}: {hyper.get('config', {}).get(part)}; choose the same"
+            f"ckpt_path: its {part} is another one than {part}=... of this run: {wrong[0]} is "
+            f"{there} there and {here} here. It was trained with {part}: {theirs}; choose the same"
         )
 
 
