@@ -30,8 +30,8 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
             BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
         raise ConfigError(
             f"{key}={path}: there is no such file, or it is damaged or is no checkpoint of thaw "
-            f"({type(error).__name__}); give a file of a run's checkpoints/ folder. Weights of a backbone "
-            "alone go to backbone.weights=FILE"
+            f"({type(error).__name__}); give a file of a run's checkpoints/ folder. Weights of a "
+            "backbone alone go to backbone.weights=FILE"
         ) from error
 
 
