@@ -206,7 +206,7 @@ def test_ranks_that_do_not_see_one_folder(photos: Path, tmp_path: Path, there: s
 
     for result in on_two_ranks(work, tmp_path):
         assert isinstance(result, str)
-        assert "No such file" in result
+        assert "is not one folder for all ranks" in result
     for folder in folders:
         assert not list(folder.glob("*part"))
     assert len(list(folders[0].glob("*.bin"))) == (there != "nothing")

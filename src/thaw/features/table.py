@@ -77,8 +77,11 @@ def load_or_compute(
     total = len(labels) * views
     try:
         token = together(lambda: _begin(store) if rank == 0 else "")[0]
+        part = store.part(token) if token else store.note
+        notes = together(lambda: part.is_file() and (token or store.facts()))
+        if any(note != notes[0] for note in notes):
+            raise OSError(f"{folder} is not one folder for all ranks")
         if token:
-            part = store.part(token)  # each rank looks in its own folder
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             hidden = None if rank == 0 else True  # None: only where there is no terminal
@@ -87,7 +90,7 @@ def load_or_compute(
             found = {kind for kind in kinds if kind[0]}  # a rank may have no rows
             if len(found) > 1:
                 raise OSError(
-                    f"the ranks' features differ ({found}; give all one trainer.precision)"
+                    f"the ranks' features differ: give all one trainer.precision: {found}"
                 )
             width, dtype = found.pop()
             together(lambda: rank or store.finish(part, total * width, dtype=dtype))
@@ -95,10 +98,7 @@ def load_or_compute(
         if store.lock.is_locked:
             store.clear_parts()
             store.lock.release()
-    facts = together(store.facts)
-    if any(each != facts[0] for each in facts):
-        raise OSError(f"{folder} is not one folder for all ranks")
-    dtype = getattr(torch, facts[0]["dtype"])
+    dtype = getattr(torch, store.facts()["dtype"])
     size = store.path.stat().st_size // dtype.itemsize
     # Shared although it is only read: Linux refuses a private mapping larger than the memory. But
     # torch opens a shared one for writing.
