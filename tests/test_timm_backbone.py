@@ -238,7 +238,6 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, timm: Any) -> None
         ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "thaw models"]),
         ({"name": "resnet18.nobodys"}, ["backbone.name=resnet18.nobodys", "a1_in1k"]),
         ({"weights": "IMAGENET1K_V1"}, ["backbone.weights=IMAGENET1K_V1", "timm/resnet18.TAG"]),
-        ({"name": "resnet18", "granularity": "layers"}, ["granularity=layers", "stage, module"]),
         (
             {"name": "vit_tiny_patch16_224", "image_size": 8},
             ["backbone.image_size=8", "cannot take this size", "image_size=null"],
