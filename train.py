@@ -27,13 +27,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # Imported here, not above: --help, --cfg and shell completion should not wait for torch.
     import lightning.pytorch as pl
 
-    from thaw import memory, model_folder, transforms
+    from thaw import model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.data.splitting import shuffle_limited
-    from thaw.finetune.derive import unfrozen_lr
+    from thaw.finetune.optim import unfrozen_lr
     from thaw.report import run_files
-    from thaw.training import caching, checkpoints, device, ending, metrics, restore
-    from thaw.training.callbacks import ApplyPlan
+    from thaw.training import checkpoints, device, ending, metrics, restore
+    from thaw.training.callbacks import ApplyPlan, CacheFeatures
     from thaw.training.module import TransferModule
     from thaw.training.record import Record
 
@@ -51,8 +51,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     device.quiet_lightning()
-    device.check_trainer(settings["trainer"])
-    memory.keep_freed_memory()
+    trainer_settings = device.trainer_settings(settings["trainer"])
+    device.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 2. Backbone: it owns the input spec, so it comes before the data
@@ -84,7 +84,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     )  # fmt: skip
     measured: Any = {"monitor": cfg.monitor, "validates": validates}
     plan.check(**measured, validate_every=cfg.trainer.check_val_every_n_epoch)
-    trainer_settings = device.trainer_settings(settings["trainer"], validates=validates)
+    trainer_settings |= {} if validates else {"limit_val_batches": 0}
     optim = device.optimizer_settings(settings["optim"], trainer_settings)
     reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
     make_optimizer = config.build(optim, "optim", reserved=reserved)
@@ -100,7 +100,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     callbacks = config.build_all(nodes, "callbacks")
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    cache = caching.CacheFeatures(Path(cfg.paths.cache_dir) / "features")
+    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, plugins=checkpoints.WholeFiles(),
@@ -135,7 +135,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             config.build(cfg.report, "report", folder=output, **tested)
         run_files.log_final(loggers, settings, scores)
         print(run_files.summary(results, output))
-    record.check()
     return results
 
 

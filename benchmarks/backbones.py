@@ -15,7 +15,7 @@ import torchvision
 from thaw import choices
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.torchvision_backbone import torchvision_backbone, torchvision_model
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -20,7 +20,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from thaw.data.decode import decode
-from thaw.memory import keep_freed_memory
+from thaw.training.device import keep_freed_memory
 
 TRAIN_VIEW = v2.Compose(
     [v2.RandomResizedCrop(SIZE, scale=CROP_SCALE, antialias=True), v2.RandomHorizontalFlip()]

@@ -21,7 +21,7 @@ from torchvision import transforms as tv
 
 from thaw import config, launch, transforms
 from thaw.data.base import PhotoDataModule
-from thaw.memory import keep_freed_memory
+from thaw.training.device import keep_freed_memory
 
 LONG_SIDE, QUALITY, LARGE = 500, 90, 300  # pixels, of JPEG, photos
 EPOCHS = 4

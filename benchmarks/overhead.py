@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from watch import Watch
 
 from thaw.backbones.tiny import TinyResNet
-from thaw.memory import keep_freed_memory
+from thaw.training.device import keep_freed_memory
 
 CLASSES, BATCH, SIZE = 16, 16, 64  # as data=demo and backbone=tiny have them
 EPOCHS = 2  # the second is timed

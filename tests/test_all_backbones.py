@@ -13,7 +13,7 @@ from torch import nn
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import Granularity
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 
 pytestmark = pytest.mark.slow

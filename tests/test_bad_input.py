@@ -240,7 +240,7 @@ trainer.devices=abc                       | int > 0
 trainer.devices=1.5                       | whole number
 trainer.accelerator=quantum               | cpu
 trainer.accelerator=tpu                   | cpu
-trainer.accelerator=gpu                   | trainer=cpu
+trainer.accelerator=gpu                   | refuses it
 trainer.accelerator=null                  | cpu
 +trainer.strategy=fsdp                    | ddp
 +trainer.strategy=[ddp]                   | ddp

@@ -7,8 +7,7 @@ import pytest
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
-from thaw.finetune.phases import MODES
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import MODES, Plan
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = tuple(
@@ -171,7 +170,6 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
         ("freeze_unfreeze", {"lr_decay": 0.5, "min_lr_ratio": 0.1}, "allowed is null beside lr_"),
         ("freeze_unfreeze", {"min_lr_ratio": 0.0}, "finetune.min_lr_ratio=0.0: allowed"),
         ("freeze_unfreeze", {"batchnorm": "freeze"}, "finetune.batchnorm=freeze: allowed is eval"),
-        ("freeze_unfreeze", {"cache_features": "on"}, "cache_features=on: allowed is auto, true"),
         ("freeze_unfreeze", {"cached_views": 0}, "finetune.cached_views=0: allowed is 1 or more"),
         ("freeze_unfreeze", {"unfreeze_on_plateau": 0}, "finetune.unfreeze_on_plateau=0: allowed"),
         ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: allowed is a mapping of lr"),

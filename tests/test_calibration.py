@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from thaw.data.loading import make_loader
-from thaw.training.calibration import Calibration
+from thaw.training.metrics import Calibration
 
 
 def draw(classes: int, sharpness: float, photos: int = 4000) -> tuple[Tensor, Tensor]:

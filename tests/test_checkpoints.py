@@ -94,7 +94,7 @@ def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
     here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
     checkpoint = {"optimizer_states": [{"param_groups": there}]}
     use_settings(checkpoint, there)
-    with pytest.raises(ConfigError, match=r"a\.\.c \(a b c\), this run has a\.\.c \(a c\)"):
+    with pytest.raises(ConfigError, match=r"other groups: a b c there, a c here"):
         use_settings(checkpoint, here)
 
 
@@ -108,7 +108,7 @@ def test_optimiser_settings_beside_resume_count(photos: Path, tmp_path: Path) ->
     assert {(*group["betas"], group["weight_decay"]) for group in groups} == {
         (0.8, 0.9, 0.25), (0.8, 0.9, 0.0)
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"another optimiser than optim="):
+    with pytest.raises(ConfigError, match=r"another one than optim="):
         run_small(photos, tmp_path, *more, "optim=sgd")
 
 
@@ -164,16 +164,3 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         writer.save_checkpoint({"number": 3}, path)
     assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
     assert torch.load(path)["number"] == 2
-
-
-def test_what_a_killed_run_left_is_gone_when_it_has_ended(photos: Path, tmp_path: Path) -> None:
-    """A best epoch of other settings, and half a file; the same names, without -v1."""
-    run_small(photos, tmp_path, "test=false", "trainer.max_epochs=3")
-    folder = tmp_path / "checkpoints"
-    (folder / "best-epoch_003.part").touch()
-    (folder / "best-epoch_007.ckpt").touch()
-    (folder / "mine.ckpt").touch()
-    results = run_small(photos, tmp_path, "test=false", f"resume={tmp_path}")
-    best = Path(results["best_checkpoint"]).name
-    names = {path.name for path in folder.iterdir()}
-    assert names == {best, "last.ckpt", "previous.ckpt", "mine.ckpt"}

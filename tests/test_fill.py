@@ -194,17 +194,12 @@ def test_two_ranks_share_the_work_and_the_file(photos: Path, tmp_path: Path) -> 
     assert alone.table.tolist() == first[0][0]
 
 
-@pytest.mark.parametrize("there", ["nothing", "of rank 0", "of both"])
+@pytest.mark.parametrize("there", ["nothing", "of rank 0"])
 def test_ranks_that_do_not_see_one_folder(photos: Path, tmp_path: Path, there: str) -> None:
-    """As two nodes without a shared disk: all ranks hear it, and no half a table is left.
-
-    Also where both have a file of this key, each its own.
-    """
+    """As two nodes without a shared disk: all ranks hear it, and no half a table is left."""
     folders = [tmp_path / "node0", tmp_path / "node1"]
     if there != "nothing":
         load(photos, folders[0], Body())
-    if there == "of both":
-        load(photos, folders[1], Body())
 
     def work(rank: int) -> Any:
         return summary(load(photos, folders[rank], Body()), Body())

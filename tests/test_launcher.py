@@ -89,7 +89,7 @@ def test_damaged_sweeps_are_told(
     with pytest.raises(SystemExit):
         cli.main(["sweep", "resume", str(tmp_path)])
     said = capsys.readouterr().err
-    assert said.startswith(f"\nerror: {tmp_path}: holds no sweep to go on with (")
+    assert said.startswith(f"\nerror: {tmp_path}/multirun.yaml: is not as Hydra writes it (")
     assert said.count("\n") == 2
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.layers import layer_rates
-from thaw.finetune.phases import Phase
+from thaw.finetune.builder import layer_rates
+from thaw.finetune.plan import Phase
 
 NAMES = ("stem", "middle", "deep", "head")
 GROUPS = [LayerGroup(name, depth=depth) for name, depth in zip(NAMES, (0, 0.5, 1, 1), strict=True)]

@@ -6,9 +6,9 @@ import pytest
 from models import small_classifier
 
 from thaw.classifier import Classifier
-from thaw.finetune.layers import layer_rates
+from thaw.finetune.builder import layer_rates
 from thaw.finetune.optim import parameter_groups
-from thaw.finetune.phases import Phase
+from thaw.finetune.plan import Phase
 
 
 def rates_of(model: Classifier, lr_decay: float | None) -> list[dict[str, float]]:

@@ -11,8 +11,7 @@ from torch.optim import lr_scheduler
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
-from thaw.finetune.plan import Plan
-from thaw.finetune.plan_table import plan_table
+from thaw.finetune.plan import Plan, plan_table
 
 GROUPS = tuple(LayerGroup(name) for name in ("stem", "deep", "head"))
 CONSTANT: dict[str, Any] = {"lr": 1e-3, "schedule": "constant"}

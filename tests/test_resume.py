@@ -121,19 +121,17 @@ def test_a_plan_that_goes_by_values_which_the_checkpoint_lacks(tmp_path: Path) -
     start = tmp_path / "epoch1.ckpt"
     watching = plan_of("on_plateau")
     fit(module_of(watching), tmp_path / "a", resume=start)  # it has the values of all epochs
-    with pytest.raises(ConfigError, match=r"goes by val/loss of every epoch.* 2 values of val/acc"):
+    with pytest.raises(ConfigError, match=r"2 values of val/acc .* goes by val/loss of each"):
         fit(module_of(watching, monitor="val/loss"), tmp_path / "b", resume=start)
     other = plan_of("full")
     with pytest.raises(
-        ConfigError, match=r"ckpt_path: .*conv, conv/vectors.*this run has conv\.\."
+        ConfigError, match=r"ckpt_path: .*other groups: conv, conv, .* there, conv low middle "
     ):
         fit(module_of(other), tmp_path / "d", resume=start)
     saved = torch.load(start, weights_only=True)
     saved["plan"]["values"].clear()
     torch.save(saved, start)
-    with pytest.raises(
-        ConfigError, match=r"goes by val/acc.* has 0 values of val/acc after epoch 2"
-    ):
+    with pytest.raises(ConfigError, match=r"0 values of val/acc after epoch 2, .* goes by val/acc"):
         fit(module_of(watching), tmp_path / "c", resume=start)
 
 

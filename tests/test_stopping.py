@@ -39,24 +39,6 @@ def test_in_an_epoch_it_waits_for_the_step_and_the_second_does_not(
         signals._ask(signal.SIGINT, None)
 
 
-def test_a_write_ends_however_many_signals_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    signals, written = Signals(), []
-
-    def write() -> None:
-        with signals.held():
-            for second in (10, 20, 30):
-                monkeypatch.setattr(time, "monotonic", lambda now=second: now)
-                signals._ask(signal.SIGINT, None)
-                written.append(second)
-
-    with pytest.raises(Interrupted):
-        write()
-    assert written == [10, 20, 30]
-    signals.in_epoch = True
-    with signals.held():  # the step's end is what raises then
-        signals._ask(signal.SIGINT, None)
-
-
 def test_a_worker_leaves_signals_to_its_parent() -> None:
     before = [signal.getsignal(number) for number in stopping.NUMBERS]
     try:

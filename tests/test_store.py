@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
     part = made.part("abc")
     part.write_bytes(CONTENT)
     assert not made.is_whole()
-    made.finish(part, shape=[3, 2, 4])
+    made.finish(part, len(CONTENT), shape=[3, 2, 4])
     return made
 
 

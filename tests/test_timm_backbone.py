@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import Granularity, LayerGroup
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.timm_backbone import declared_licence, timm_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, DownloadError
-from thaw.finetune.layers import layer_rates
-from thaw.finetune.phases import Phase
+from thaw.finetune.builder import layer_rates
+from thaw.finetune.plan import Phase
 from thaw.head import linear
 
 # Small ones of each family, with a size in pixels that they take, and D: written down from their
@@ -238,7 +238,6 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, timm: Any) -> None
         ({"name": "resnet81"}, ["backbone.name=resnet81", "resnet18", "thaw models"]),
         ({"name": "resnet18.nobodys"}, ["backbone.name=resnet18.nobodys", "a1_in1k"]),
         ({"weights": "IMAGENET1K_V1"}, ["backbone.weights=IMAGENET1K_V1", "timm/resnet18.TAG"]),
-        ({"name": "resnet18", "granularity": "layers"}, ["granularity=layers", "stage, module"]),
         (
             {"name": "vit_tiny_patch16_224", "image_size": 8},
             ["backbone.image_size=8", "cannot take this size", "image_size=null"],

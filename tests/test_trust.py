@@ -186,7 +186,7 @@ def test_a_sweep_brings_no_conf_of_its_own(tmp_path: Path, started: list[list[st
 
 @pytest.mark.parametrize("changes", [{"runtime": {}}, {"runtime": {"cwd": "/no"}}, {"job": 3}])
 def test_a_damaged_sweep(changes: dict[str, Any], tmp_path: Path, started: list[list[str]]) -> None:
-    with pytest.raises(ConfigError, match="holds no sweep to go on with"):
+    with pytest.raises(ConfigError, match="is not as Hydra writes it"):
         sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, **changes))])
     assert started == []
 

@@ -1,4 +1,4 @@
-"""The backbones as choices of Hydra, without a file each and without importing their libraries."""
+"""What can be chosen: the files of conf/, and backbones without a file or their library."""
 
 import re
 from collections.abc import KeysView
@@ -7,6 +7,13 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
+
+
+def conf_dir() -> Path:
+    """The folder conf/ of the current directory if that is a thaw project, else thaw's own."""
+    here = Path.cwd()
+    is_ours = (here / "conf" / "train.yaml").is_file() and (here / "train.py").is_file()
+    return (here if is_ours else Path(__file__).resolve().parents[2]) / "conf"
 
 
 def torchvision_names() -> list[str]:
@@ -18,10 +25,7 @@ def torchvision_names() -> list[str]:
 
 
 class TimmNames(dict[str, ConfigNode]):
-    """Lets Hydra accept any timm name as a choice.
-
-    Whether timm has it is checked when the backbone is built: importing timm takes seconds.
-    """
+    """Any timm name is a choice; whether timm has it is checked when the backbone is built."""
 
     def __contains__(self, file: object) -> bool:
         return str(file).endswith(".yaml")

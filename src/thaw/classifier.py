@@ -16,9 +16,8 @@ BatchNormMode = Literal["eval", "train", "frozen"]
 class Classifier(nn.Module):
     """A model for images: (N, 3, H, W) -> class scores (N, K).
 
-    Frozen is a state of a layer group: its parameters get no gradients and its modules are in eval
-    mode. So neither weights nor BatchNorm statistics change, and dropout is off. The state stays
-    through every `train()` and `eval()`, whoever calls them.
+    Frozen is a state of a layer group that stays through every `train()`: its parameters get no
+    gradients and its modules are in eval mode, so neither weights nor BatchNorm statistics change.
 
     Attributes:
         groups: The layer groups, stem first and head last, with names as in this module.
@@ -32,16 +31,13 @@ class Classifier(nn.Module):
         self.body = backbone.body
         self.head = head
 
-        def prefixed(names: Iterable[str], prefix: str) -> tuple[str, ...]:
-            return tuple(f"{prefix}.{name}" for name in names)
+        def inside(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(f"body.{name}" for name in names)
 
-        body_groups = [
-            replace(group, parameters=prefixed(group.parameters, "body"),
-                    modules=prefixed(group.modules, "body"))
-            for group in backbone.groups
-        ]  # fmt: skip
-        head_names = prefixed(dict(head.named_parameters()), "head")
-        self.groups = (*body_groups, LayerGroup(HEAD, head_names, ("head",)))
+        of_body = (replace(each, parameters=inside(each.parameters), modules=inside(each.modules))
+                   for each in backbone.groups)  # fmt: skip
+        of_head = tuple(f"head.{name}" for name, _ in head.named_parameters())
+        self.groups = (*of_body, LayerGroup(HEAD, of_head, ("head",)))
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
@@ -60,24 +56,19 @@ class Classifier(nn.Module):
         """Freezes every group but `names`, and sets the mode of every module accordingly."""
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
-        self.trainable = frozenset(names)
-        self.batchnorm = batchnorm
+        self.trainable, self.batchnorm = frozenset(names), batchnorm
         learns = self.learning(names, batchnorm)
-        for _, named in self.group_parameters():
-            for name, parameter in named:
-                parameter.requires_grad_(name in learns)
-                if not parameter.requires_grad:
-                    parameter.grad = None  # or the optimiser would apply the last gradient again
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in learns)
+            if name not in learns:
+                parameter.grad = None  # or the optimiser would apply the last gradient again
         self.train(self.training)
 
     def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
-        """Returns the names of the parameters that get gradients when these groups train."""
-        still = {
-            f"body.{module}.{name}"
-            for module, layer in self.body.named_modules()
-            if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
-            for name, _ in layer.named_parameters(recurse=False)
-        }
+        """The names of the parameters that get gradients when these groups train."""
+        still = {f"body.{module}.{name}" for module, layer in self.body.named_modules()
+                 if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
+                 for name, _ in layer.named_parameters(recurse=False)}  # fmt: skip
         groups = (group for group in self.groups if group.name in names)
         return {name for group in groups for name in group.parameters} - still
 
@@ -93,15 +84,13 @@ class Classifier(nn.Module):
         if not mode:
             return self
         # Containers are in no group. Some read their own `training`: they follow the last group.
-        last = self.groups[-2].name
-        self.body.train(last in self.trainable)
+        self.body.train(self.groups[-2].name in self.trainable)
         for group in self.groups:
             for name in group.modules:
                 self.get_submodule(name).train(group.name in self.trainable)
-        if self.batchnorm != "train":
-            for module in self.body.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.body.modules():
+            if self.batchnorm != "train" and isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def group_parameters(self) -> Iterator[tuple[LayerGroup, list[tuple[str, nn.Parameter]]]]:

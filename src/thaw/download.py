@@ -3,7 +3,6 @@
 import hashlib
 import lzma
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,25 +15,18 @@ from urllib3.exceptions import HTTPError
 from thaw.errors import DownloadError
 from thaw.store import make_once
 
-# Seconds to connect, and between two pieces of the answer; without a network a run must fail soon
-TIMEOUT = (5, 30)
-
-PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
-
+TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of the answer
 MIB = 2**20
-
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
 BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
           lzma.LZMAError, RuntimeError, ValueError)  # fmt: skip
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
-    """Downloads a file to `path`, unless it is there; or raises a DownloadError.
+    """Downloads a file to `path`, unless it is there; or raises a DownloadError with the remedy.
 
-    Args:
-        checksum: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
-            "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
-        remedy: what the user can do without a network, as the end of a sentence.
+    `checksum`: "md5:<hex>", "sha256:<hex>" (8 digits are enough, as in torch hub's file names) or
+    "md5-first-mib:<hex>" (as fast.ai publishes); None: only the length is compared.
     """
 
     def download(part: Path) -> Path:
@@ -43,14 +35,11 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
         plain = {"Accept-Encoding": "identity"}
         with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
             response.raise_for_status()
-            length, started = int(response.headers.get("Content-Length", 0)), time.monotonic()
+            length = int(response.headers.get("Content-Length", 0))
             bar = tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None)
             with part.open("wb") as file, bar:
                 while piece := response.raw.read1(MIB):
                     bar.update(file.write(piece))
-                    seconds = time.monotonic() - started
-                    if seconds > PATIENCE and file.tell() < SLOWEST * seconds:
-                        raise OSError(f"only {file.tell():,} bytes came in {seconds:.0f} s")
         size, kind = part.stat().st_size, response.headers.get("Content-Type", "")
         if size < max(length, 1):
             raise OSError(f"IncompleteRead: {size:,} of {length:,} bytes came")

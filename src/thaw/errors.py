@@ -41,18 +41,14 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def outside_trouble(error: Exception) -> str | None:
+def trouble(error: Exception) -> str | None:
     """What went wrong around the program, at a disk or in the memory; None: another error."""
     for each in (error, error.__context__):  # torch says that "it failed", after the reason
         if any(os.strerror(number) in str(each) for number in DISK):
             said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
             return f"{said}: make room, or set paths.root_dir to another folder"
-    if "DataLoader worker" in str(error):
-        return (
-            "a process that loads photos was killed, as happens when memory runs out: lower "
-            "data.num_workers or data.batch_size"
-        )
-    return None
+    killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"
+    return killed if "DataLoader worker" in str(error) else None
 
 
 def shown(value: object) -> str:
@@ -61,11 +57,7 @@ def shown(value: object) -> str:
 
 
 def check(fits: bool, key: str, value: object, allowed: str) -> None:
-    """Refuses a value out of its range.
-
-    Raises:
-        ConfigError: "key=value: allowed is ...".
-    """
+    """Refuses a value out of its range, by a ConfigError "key=value: allowed is ..."."""
     if not fits:
         raise ConfigError(f"{key}={shown(value)}: allowed is {allowed}")
 

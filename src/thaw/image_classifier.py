@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
 from thaw.backbones.backbone import InputSpec
-from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import differences
-from thaw.backbones.rebuild import not_ours, rebuild
+from thaw.backbones.rebuild import not_ours, rebuild, without_values
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError, PhotoError, check, reason
 from thaw.head import linear, mlp

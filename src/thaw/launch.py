@@ -16,27 +16,16 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.choices import register_backbones
-from thaw.errors import (
-    ConfigError,
-    Interrupted,
-    PhotoError,
-    ThawError,
-    check,
-    near,
-    outside_trouble,
-    reason,
-)
-from thaw.ranges import RANGES, leaves
+from thaw.choices import conf_dir, register_backbones
+from thaw.errors import ConfigError, Interrupted, PhotoError, ThawError, near, reason, trouble
+from thaw.ranges import leaves
 from thaw.stopping import ignore_signals, signals
 from thaw.store import last_checkpoints
+from thaw.trust import saved_words
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Wraps the function that `hydra.main` returns.
-
-    Makes all backbones choosable, expands `resume=` and prints errors as one paragraph.
-    """
+    """Wraps what `hydra.main` returns: all backbones, `resume=`, errors as one paragraph."""
     register_backbones()
 
     def program() -> None:
@@ -55,9 +44,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator[None]:
     """Ends the program with one paragraph about an error that the user can mend, or a stop.
 
-    Args:
-        words: The command line.
-        folder: Of the run, if it has one by now, to say how to go on.
+    `words` are the command line; `folder`, of the run if it has one by now, says how to go on.
     """
     try:
         yield
@@ -69,9 +56,9 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         said, code = f"error: {in_words(error, words)}", 1
         folder = folder if isinstance(error, PhotoError) else None  # or settings must change
     except Exception as error:
-        if not (trouble := outside_trouble(error)):
+        if not (what := trouble(error)):
             raise
-        said, code = f"error: {trouble}", 1
+        said, code = f"error: {what}", 1
     else:
         return
     if folder and last_checkpoints(folder):
@@ -80,18 +67,11 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     raise SystemExit(code)
 
 
-def conf_dir() -> Path:
-    """The folder conf/ of the current directory if that is a thaw project, else thaw's own."""
-    here = Path.cwd()
-    is_ours = (here / "conf" / "train.yaml").is_file() and (here / "train.py").is_file()
-    return (here if is_ours else Path(__file__).resolve().parents[2]) / "conf"
-
-
 def compose_run(words: Sequence[str]) -> DictConfig:
     """The configuration of `python train.py <words>`, with paths.output_dir=null."""
     register_backbones()
-    check_choices(words)
     try:
+        check_choices(words)
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return compose("train", [*words, "paths.output_dir=null"])
     except (HydraException, OmegaConfBaseException) as error:
@@ -115,48 +95,19 @@ def unquoted(text: str) -> str:
     return re.sub(rf"\\+(?={text[0]}|\Z)", lambda run: run[0][: len(run[0]) // 2], text[1:-1])
 
 
-def choices_of(words: Sequence[str]) -> list[str]:
-    """The words that choose from a group, which is a folder in conf/."""
-    return [word for word in words if "=" in word and (conf_dir() / key_of(word)).is_dir()]
-
-
 def check_choices(words: Sequence[str]) -> None:
-    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
-
-    Hydra would silently use the last of these, and make a folder of any `task_name`.
-    """
+    """Refuses what is no choice, and two from one group, of which Hydra would use the last."""
     seen: dict[str, str] = {}
     for word in words:
-        if "=" not in word or word.startswith("-"):
-            continue  # an option, or its value
-        try:
-            value = OverridesParser.create().parse_override(word).value()
-        except HydraException as error:
-            quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
-            message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
-            raise ConfigError(message) from error
-        key, (fits, allowed) = key_of(word), RANGES["task_name"]
-        check(key != "task_name" or isinstance(value, Sweep) or fits(value), key, value, allowed)
-        if word[0] == "~" or not (conf_dir() / key).is_dir():
+        key = key_of(word)
+        if "=" not in word or word[0] in "-~" or not (conf_dir() / key).is_dir():
             continue
-        if not isinstance(value, str | list | Sweep) or value == "":
-            raise ConfigError(
-                f"{word}: no such choice. Allowed is the name of a file in conf/{key}/"
-            )
+        value = OverridesParser.create().parse_override(word).value()
+        if not isinstance(value, str | list | Sweep):
+            raise ConfigError(f"{word}: no such choice. Allowed are the files of conf/{key}/")
         if seen.setdefault(key, word) is not word:
             both = f"{seen[key]} {word}: {key} is chosen twice"
             raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")
-
-
-def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
-    """The settings and choices of a command line, out of Hydra's hydra.yaml or multirun.yaml.
-
-    Raises:
-        ConfigError: The file is damaged, or has words that a stranger's must not have.
-    """
-    from thaw import trust  # few runs load it
-
-    return trust.saved_words(file, conf_dir(), trusted=trusted)
 
 
 def resume_words(words: Sequence[str]) -> list[str]:
@@ -199,22 +150,16 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         known = ", ".join(options) if len(options) < 30 else "see python train.py --help"
         return f"{group}={name}: no such choice. Allowed: {known}{near(name, options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
-        return _no_such_key(cause.full_key, cause.parent_node, words)
+        key, node = cause.full_key, cause.parent_node
+        above, _, name = key.rpartition(".")
+        given = next((word for word in words if f"{key_of(word)}.".startswith(f"{key}.")), key)
+        has = [str(other) for other in node if str(other)[0] != "_"]
+        settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
+        places = [place for place, _ in leaves({**settings, "hydra": None})]
+        meant = near(name, has) or near(
+            name, {place.rpartition(".")[2] for place in places}, places
+        )
+        but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
+        return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message
-
-
-def _no_such_key(key: str, node: DictConfig, words: Sequence[str]) -> str:
-    above, _, name = key.rpartition(".")
-    group, has = key.partition(".")[0], [str(other) for other in node if str(other)[0] != "_"]
-    given = next((word for word in words if f"{key_of(word)}.".startswith(f"{key}.")), key)
-    choice = next((word for word in choices_of(words) if key_of(word) == group), above)
-    settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
-    settings.pop("hydra", None)
-    places = [place for place, _ in leaves(settings)]
-    meant = near(name, has) or near(name, {place.rpartition(".")[2] for place in places}, places)
-    # Hydra composes a sweep before its jobs, with the default choice.
-    hint = f"; beside {choice} write '{key}=choice(VALUE)'" if "," in choice else meant
-    target = f" ({node['_target_']})" if "_target_" in node else ""
-    but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
-    return f"{given}: {choice or 'train.yaml'}{target} has no {name}, {but}{hint}"

@@ -1,7 +1,6 @@
 """Random numbers as a pure function of (seed, place in the run), so a resumed run repeats them.
 
-Nothing has to be saved: the order of the photos and the view of each photo depend on (seed, epoch),
-dropout and mixing on (seed, step, rank).
+Order and views of the photos go by (seed, epoch), dropout and mixing by (seed, step, rank).
 """
 
 import numpy as np
@@ -22,8 +21,7 @@ def derive(seed: int, *position: int) -> int:
 def seed_generators(seed: int) -> None:
     """Sets torch's generators, of the CPU and of the GPUs that are in use.
 
-    torch.manual_seed does too, but on a machine without a GPU it queues a call with a formatted
-    stack each time, which takes milliseconds and is never freed.
+    Without a GPU, torch.manual_seed queues a call with its stack each time, which is never freed.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():

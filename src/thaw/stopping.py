@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run is left at once, but a step and a write of a checkpoint end first."""
+"""Ctrl-C and SIGTERM: a run is left at once, but a training step ends first."""
 
 import atexit
 import multiprocessing.util  # its own atexit must be there before ours, which then comes first
@@ -6,8 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from thaw.errors import Interrupted
@@ -16,17 +14,11 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """What asked this process to stop, and whether it may be left now.
-
-    Attributes:
-        asked: The first signal that came; None: none came.
-        in_epoch: Whether weights are being trained: then the first signal waits for the step's end,
-            where there is something to save; the second does not.
-    """
+    """What asked this process to stop, and whether it may be left now."""
 
     def __init__(self) -> None:
-        self.asked: int | None = None
-        self.in_epoch = self.is_writing = False
+        self.asked: int | None = None  # the first signal that came
+        self.in_epoch = False  # then it waits for the step's end; a second one does not
         self.since = 0.0
 
     def handle(self) -> None:
@@ -46,24 +38,12 @@ class Signals:
                 return
         elif time.monotonic() - self.since < 1:
             return  # `timeout` and some terminals send a signal twice
-        if not self.is_writing:
-            raise Interrupted(number)
+        raise Interrupted(number)
 
     def check(self, after: float = 0.0) -> None:
         """Raises Interrupted if a signal came, at least so many seconds ago."""
         if self.asked is not None and time.monotonic() - self.since >= after:
             raise Interrupted(self.asked)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """What is done inside is ended first, however many signals come."""
-        self.is_writing = True
-        try:
-            yield
-        finally:
-            self.is_writing = False
-        if not self.in_epoch:
-            self.check()
 
 
 signals = Signals()  # a process has one set of handlers

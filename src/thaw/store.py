@@ -16,14 +16,10 @@ LARGEST = 100_000_000  # bytes of a file of plain values
 
 
 class Store:
-    """One file `<hash>.bin`, named after everything it depends on, and its note `<hash>.json`.
+    """One file `<hash>.bin`, named after `what` it depends on, and its note `<hash>.json`.
 
     The file counts only with the note: a note of other content, a file that was cut short or
-    changed, or a missing note means that the file is made again.
-
-    Attributes:
-        what: everything the content depends on, as plain values; the hash in the names is of it.
-        lock: to hold while looking whether the file is there, and while making it.
+    changed, or a missing note means that the file is made again. `lock` is to hold meanwhile.
     """
 
     def __init__(self, folder: Path, what: dict[str, Any]) -> None:
@@ -55,8 +51,10 @@ class Store:
         for path in self.path.parent.glob(f"{self.path.stem}.*part"):
             path.unlink(missing_ok=True)
 
-    def finish(self, part: Path, **facts: Any) -> None:
-        """Puts a part in the file's place and writes the note, with plain facts to read it by."""
+    def finish(self, part: Path, size: int, **facts: Any) -> None:
+        """Puts a part of this size in the file's place; writes the note, with plain facts."""
+        if part.stat().st_size != size:
+            raise OSError(f"{part} is not whole")
         content = {"what": self.what, **facts}
         checksum = sha256(part, content)
         part.replace(self.path)
@@ -64,11 +62,8 @@ class Store:
 
 
 def make_once(path: Path, make: Callable[[Path], Path]) -> None:
-    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time.
-
-    If `path` is there, nothing is written, not even a lock: its folder may be read-only.
-    """
-    if path.exists():
+    """Moves what `make(part)` returns to `path`, unless that is there; one process at a time."""
+    if path.exists():  # nothing is written, not even a lock: its folder may be read-only
         return
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,17 +91,12 @@ def write_json(content: Any, path: Path) -> None:
 
 
 def _plain_yaml(text: str) -> Any:
-    """Without aliases: Hydra writes none, and with them a small file becomes a huge tree."""
     import yaml  # not needed to use a model
 
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("it has aliases")
-            return super().compose_node(parent, index)
-
-    try:
-        return yaml.load(text, Loader)
+    try:  # without aliases: Hydra writes none, and with them a small file becomes a huge tree
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases")
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

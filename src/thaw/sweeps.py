@@ -91,8 +91,7 @@ class RunFolder(Callback):
 
 
 def _job_folder(number: int, words: ListConfig) -> str:
-    """The number of a job and a digest of its settings, since a search that is resumed may draw
-    others: what lies in a folder of this name is of these settings."""
+    """With a digest of the job's settings, since a search that is resumed may draw others."""
     given = OmegaConf.to_container(words, resolve=False)
     return f"{number}_{hashlib.sha256(repr(given).encode()).hexdigest()[:6]}"
 

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from thaw.choices import conf_dir
 from thaw.errors import ConfigError, reason
 from thaw.store import read_plain
 
@@ -22,11 +23,7 @@ TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no
 
 
 def saved(file: Path) -> dict[str, Any]:
-    """The node `hydra` of Hydra's hydra.yaml or multirun.yaml, with its overrides.
-
-    Raises:
-        ConfigError: The file is cut, empty, or not what Hydra writes.
-    """
+    """The node `hydra` of Hydra's hydra.yaml or multirun.yaml; ConfigError: it is damaged."""
     try:
         node = read_plain(file)["hydra"]
         for words in (node["overrides"]["task"], node["overrides"].get("hydra", [])):
@@ -40,14 +37,9 @@ def saved(file: Path) -> dict[str, Any]:
 
 def damaged(file: Path, error: Exception) -> ConfigError:
     """What is said of such a file that is cut, empty or made by hand."""
-    if file.name == "multirun.yaml":
-        return ConfigError(
-            f"{file.parent}: holds no sweep to go on with ({reason(error)}). Give the folder that "
-            "a sweep printed, like logs/train/multiruns/2026-01-31_12-00-00"
-        )
     return ConfigError(
-        f"{file}: is not as Hydra writes it ({type(error).__name__}), so the settings of the run "
-        "are unknown; give them again, with ckpt_path=CHECKPOINT to go on from that"
+        f"{file}: is not as Hydra writes it ({reason(error)}). Give the folder that a run or a "
+        "sweep printed, or else all settings again, with ckpt_path=CHECKPOINT"
     )
 
 
@@ -56,51 +48,50 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
 
     `is_same` says whether the folder that the sweep was started in has no conf/ of its own.
     """
-    if trusts():
-        return
     for word in words:
         if not HARMLESS.fullmatch(word):
-            raise _refusal(word, file, "sets the program itself")
+            _refuse(word, file, "sets the program itself")
     if not is_same:
-        raise _refusal("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
+        _refuse("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
 
 
-def saved_words(file: Path, conf: Path, *, trusted: bool = False) -> list[str]:
-    """The settings and choices in such a file; if it is not trusted, none that conf/ does not know.
+def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
+    """The settings and choices in such a file.
 
     Raises:
-        ConfigError: One of them could run code or reach beyond conf/.
+        ConfigError: It is damaged, or not trusted and could run code or reach beyond conf/.
     """
     words: list[str] = saved(file)["overrides"]["task"]
-    if trusted or trusts():
+    if trusted:
         return words
+    conf = conf_dir()
     texts = (yaml_file.read_text("utf-8") for yaml_file in conf.rglob("*.yaml"))
     known = {name for text in texts for name in TARGET.findall(text)}
     for word in words:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
-            raise _refusal(word, file, "is no setting") from None
+            _refuse(word, file, "is no setting")
+            continue
         key, names = override.key_or_group, TARGET.findall(word)
-        if re.match(r"hydra\b", key) or "hydra" in (override.package or ""):
-            raise _refusal(word, file, "sets the program itself")
-        if "${" in word:  # could read the environment, or put the name of a class together
-            raise _refusal(word, file, "is computed")
-        if ".." in key or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)):
-            raise _refusal(word, file, "chooses outside of conf/")
         unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
-        if unknown or word.count("_target_") != len(names):
-            raise _refusal(word, file, "names a class that no file of conf/ names")
+        reasons = {
+            "sets the program itself": re.search(r"^hydra\b|@.*hydra", f"{key}@{override.package}"),
+            "is computed": "${" in word,  # could read the environment, or make the name of a class
+            "chooses outside of conf/": ".." in key
+            or ((conf / key).is_dir() and re.search(r"\.\.|(^|\W)/", word)),
+            "names a class that no file of conf/ names": unknown
+            or word.count("_target_") != len(names),
+        }
+        for what, is_so in reasons.items():
+            if is_so:
+                _refuse(word, file, what)
     return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
 
 
-def trusts() -> bool:
-    """Whether `thaw sweep resume --trust` started this process."""
-    return os.environ.get("THAW_TRUST") == "1"
-
-
-def _refusal(word: str, file: Path, what: str) -> ConfigError:
-    return ConfigError(
-        f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust that "
-        "folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
-    )
+def _refuse(word: str, file: Path, what: str) -> None:
+    if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
+        raise ConfigError(
+            f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "
+            "that folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
+        )

@@ -1,8 +1,4 @@
-"""What every backbone provides.
-
-A backbone owns the preprocessing that its weights were trained with, so no configuration file
-contains an image size, mean, standard deviation or interpolation.
-"""
+"""What every backbone provides, also the preprocessing that its weights were trained with."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,19 +1,14 @@
-"""Splits a body into ordered, named layer groups.
-
-Nothing here knows a model by name: the module tree shows what belongs together, the trace in which
-order it runs and where the resolution changes.
-"""
+"""Splits any body into ordered, named layer groups, by its module tree and a trace of it."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import nn
 
 from thaw.backbones.tracing import Trace
-from thaw.errors import check
 
 Granularity = Literal["stage", "module", "block", "layer"]
 
@@ -26,9 +21,8 @@ MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a
 class LayerGroup:
     """A part of the model that is frozen, unfrozen and given a learning rate as one.
 
-    `is_classifier` is true for hidden layers of a pretrained classifier, whose outputs are (N, D)
-    (VGG, AlexNet, MobileNetV3). `depth` is the relative depth among the groups with image outputs:
-    0 first, 1 last; groups after those have 1.
+    `is_classifier`: hidden layers of a pretrained classifier, whose outputs are (N, D) (VGG).
+    `depth` is relative, among the groups with image outputs: 0 first, 1 last and after those.
     """
 
     name: str  # as printed, logged and used in the configuration
@@ -41,20 +35,14 @@ class LayerGroup:
 def split(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Splits a body into layer groups, stem first; loose parameters (class token) join the stem.
+    """Splits a body, traced with its last layer, into layer groups, stem first.
 
-    With "stage" and "block", norms that stand alone join the part before them.
-
-    Args:
-        body: The model without its last layer.
-        seen: The trace of the whole model.
-        granularity: "stage": parts whose outputs have the same resolution, or blocks if there are
-            fewer than three, as in transformers (BEiT, arXiv:2106.08254, section 3). "module": the
-            model's own children. "block": residual, dense or transformer blocks. "layer": single
-            layers; an attention, or a block with parameters of its own, counts as one.
+    "stage": parts whose outputs have the same resolution, or blocks if there are fewer than three,
+    as in transformers (BEiT, arXiv:2106.08254, section 3). "module": the model's own children.
+    "block": residual, dense or transformer blocks. "layer": single layers; an attention, or a block
+    with parameters of its own, counts as one. With "stage" and "block", norms that stand alone join
+    the part before them. Loose parameters (class token) join the stem.
     """
-    known = get_args(Granularity)
-    check(granularity in known, "backbone.granularity", granularity, ", ".join(known))
     units = children(body, "") if granularity == "module" else _units(body)
     if granularity in ("block", "layer"):
         units = _open(body, seen, units, into_blocks=granularity == "layer")
@@ -64,10 +52,9 @@ def split(
         parts = _join(body, seen, units, stages=granularity == "stage")
         if len(parts) < MIN_STAGES:
             parts = _join(body, seen, units, stages=False)
-    owned = [
-        [f"{name}.{key}" for name in part for key, _ in body.get_submodule(name).named_parameters()]
-        for part in parts
-    ]
+    owned = [[f"{name}.{key}" for name in part
+              for key, _ in body.get_submodule(name).named_parameters()]
+             for part in parts]  # fmt: skip
     in_a_part = set(chain.from_iterable(owned))
     owned[0] = [key for key, _ in body.named_parameters() if key not in in_a_part] + owned[0]
     return gather(body, seen, parts, owned, every_layer=granularity == "layer")
@@ -84,25 +71,24 @@ def gather(
     """
     starts = [seen.first_run(part[0]) for part in parts]
     flat = [all(map(seen.is_flat, part)) for part in parts]
+    leaves = [(place, name) for place, name in enumerate(seen.order)
+              if not list(body.get_submodule(name).children())]  # fmt: skip
     places = [start for start, is_flat in zip(starts, flat, strict=True) if not is_flat]
     if every_layer:
         tops = children(body, "")  # not the pooling before a classifier
-        places = [
-            place for place, name in enumerate(seen.order)
-            if name.partition(".")[0] in tops and _is_leaf(body, name) and not seen.is_flat(name)
-        ]  # fmt: skip
+        places = [place for place, name in leaves
+                  if name.partition(".")[0] in tops and not seen.is_flat(name)]  # fmt: skip
     # Layers outside all parts (pooling, dropout) belong to the group that runs before them.
     modules = [list(part) for part in parts]
     inside = tuple(f"{name}." for name in chain.from_iterable(parts))
-    for place, layer in enumerate(seen.order):
-        if _is_leaf(body, layer) and not f"{layer}.".startswith(inside):
+    for place, layer in leaves:
+        if not f"{layer}.".startswith(inside):
             modules[max(0, sum(start <= place for start in starts) - 1)].append(layer)
     groups = []
     for part, start, is_flat, own, runs in zip(parts, starts, flat, owned, modules, strict=True):
         before = sum(place < start for place in places)
         depth = 1.0 if is_flat else min(1.0, before / max(1, len(places) - 1))
-        name = _name(body, part)
-        groups.append(LayerGroup(name, tuple(own), tuple(runs), depth, is_flat))
+        groups.append(LayerGroup(_name(body, part), tuple(own), tuple(runs), depth, is_flat))
     check_cover(groups, [name for name, _ in body.named_parameters()])
     return tuple(groups)
 
@@ -110,15 +96,14 @@ def gather(
 def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
     """Raises ValueError unless every parameter is in exactly one group and all names differ."""
     count = Counter(chain.from_iterable(group.parameters for group in groups))
-    none = [name for name in parameters if not count[name]]
-    several = [name for name, times in count.items() if times > 1]
     names = Counter(group.name for group in groups)
-    doubled = [name for name, times in names.items() if times > 1]
-    if none or several or doubled:
-        raise ValueError(
-            f"layer groups must hold every parameter exactly once; in no group: {none}; "
-            f"in several: {several}; group names used twice: {doubled}"
-        )
+    wrong = {
+        "in no group": [name for name in parameters if not count[name]],
+        "in several": [name for name, times in count.items() if times > 1],
+        "group names used twice": [name for name, times in names.items() if times > 1],
+    }
+    if any(wrong.values()):
+        raise ValueError(f"layer groups must hold every parameter exactly once: {wrong}")
 
 
 def children(body: nn.Module, name: str) -> list[str]:
@@ -137,10 +122,6 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _is_leaf(body: nn.Module, name: str) -> bool:
-    return not list(body.get_submodule(name).children())
-
-
 def _units(body: nn.Module) -> list[str]:
     """Opens the body until there are `MIN_UNITS`, the largest first."""
     units = children(body, "")
@@ -154,8 +135,8 @@ def _units(body: nn.Module) -> list[str]:
 def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) -> list[str]:
     """Opens the units into blocks, or also the blocks into single layers.
 
-    Two kinds of modules stay whole: those with parameters of their own, which would be in no part,
-    and those that read a child's parameters without calling it, which the trace cannot place.
+    Modules stay whole that have parameters of their own, which would be in no part, or that read a
+    child's parameters without calling it, which the trace cannot place.
     """
     parts: list[str] = []
     for name in units:
@@ -187,10 +168,8 @@ def _name(body: nn.Module, modules: Sequence[str]) -> str:
 
     What a model itself calls "head" (its last norm, in timm) becomes "body.head".
     """
-    matrices = [
-        module for module in modules
-        if any(weight.ndim > 1 for weight in body.get_submodule(module).parameters())
-    ] or modules  # fmt: skip
-    first, last = matrices[0], matrices[-1]
+    weights = {name: body.get_submodule(name).parameters() for name in modules}
+    matrices = [name for name, own in weights.items() if any(each.ndim > 1 for each in own)]
+    first, last = (matrices or modules)[0], (matrices or modules)[-1]
     name = first if first == last else f"{first}-{last.rpartition('.')[2]}"
     return f"body.{name}" if f"{name}.".startswith(f"{HEAD}.") else name

@@ -14,15 +14,12 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 from thaw.errors import ConfigError, near
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
-
 # Before a body's names in a checkpoint of thaw, a model folder and a file from DataParallel.
 PREFIXES = ("classifier.body.", "body.", "module.")
-
 OFFLINE = (  # how messages on weights that cannot be fetched end
     "give a file with backbone.weights=PATH, train from random weights with backbone.weights=null, "
     "or try thaw offline with backbone=tiny data=demo"
 )
-
 # torchvision's DenseNet files are older than its DenseNet: "norm.1" there is "norm1" here.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -51,9 +48,8 @@ def own_source(weights: str | None, names: Collection[str], hint: str = "") -> S
 def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tensor]:
     """Reads tensors by name, in single precision, from a weight file; runs no code in it.
 
-    Of a training checkpoint `state_dict` or `model` is used. A file of thaw (a run's checkpoint, or
-    model.safetensors of its model folder) gives the body, without the head. `own` are the names in
-    the model that the file is for; they tell which prefix the names in the file have.
+    Of a training checkpoint `state_dict` or `model` is used; a file of thaw gives the body without
+    the head. `own` are the model's names; they tell which prefix the names in the file have.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -62,15 +58,13 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
         is_plain = path.suffix == ".safetensors"
         content: Any = load_file(path) if is_plain else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # three libraries' errors, all saying: not a readable weight file
-        raise ConfigError(
-            f"backbone.weights={file}: cannot be read as weights ({error}). "
-            "Allowed: a state dict saved by torch.save, or .safetensors"
-        ) from error
+        allowed = "Allowed: a state dict saved by torch.save, or .safetensors"
+        message = f"backbone.weights={file}: cannot be read as weights ({error}). {allowed}"
+        raise ConfigError(message) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    values = content.values() if isinstance(content, Mapping) else [None]
-    if not all(isinstance(value, Tensor) for value in values):
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ConfigError(f"backbone.weights={file}: holds no state dict (name -> tensor)")
     # Some models of timm have a module called "body" themselves, so the model's own names decide.
     prefixes = (each for each in PREFIXES if any(each + name in content for name in own))
@@ -96,10 +90,7 @@ def load_into(model: nn.Module, file: Path, *, last_layer: str, name: str) -> No
 def differences(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], ignored: tuple[str, ...] = ()
 ) -> str:
-    """Returns what does not fit, apart from names that begin with one of `ignored`; "" if all fits.
-
-    BatchNorm's counters may be missing: some files are older.
-    """
+    """What does not fit, apart from names that begin with `ignored` and older files' counters."""
     mine, theirs = ({key: tuple(value.shape) for key, value in sorted(tensors.items())
                      if not key.startswith(ignored)} for tensors in (own, state))  # fmt: skip
     problems = {
@@ -108,6 +99,5 @@ def differences(
         "shape": [f"{k}: {theirs[k]} in the file, {mine[k]} in the model"
                   for k in mine if k in theirs and theirs[k] != mine[k]],
     }  # fmt: skip
-    told = {what: ", ".join([*names[:3], *["..."] * (len(names) > 3)])
-            for what, names in problems.items() if names}  # fmt: skip
-    return "; ".join(f"{what}: {names}" for what, names in told.items())
+    return "; ".join(f"{what}: {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+                     for what, names in problems.items() if names)  # fmt: skip

@@ -1,9 +1,12 @@
-"""A body without weights, as it was built for training: what a saved model needs to be loaded."""
+"""Bodies without weights: built anew for a saved model, or without values, to look at shapes."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from thaw.errors import ConfigError
 
@@ -18,8 +21,7 @@ BUILDERS = {  # imported when used: timm is an extra
 def rebuild(builder: str, name: str, image_size: int) -> nn.Module:
     """Builds the body of a `Backbone` again, with random weights and without a network.
 
-    Modules and state dict have the same names and shapes, so `load_state_dict` gives the same
-    function of the image. torch's random numbers go on as if nothing had been built.
+    Names and shapes are the same. torch's random numbers go on as if nothing had been built.
     """
     if builder not in BUILDERS:
         raise not_ours("body", builder)
@@ -36,3 +38,23 @@ def not_ours(part: str, builder: str) -> ConfigError:
         f"thaw.load: the {part} was built by {builder}, which is not thaw's, and a model folder "
         f"runs no code. Build the module yourself: thaw.load(path, {part}=MODULE)"
     )
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Models that are built inside have values on the meta device; yet constructors can compute."""
+
+    def parameter(_module: nn.Module, _name: str, value: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(value.to("meta"), value.requires_grad)
+
+    def buffer(_module: nn.Module, _name: str, value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to("meta")
+
+    torch_hooks: Any = nn.modules.module
+    hooks = (torch_hooks.register_module_parameter_registration_hook(parameter),
+             torch_hooks.register_module_buffer_registration_hook(buffer))  # fmt: skip
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

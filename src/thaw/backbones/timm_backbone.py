@@ -1,7 +1,6 @@
 """timm's models as backbones. timm is an extra of thaw: pip install '.[timm]'.
 
-timm's own records say what the weights expect (`pretrained_cfg`), how the last layer is removed
-(`reset_classifier`) and which parameters belong together, in which order (`group_matcher`).
+timm's records say what the weights expect and which parameters belong together (`group_matcher`).
 """
 
 import importlib
@@ -16,8 +15,8 @@ from torchvision.transforms import InterpolationMode
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced
 from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
-from thaw.backbones.meta_device import without_values
 from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
+from thaw.backbones.rebuild import without_values
 from thaw.backbones.tracing import Trace
 from thaw.errors import ConfigError, DownloadError, near
 
@@ -30,28 +29,17 @@ def timm_backbone(
 ) -> Backbone:  # fmt: skip
     """Builds any of timm's models as a backbone.
 
-    Args:
-        name: A name from `timm.list_models()`, with or without the tag of its weights
-            (convnext_nano.in12k).
-        weights: "DEFAULT" (those of the tag, or timm's first), the path of a file, or None for
-            random weights.
-        image_size: Side of the input in pixels. None uses the size the weights were trained at.
-        granularity: Of the layer groups. "stage" and "block" are timm's own, coarse and fine; for
-            "module" and "layer" see `groups.split`.
-
-    Raises:
-        ConfigError: timm is not installed, or the name, the weights or the size do not fit.
-        DownloadError: The weights are not on this machine and cannot be fetched.
+    The arguments are those of `torchvision_backbone`, with these differences: `name` is one of
+    `timm.list_models()`, with or without the tag of its weights (convnext_nano.in12k); "DEFAULT"
+    weights are those of the tag, or timm's first; the groups "stage" and "block" are timm's own.
     """
     record = pretrained_cfg(name)
     full_name = f"timm/{name}"
     others = f"; other weights are timm/{name.partition('.')[0]}.TAG"
     source = own_source(weights, ["DEFAULT"], others)
     if source is None and not any(record.get(key) for key in ("url", "hf_hub_id", "file")):
-        raise ConfigError(
-            f"backbone.weights=DEFAULT: timm has no weights of {name}; give a path, or null for "
-            "random ones"
-        )
+        remedy = "give a path, or null for random ones"
+        raise ConfigError(f"backbone.weights=DEFAULT: timm has no weights of {name}; {remedy}")
     spec = input_spec(record).at(image_size)
     make = partial(create, name, record)
     with without_values():  # a wrong size is told before anything is fetched
@@ -71,9 +59,8 @@ def timm_backbone(
     body = _without_last_layer(model)
     parts = ordered_groups(body, seen, granularity)
     features = tracing.run_without_data(body, spec.size).shape[1]
-    return Backbone(
-        full_name, body, features, spec, parts, source.licence, source.label, "timm"
-    )  # fmt: skip
+    facts = source.licence, source.label, "timm"
+    return Backbone(full_name, body, features, spec, parts, *facts)
 
 
 def import_timm() -> Any:
@@ -81,18 +68,14 @@ def import_timm() -> Any:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
+        remedy = "timm is an extra of thaw's: pip install '.[timm]'"
         raise ConfigError(
-            f"backbone=timm: a package is not installed ({error}). timm is an extra of thaw's: "
-            "pip install '.[timm]'"
+            f"backbone=timm: a package is not installed ({error}). {remedy}"
         ) from error
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:
-    """Returns timm's record of the weights of a model, without building the model.
-
-    Raises:
-        ConfigError: There is no such model, or it has no such weights.
-    """
+    """Returns timm's record of the weights of a model, or raises ConfigError: it has none."""
     timm = import_timm()
     architecture = name.partition(".")[0]
     if not timm.is_model(name) or "/" in name:
@@ -111,17 +94,13 @@ def pretrained_cfg(name: str) -> dict[str, Any]:
 
 
 def declared_licence(record: Record) -> str:
-    """Returns the licence of the weights as timm's record has it."""
+    """The licence of the weights, as timm's record has it."""
     declared = record.get("license")
     return "no licence declared by timm" if declared in (None, "unknown") else str(declared)
 
 
 def input_spec(record: Record) -> InputSpec:
-    """Returns what the weights expect. Where timm squeezes images into a square, thaw crops them.
-
-    Raises:
-        ConfigError: The inputs are not square colour images.
-    """
+    """What the weights expect. Where timm squeezes images into a square, thaw crops them."""
     data = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=dict(record))
     channels, height, width = data["input_size"]
     if channels != 3 or height != width:
@@ -144,10 +123,7 @@ def create(name: str, record: Record, size: int, **options: Any) -> nn.Module:
 def ordered_groups(
     body: nn.Module, seen: Trace, granularity: Granularity = "stage"
 ) -> tuple[LayerGroup, ...]:
-    """Returns timm's layer groups, stem first; norms that stand alone join the group before them.
-
-    A model for which timm has no order is split like any other.
-    """
+    """timm's layer groups, stem first, or, where it has no order, those of any other model."""
     matcher = getattr(body, "group_matcher", None)
     if matcher is None or granularity not in ("stage", "block"):
         return groups.split(body, seen, granularity)
@@ -199,9 +175,8 @@ def _load(name: str, record: Record, size: int, file: str) -> nn.Module:
     try:
         model: Any = create(name, record, size, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever converting names that it does not know runs into
-        reason = differences(own, state, heads) or str(error).partition("\n")[0]
-        raise ConfigError(
-            f"backbone.weights={file}: these are not weights of timm/{name} ({reason})"
-        ) from error
+        misfit = differences(own, state, heads) or str(error).partition("\n")[0]
+        message = f"backbone.weights={file}: these are not weights of timm/{name} ({misfit})"
+        raise ConfigError(message) from error
     model.pretrained_cfg.pop("state_dict")  # else the weights stay in memory twice
     return model

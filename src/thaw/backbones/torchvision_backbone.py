@@ -21,19 +21,14 @@ def torchvision_backbone(
 ) -> Backbone:  # fmt: skip
     """Builds any of torchvision's classification models as a backbone.
 
-    Args:
-        name: A name from `torchvision.models.list_models(module=torchvision.models)`.
-        weights: "DEFAULT" (the best that torchvision has), a name from the model's weights enum
-            ("IMAGENET1K_V1"), the path of a file, or None for random weights.
-        image_size: Side of the input in pixels. None uses the size the weights were trained at.
-        granularity: Of the layer groups, see `groups.split`.
+    `weights`: "DEFAULT" (the best that torchvision has), a name from the model's weights enum
+    ("IMAGENET1K_V1"), the path of a file, or None for random ones. `image_size`: side of the input
+    in pixels; None: that of the weights. `granularity`: of the layer groups, see `groups.split`.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise ConfigError(
-            f"backbone.name={name}: no such torchvision model{near(name, known)}. "
-            "`thaw models` lists them."
-        )
+        hint = f"{near(name, known)}. `thaw models` lists them."
+        raise ConfigError(f"backbone.name={name}: no such torchvision model{hint}")
     enum: Any = torchvision.models.get_model_weights(name)
     source = own_source(weights, sorted({*enum.__members__, "DEFAULT"}))
     # Random weights and weights from a file use the preprocessing of the default weights.
@@ -57,8 +52,7 @@ def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module
     elif name.startswith("maxvit_"):
         options["input_size"] = (size, size)  # the windows must tile every stage
     elif name in ("googlenet", "inception_v3"):
-        # torchvision sets transform_input for its weights, which expect another mean and std.
-        # thaw always sets it, so that the input means the same with any weights.
+        # torchvision's weights expect another mean and std; thus the input means the same with any
         options.update(transform_input=True, aux_logits=False, init_weights=random)
     return torchvision.models.get_model(name, weights=None, **options)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,7 @@ class Trace:
 
 
 def trace(model: nn.Module, size: int) -> Trace:
-    """Runs a model once in eval mode on two images of `size` pixels, with shapes only.
-
-    Raises one of `SIZE_ERRORS` if the model cannot take the size.
-    """
+    """Runs a model once in eval mode, with shapes only; one of `SIZE_ERRORS`: not at this size."""
     seen = Trace()
     names = {module: name for name, module in model.named_modules()}
 
@@ -53,11 +51,10 @@ def trace(model: nn.Module, size: int) -> Trace:
         if isinstance(output, Tensor):
             seen.outputs[names[module]] = output.shape
 
-    hooks = [
-        hook
-        for module in names
-        for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))
-    ]
+    hooks: list[Any] = []
+    for module in names:
+        hooks.append(module.register_forward_pre_hook(before))
+        hooks.append(module.register_forward_hook(after))
     try:
         run_without_data(model, size)
     finally:

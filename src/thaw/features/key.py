@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -120,9 +119,9 @@ class Description:
 
 
 def _is_constant(value: object) -> bool:
-    """Returns whether a value consists of numbers, strings, tuples, lists and dicts only."""
+    """Whether a value consists of numbers, strings, tuples, lists and dicts only."""
     if isinstance(value, dict):
-        return all(map(_is_constant, chain(value.keys(), value.values())))
+        return all(map(_is_constant, (*value, *value.values())))
     if isinstance(value, list | tuple):
         return all(map(_is_constant, value))
     return isinstance(value, bool | int | float | complex | str | bytes | None)

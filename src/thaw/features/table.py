@@ -23,7 +23,6 @@ from thaw.store import Store
 
 Run = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) -> features (N, D)
 T = TypeVar("T")
-Written = tuple[int, int, str]  # rows, bytes of a row, and the type of the numbers
 
 
 class FeatureBatch(NamedTuple):
@@ -52,10 +51,7 @@ class Features:
 
 
 def view_key(index: int, view: int) -> Key:
-    """The key of a photo's view: view 0 is the evaluation view, the others are drawn at random.
-
-    The draws do not depend on the seed of the run, so that runs with other seeds share one file.
-    """
+    """The key of a photo's view: 0 is the evaluation view, others do not go by the run's seed."""
     return index, None if view == 0 else derive(index, view)
 
 
@@ -65,15 +61,13 @@ def load_or_compute(
 ) -> tuple[Features, bool]:  # fmt: skip
     """Features of all photos of a loader of `PhotoDataset`, and whether they were in a file.
 
-    On a terminal a bar with this title shows how far the pass of rank 0 is.
-
     Raises:
         OSError: on all ranks together: no room, no writing, a photo is missing, or the ranks
             differ in their folder, their photos or their precision.
     """
-    keys = together(make_key)  # that of rank 0 counts
+    keys = together(make_key)
     rank, ranks = dist.get_rank() if len(keys) > 1 else 0, len(keys)
-    store = Store(folder, keys[0])
+    store = Store(folder, keys[0])  # that of rank 0 counts
     photos: Any = loader.dataset.photos  # pyright: ignore[reportAttributeAccessIssue]
     names = [f"{path.parent.name}/{path.name}" for path in photos.paths]  # folders may differ
     digest = sha256(repr([names, photos.labels]).encode()).hexdigest()
@@ -82,16 +76,24 @@ def load_or_compute(
     labels = torch.tensor(photos.labels)
     total = len(labels) * views
     try:
-        token, exists = together(lambda: _begin(store) if rank == 0 else ("", False))[0]
-        together(lambda: _check_shared(store, token))
-        if not exists:
+        token = together(lambda: _begin(store) if rank == 0 else "")[0]
+        part = store.part(token) if token else store.note
+        notes = together(lambda: part.is_file() and (token or store.facts()))
+        if any(note != notes[0] for note in notes):
+            raise OSError(f"{folder} is not one folder for all ranks")
+        if token:
             first, end = (-(-total * number // ranks) for number in (rank, rank + 1))
             rows = [view_key(*divmod(row, views)) for row in range(first, end)]
             hidden = None if rank == 0 else True  # None: only where there is no terminal
             with tqdm(total=len(rows), desc=title, leave=False, disable=hidden) as bar:
-                part = store.part(token)
-                wrote = together(lambda: fill(part, first, loader, run, rows, bar.update))
-            together(lambda: _finish(store, token, wrote, total) if rank == 0 else None)
+                kinds = together(lambda: fill(part, first, loader, run, rows, bar.update))
+            found = {kind for kind in kinds if kind[0]}  # a rank may have no rows
+            if len(found) > 1:
+                raise OSError(
+                    f"the ranks' features differ: give all one trainer.precision: {found}"
+                )
+            width, dtype = found.pop()
+            together(lambda: rank or store.finish(part, total * width, dtype=dtype))
     finally:
         if store.lock.is_locked:
             store.clear_parts()
@@ -102,16 +104,16 @@ def load_or_compute(
     # torch opens a shared one for writing.
     shared = os.access(store.path, os.W_OK)
     table = torch.from_file(str(store.path), shared=shared, size=size, dtype=dtype)
-    return Features(table.view(len(labels), views, -1), labels), exists
+    return Features(table.view(len(labels), views, -1), labels), not token
 
 
 def fill(
     file: Path, first: int, loader: DataLoader, run: Run, keys: Sequence[Key],
     on_done: Callable[[int], object],
-) -> Written:  # fmt: skip
+) -> tuple[int, str]:  # fmt: skip
     """Writes the features of some views into a file that is there, from row `first` on.
 
-    Returns what it wrote. After each batch it calls `on_done` with the number of its views.
+    Returns the bytes of a row, 0 without rows, and the type of its numbers.
     """
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
@@ -122,13 +124,13 @@ def fill(
     with file.open("r+b") as output:
         for images, _ in reader:
             features = run(images).cpu().contiguous()  # (N, D)
-            dtype = str(features.dtype).removeprefix("torch.")
-            width = features[0].nbytes
+            width, dtype = features[0].nbytes, str(features.dtype).removeprefix("torch.")
             output.seek((first + done) * width)
             output.write(features.view(torch.uint8).numpy().data)
             done += len(features)
             on_done(len(features))
-    return done, width, dtype
+    assert done == len(keys)
+    return width, dtype
 
 
 def together(work: Callable[[], T]) -> list[T]:
@@ -147,33 +149,15 @@ def together(work: Callable[[], T]) -> list[T]:
     return [result for result, _ in every]
 
 
-def _begin(store: Store) -> tuple[str, bool]:
-    """Returns the token of the file, and whether it exists; if not, it is locked to be made."""
-    if not store.is_whole():  # else nothing is written: the folder may be read-only
-        store.path.parent.mkdir(parents=True, exist_ok=True)
-        store.lock.acquire()
-        if not store.is_whole():  # another run may have made it while this one waited
-            store.clear_parts()
-            token = secrets.token_hex(8)
-            store.part(token).touch()
-            return token, False
-    return store.facts()["token"], True
-
-
-def _check_shared(store: Store, token: str) -> None:
-    """Raises OSError unless this rank sees what rank 0 has made: the file, or its part."""
-    whole = store.note.is_file() and store.facts()["token"] == token
-    if not whole and not store.part(token).is_file():
-        raise OSError(f"{store.path.parent} is not one folder for all ranks")
-
-
-def _finish(store: Store, token: str, wrote: Sequence[Written], total: int) -> None:
-    """Puts the file in its place, if the ranks have written `total` equal rows together."""
-    kinds = {(width, dtype) for rows, width, dtype in wrote if rows}  # a rank may have no rows
-    if len(kinds) > 1 or sum(rows for rows, _, _ in wrote) != total:
-        shown = ", ".join(f"{rows} x {width} bytes {dtype}" for rows, width, dtype in wrote)
-        raise OSError(f"the ranks' features differ ({shown}; give all one trainer.precision)")
-    part = store.part(token)
-    if part.stat().st_size != sum(rows * width for rows, width, _ in wrote):
-        raise OSError(f"{part} is not whole")
-    store.finish(part, token=token, dtype=wrote[0][2])
+def _begin(store: Store) -> str:
+    """The name of a part of the file to fill, which is locked; "": the file is whole."""
+    if store.is_whole():  # nothing is written: the folder may be read-only
+        return ""
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    store.lock.acquire()
+    if store.is_whole():  # another run may have made it while this one waited
+        return ""
+    store.clear_parts()
+    token = secrets.token_hex(8)  # a name that no other node has a file of
+    store.part(token).touch()
+    return token

@@ -1,17 +1,17 @@
 """Writes the phases of a run from the settings of conf/finetune/."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
-from thaw.backbones.groups import HEAD
+from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
-from thaw.errors import check
-from thaw.finetune.layers import Groups, groups_named, layer_rates, top_groups
-from thaw.finetune.phases import Phase, make_phase, settings_of
-from thaw.finetune.plan import Plan
-from thaw.finetune.schedule import is_whole
+from thaw.errors import ConfigError, check, near
+from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
+from thaw.finetune.schedule import is_number, is_whole
 
+Groups = Sequence[LayerGroup]  # stem first, head last
 CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs; 1 is worse by 0.7 points (benchmarks/LOG.md)
 
 
@@ -24,32 +24,29 @@ def build_plan(
     rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
-    mixes: bool = False, limits_batches: bool = False,
-    derived_lr: tuple[float, str] = (1e-3, ""),
+    mixes: bool = False, limits_batches: bool = False, derived_lr: float = 1e-3,
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
-    `mode` is the name of a file in conf/finetune/. The comments in freeze_unfreeze.yaml there
-    explain the settings, and `MODES` says which of them a mode has. `mixes` says whether mixup or
-    CutMix is chosen. With `limits_batches`, an epoch has only some of the batches, and nothing is
-    cached. `derived_lr` is what `finetune.unfrozen.lr=auto` stands for, and why.
+    freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
+    `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
+    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is.
     """
     settings = settings_of(mode, locals())
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        settings |= {"unfrozen": {**settings["unfrozen"], "lr": derived_lr[0]}}
-        settings["derived"] = derived_lr[1]
+        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr}
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
-    known = cache_features in ("auto", True, False, None)
-    check(known, "finetune.cache_features", cache_features, "auto, true or false")
     in_list = mode == "phases"
     items = _read(phases, max_epochs) if in_list else _write(groups, max_epochs, settings)
     made: list[Phase] = []
     # Features can be cached only in phases before the first one that trains a part of the body.
     caches = bool(cache_features) and not limits_batches
     keys = [f"finetune.phases.{n}" if in_list else "finetune" for n in range(len(items))]
-    for key, phase in zip(keys, items, strict=True):
-        names, rates = top_groups(groups, phase.top, f"{key}.top"), layer_rates(groups, phase, key)
+    tops = [top_groups(groups, phase.top, f"{key}.top")
+            for key, phase in zip(keys, items, strict=True)]  # fmt: skip
+    for key, phase, names in zip(keys, items, tops, strict=True):
+        rates = layer_rates(groups, phase, key, {*chain(*tops)})
         # a scheduler of torch that does not fit the phase raises its error here
         phase.share(0, 1.0, epochs=phase.epochs, steps_per_epoch=1)
         caches, mix = caches and names == [HEAD], phase.mix and mixes
@@ -59,12 +56,6 @@ def build_plan(
             phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
             mix=mix, cached_views=own if saves else 0,
         ))  # fmt: skip
-    trained = {name for phase in made for name in phase.rates}
-    for key, phase in zip(keys, items, strict=True):
-        for name, rate in phase.rates.items():
-            trains = not trained.isdisjoint(groups_named(groups, name, f"{key}.rates"))
-            allowed = f"no rate for a group that never trains; {', '.join(sorted(trained))} train"
-            check(trains, f"{key}.rates.{name}", rate, allowed)
     return Plan(mode, tuple(group.name for group in groups), tuple(made))
 
 
@@ -87,7 +78,6 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
         batchnorm=settings.get("batchnorm", "train"), rates=settings.get("rates") or {},
-        derived=settings.get("derived", ""),
         **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
     )  # fmt: skip
     if "every_epochs" not in settings:
@@ -102,8 +92,9 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
     )  # fmt: skip
     for place, name in enumerate(order[1:-1], start=2):
-        step = replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
-        phases.append(step)
+        phases.append(
+            replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
+        )
     return [*phases, replace(body, name=order[-1], top=order, epochs=max_epochs - last)]
 
 
@@ -128,3 +119,70 @@ def _read(phases: Any, max_epochs: int) -> list[Phase]:
         made.append(replace(phase, name=name, epochs=epochs))
         left -= epochs
     return made
+
+
+def layer_rates(
+    groups: Groups, phase: Phase, key: str = "finetune", trained: Collection[str] | None = None
+) -> dict[str, float]:
+    """Gives every layer group its learning rate in a phase, whose settings stand at `key`.
+
+    The head has `lr`. With `lr_decay`, each group has this share of the rate of the one above it
+    (ULMFiT, arXiv:1801.06146, section 3.2). With `min_lr_ratio`, rates fall linearly with depth,
+    from `lr` at the deepest group that sees an image to this share of it at the stem. `rates`
+    replaces these, by the name of a group, or of a module that holds groups, of those that are ever
+    `trained` (None: all).
+    """
+    decay, ratio = phase.lr_decay, phase.min_lr_ratio
+    for name, share in (("lr_decay", decay), ("min_lr_ratio", ratio)):
+        fits = share is None or (is_number(share, 0, 1) and share > 0)
+        check(fits, f"{key}.{name}", share, "above 0 to 1, or null")
+    allowed = f"null beside lr_decay={decay}; set one of the two"
+    check(decay is None or ratio is None, f"{key}.min_lr_ratio", ratio, allowed)
+    rates: dict[str, float] = {}
+    for place, group in enumerate(groups, start=1 - len(groups)):
+        share = (decay or 1.0) ** -place if ratio is None else ratio + (1 - ratio) * group.depth
+        rates[group.name] = phase.lr * share
+    for name, rate in (phase.rates or {}).items():
+        place, own = f"{key}.rates.{name}", groups_named(groups, name, f"{key}.rates")
+        check(is_number(rate) and rate > 0, place, rate, "a positive rate, like 1e-4")
+        if trained is not None:
+            allowed = f"no rate for a group that never trains; {', '.join(sorted(trained))} train"
+            check(not {*own}.isdisjoint(trained), place, rate, allowed)
+        rates |= dict.fromkeys(own, rate)
+    return rates
+
+
+def groups_named(groups: Groups, name: str, key: str) -> list[str]:
+    """Gives the names of the groups that `name` means: its own, or all in the module of it."""
+    names = [group.name for group in groups]
+    matches = [known for known in names if known == name or known.startswith(f"{name}.")]
+    if not matches:
+        raise ConfigError(
+            f"{key}={name}: no such layer group{near(name, names)}. Allowed: {', '.join(names)}"
+        )
+    return matches
+
+
+def top_groups(groups: Groups, top: object, key: str) -> list[str]:
+    """Gives the names of the groups that train when the top of the body does, with the head.
+
+    `top`, at `key`, is a number of body groups (2), a share (0.5), the name of the lowest one, a
+    list of names, or "classifier": the layers with which the weights' own classifier of several
+    layers began (VGG, AlexNet). 0: the head alone, None: everything.
+    """
+    names = [group.name for group in groups]
+    if top == "classifier":
+        own = [group.name for group in groups if group.is_classifier]
+        allowed = "not this with a backbone of a single last layer, which the head replaces; use "
+        check(bool(own), key, top, allowed + "finetune=feature_extraction")
+        return [*own, HEAD]
+    if isinstance(top, str):
+        return names[min(map(names.index, groups_named(groups[:-1], top, key))) :]
+    if isinstance(top, list | tuple):
+        wanted = {match for name in top for match in groups_named(groups, name, key)} | {HEAD}
+        return [name for name in names if name in wanted]
+    most = len(names) - 1
+    number = most if top is None else round(top * most) if isinstance(top, float) else top
+    allowed = f"a number of layer groups to {most}, a share (0.5), a name or a list of names, of "
+    check(is_number(number, 0, most), key, top, allowed + ", ".join(names[:-1]))
+    return names[most - int(number) :]  # pyright: ignore[reportArgumentType]

@@ -1,11 +1,16 @@
-"""Layer groups -> the optimiser's parameter groups."""
+"""The optimiser's parameter groups, and the rate that a run chooses by itself."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
+
+MANY = 1000  # photos from which on the rate is the highest
+HIGHEST, LOWEST = 1e-3, 1e-4
+SMALL = 1_000_000  # parameters of a body that has little to lose
 
 
 def parameter_groups(
@@ -13,10 +18,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Gives optimiser groups that hold every parameter of the model once, frozen or not.
 
-    Layer groups that have the same rate in every phase share an optimiser group: fused optimisers
+    Layer groups that have the same rate in every phase share an optimiser group, since fused ones
     are fast with few of them. Vectors (norms and biases) have groups of their own without weight
-    decay (arXiv:1812.01187, section 3.1). `phases` has the rates of each phase by layer group;
-    `ApplyPlan` writes them into the optimiser.
+    decay (arXiv:1812.01187, section 3.1). `phases` has the rates of each phase by layer group.
     """
     alike: dict[tuple[float | None, ...], dict[str, list[Any]]] = defaultdict(dict)
     for group, named in model.group_parameters():
@@ -33,3 +37,23 @@ def parameter_groups(
             extra = {"name": f"{name}/vectors", "weight_decay": 0.0}
             result.append({"params": vectors, **shared, **extra})
     return result
+
+
+def unfrozen_lr(backbone: Backbone, photos: int) -> float:
+    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam.
+
+    Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
+    at least 1e-4: with few photos a high rate loses more of what the weights know than it learns
+    (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
+    as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
+    layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with
+    (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
+    """
+    if not backbone.is_convolutional:
+        return LOWEST
+    kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
+    normalises = any("Norm" in kind for kind in kinds)
+    if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
+        return HIGHEST
+    rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
+    return rate if normalises else rate / 10

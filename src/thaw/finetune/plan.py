@@ -1,16 +1,109 @@
 """The phases of a run: which layer groups train, in which epochs, at which rates.
 
-What trains and its rate follow from the plan, from the place in the run and, where a plateau
-decides, from the validation results so far. So a resumed run needs no other memory. A place is an
-epoch and the share of it that is done, so a run can go on with another batch size or more devices.
+These follow from the plan, the place in the run and, where a plateau decides, the validation
+results so far: a resumed run needs no other memory. A place is an epoch and the share of it that is
+done, so a run can go on with another batch size or more devices.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
+from typing import Any, get_args
 
-from thaw.errors import ConfigError
-from thaw.finetune.phases import Phase
-from thaw.finetune.schedule import plateaus
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thaw.classifier import BatchNormMode, Classifier
+from thaw.errors import ConfigError, check, check_known
+from thaw.finetune.schedule import Schedule, is_whole, plateaus
+from thaw.text_table import text_table
+
+_BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
+_CACHE = ("cache_features", "cached_views")
+_BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
+# The files of conf/finetune/ and the settings that each has. What one does not have is null there.
+MODES: dict[str, tuple[str, ...]] = {
+    "freeze_unfreeze": _BOTH,
+    "partial": ("top", *_BOTH),
+    "gradual": ("top", "every_epochs", *_BOTH),
+    "feature_extraction": ("frozen", *_CACHE),
+    "classifier": ("top", *_BODY),
+    "full": _BODY,
+    "from_scratch": ("unfrozen",),
+    "phases": ("phases", *_CACHE),
+}
+SETTINGS = (*(part.name for part in fields(Schedule)), "augment", "mix")  # keys of conf/phase/
+
+
+@dataclass(frozen=True)
+class Phase(Schedule):
+    """Some epochs during which the same groups train: a phase of the list, and of the plan.
+
+    Attributes:
+        augment: Whether photos are trained on in random views, else in the evaluation view.
+        mix: Whether mixup or CutMix is on, where it is chosen.
+        epochs: Its length; 0, in the last phase: all epochs that are left.
+        top: What trains besides the head, see `top_groups`.
+        lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
+        rates: Rates of groups by name, in place of a rule. In a plan: the learning rate, before the
+            schedule, of each group that trains; the others are frozen.
+        batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
+        end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
+        start: First epoch, from 0.
+        cached_views: Views of each training photo in the features that it trains on; 0: photos.
+    """
+
+    augment: bool = True
+    mix: bool = True
+    name: str = ""
+    epochs: int = 0
+    top: int | float | str | Sequence[str] | None = None
+    lr_decay: float | None = None
+    min_lr_ratio: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    batchnorm: BatchNormMode = "eval"
+    end_on_plateau: int | None = None
+    start: int = 0
+    cached_views: int = 0
+
+    @property
+    def end(self) -> int:
+        """The epoch, from 0, after its last one."""
+        return self.start + self.epochs
+
+
+def make_phase(given: Any, key: str, **more: Any) -> Phase:
+    """Builds a phase from the settings that stand at `key` and those that its mode adds."""
+    known = SETTINGS if more else [part.name for part in fields(Phase)]
+    known = [name for name in known if name not in ("start", "cached_views")]  # computed
+    check(isinstance(given, Mapping), key, given, f"a mapping of {', '.join(known)}")
+    check_known(given, known, f"{key}.")
+    phase = Phase(**{"lr": None, **given, **more})
+    phase.check(key)
+    above, end = ("finetune", "unfreeze_on_plateau") if more else (key, "end_on_plateau")
+    modes, plateau = get_args(BatchNormMode), phase.end_on_plateau
+    check(isinstance(phase.augment, bool), f"{key}.augment", phase.augment, "true or false")
+    check(isinstance(phase.mix, bool), f"{key}.mix", phase.mix, "true or false")
+    check(phase.batchnorm in modes, f"{above}.batchnorm", phase.batchnorm, ", ".join(modes))
+    fits = plateau is None or is_whole(plateau)
+    check(fits, f"{above}.{end}", plateau, "1 or more epochs, or null")
+    return phase
+
+
+def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives the settings that a mode has, and refuses a value for any other."""
+    check(mode in MODES, "finetune.mode", mode, ", ".join(MODES))
+    own = MODES[mode]
+    for name in sorted({*chain(*MODES.values())} - {*own}):
+        value = settings[name]
+        if isinstance(value, Mapping):  # conf/phase/none.yaml, where all is null, is no phase
+            value = {key: part for key, part in value.items() if part is not None} or None
+        if value is not None:
+            others = [other for other, names in MODES.items() if name in names]
+            raise ConfigError(
+                f"finetune={mode} finetune.{name}={value}: this mode has no {name}; it has "
+                f"{', '.join(own)}. Use finetune={' or '.join(others)}"
+            )
+    return {name: settings[name] for name in own}
 
 
 @dataclass(frozen=True)
@@ -78,3 +171,36 @@ class Plan:
             start += epochs
         last = replace(self.phases[-1], start=start, epochs=self.phases[-1].end - start)
         return replace(self, phases=(*phases, last), values=tuple(values))
+
+
+def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int = 0) -> str:
+    """Lays out layer group x parameters x rate in each phase, with epochs counted from 1.
+
+    `images` is the number of a step, on all devices together; 0: not known.
+    """
+    size = f" of {images} images" if images else ""
+    names = plan.groups[::-1]  # head first
+    sizes = [sum(parameter.numel() for _, parameter in named)
+             for _, named in model.group_parameters()][::-1]  # fmt: skip
+    numbers = [f"{number:,}" for number in (*sizes, sum(sizes))]
+    normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
+    columns = [["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],
+               ["parameters", *numbers, *[""] * 4]]  # fmt: skip
+    for phase in plan.phases:
+        last = f"s {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f" {phase.end}"
+        plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
+        rates = [phase.rates.get(name) for name in names]
+        kind = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
+        warmup = phase.warmup(phase.epochs)  # that the phase really has
+        what, views = "mixed photos" if phase.mix else "photos", phase.cached_views
+        what = f"cached features, {views} view{'s' * (views > 1)} each" if views else what
+        columns.append([
+            f"{phase.name}: epoch{last}{plateau}",
+            *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
+            f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
+            f"{phase.epochs * steps_per_epoch:,}{size}",
+            f"{kind}, warm-up {warmup:g}" if warmup else kind,
+            phase.batchnorm if normed else "none",
+            what if phase.augment else f"{what}, not augmented",
+        ])  # fmt: skip
+    return text_table(list(zip(*columns, strict=True)), right=(1,))

@@ -11,11 +11,9 @@ import torch
 from thaw.errors import ConfigError, check
 
 NEEDS = {  # settings without which a schedule is not one
-    "constant": (),
-    "step": ("step_epochs", "gamma"),
-    "cosine": (),
+    "constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
     "plateau": ("gamma", "patience"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,11 @@ class Schedule:
 
     def check(self, key: str) -> None:
         """Refuses values out of their ranges, and a schedule without what it needs."""
-        own = NEEDS.get(self.schedule) if isinstance(self.schedule, str) else None
-        fits = own is not None or isinstance(self.schedule, functools.partial)
+        is_torch = isinstance(self.schedule, functools.partial)
+        own = () if is_torch else NEEDS.get(str(self.schedule))
         example = "{_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:2}"
         allowed = f"{', '.join(NEEDS)}, or a scheduler of torch, like {example}"
-        check(fits, f"{key}.schedule", self.schedule, allowed)
-        needs = ("lr", "warmup_epochs", *(own or ()))
+        check(own is not None, f"{key}.schedule", self.schedule, allowed)
         for name, fits, allowed in (
             ("lr", is_number(self.lr) and 0 < self.lr < math.inf, "a positive rate, like 1e-3"),
             ("warmup_epochs", is_number(self.warmup_epochs, 0), "0 or more epochs"),
@@ -58,11 +55,10 @@ class Schedule:
             ("patience", is_whole(self.patience, 0), "0 or more epochs"),
         ):
             value = getattr(self, name)
-            check(fits or (value is None and name not in needs), f"{key}.{name}", value, allowed)
-            readers = [schedule for schedule, names in NEEDS.items() if name in names]
-            is_read = name in needs or value is None
-            allowed = f"null with this schedule; {' and '.join(readers)} have {name}"
-            check(is_read, f"{key}.{name}", value, allowed)
+            if name not in ("lr", "warmup_epochs", *(own or ())):
+                readers = " and ".join(each for each, names in NEEDS.items() if name in names)
+                fits, allowed = value is None, f"null with this schedule; {readers} have {name}"
+            check(fits, f"{key}.{name}", value, allowed)
 
     def share(
         self, epoch: int, progress: float, *, epochs: int, steps_per_epoch: int,
@@ -114,12 +110,12 @@ def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
 def plateaus(values: Sequence[float], patience: int) -> list[int]:
     """Gives the places, from 1, after which the best value had not grown for `patience` values."""
     places: list[int] = []
-    best, waited = -math.inf, 0
+    best, last = -math.inf, 0  # the place of the best value, or of the plateau after it
     for place, value in enumerate(values, start=1):
-        best, waited = (value, 0) if value > best else (best, waited + 1)
-        if waited == patience:
-            places.append(place)
-            waited = 0  # as in torch's ReduceLROnPlateau
+        if value > best:
+            best, last = value, place
+        elif place - last == patience:  # counted anew from here, as in torch's ReduceLROnPlateau
+            places.append(last := place)
     return places
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torchvision.models
 
 from thaw.backbones import timm_backbone
-from thaw.backbones.meta_device import without_values
+from thaw.backbones.rebuild import without_values
 from thaw.errors import ConfigError, near
 from thaw.text_table import text_table
 

@@ -22,9 +22,9 @@ from thaw.data.loading import choose_workers
 from thaw.data.photos import SUFFIXES, picture_files
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
-from thaw.memory import keep_freed_memory
 from thaw.store import sha256
 from thaw.tools.predict_files import Output, readable
+from thaw.training.device import keep_freed_memory
 
 Batch = tuple[list[Path], Tensor, list[str]]  # photos, views (N, 3, S, S), errors of other photos
 

@@ -125,7 +125,7 @@ def measure(
     data = config.build(cfg.data, "data", **views)
     if splits:
         data.splits = splits
-    settings = device.trainer_settings(config.plain(cfg)["trainer"], validates=True)
+    settings = device.trainer_settings(config.plain(cfg)["trainer"])
     trainer = config.build({**settings, "devices": 1, "strategy": "auto"}, "trainer", logger=False)
     place, precision = trainer.strategy.root_device, trainer.precision_plugin
     order = torch.channels_last if backbone.is_convolutional else torch.contiguous_format

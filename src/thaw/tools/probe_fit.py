@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
-from thaw.training.calibration import Calibration
+from thaw.training.metrics import Calibration
 
 Table = tuple[Tensor, Tensor]  # features (N, D) and labels (N,)
 

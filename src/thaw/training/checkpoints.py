@@ -23,8 +23,8 @@ VALIDATION_SECONDS = 5.0  # to end a validation after a signal; schedulers kill 
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: it is whole, or the one before stays.
 
-    Lightning 2.6.6 writes to $TMPDIR and moves, which copies over the good file where that is
-    another file system. Of last.ckpt the one before is kept as previous.ckpt.
+    Lightning 2.6.6 writes to $TMPDIR, whose move to another file system copies over the good file.
+    Of last.ckpt the one before is kept as previous.ckpt.
     """
 
     def save_checkpoint(
@@ -32,26 +32,24 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         part = path.with_suffix(".part")
-        with signals.held():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    torch.save(checkpoint, file)
-                    file.flush()
-                    os.fsync(file.fileno())  # else a power cut could leave the new name, empty
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-            if path.name == LAST and path.is_file():
-                path.replace(path.with_name(PREVIOUS))
-            part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name, empty
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if path.name == LAST and path.is_file():
+            path.replace(path.with_name(PREVIOUS))
+        part.replace(path)
 
 
 class SaveBest(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which saves only weights that were validated as they are.
 
-    It still knows its files when the run's folder was moved. Lightning saves absolute paths and
-    forgets them then (Lightning issue 11379); here they are looked for in this run's folder. If the
+    It still knows its files when the run's folder was moved, unlike Lightning (issue 11379). If the
     best one is not there, as after ckpt_path=FILE of another run, the search starts anew.
     """
 
@@ -61,33 +59,22 @@ class SaveBest(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+            return path and str(Path(str(self.dirpath)) / Path(path).name)
 
-        state = {**state_dict, "dirpath": str(self.dirpath)}
-        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = moved(state[key])
-        state["best_k_models"] = {moved(k): score for k, score in state["best_k_models"].items()}
-        if Path(state["best_model_path"]).is_file():
-            super().load_state_dict(state)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Removes what a killed run has left and the run that went on from it did not replace."""
-        if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
-            kept = {Path(path).name for path in self.best_k_models}
-            for path in Path(str(self.dirpath)).glob("best-*"):
-                if path.name not in kept:
-                    path.unlink()
+        paths = {key: moved(path) for key, path in state_dict.items() if "model_path" in key}
+        scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        if Path(paths["best_model_path"]).is_file():
+            own = {"dirpath": str(self.dirpath), "best_k_models": scores}
+            super().load_state_dict({**state_dict, **paths, **own})
 
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
-    """Gives the file of the best epoch by `monitor`; None: none was saved, the last weights count.
-
-    Without validation photos, the `SaveBest` that monitors nothing holds the last epoch.
-    """
-    for callback in callbacks:
-        known = (monitor, None) if isinstance(callback, SaveBest) else (monitor,)
-        if isinstance(callback, ModelCheckpoint) and callback.monitor in known:
-            return callback.best_model_path or None
+    """The file of the best epoch by `monitor`; None: none was saved, the last weights count."""
+    for each in callbacks:  # without validation photos, a `SaveBest` by nothing has the last epoch
+        if isinstance(each, ModelCheckpoint) and (
+            each.monitor == monitor or (each.monitor is None and isinstance(each, SaveBest))
+        ):
+            return each.best_model_path or None
     return None
 
 
@@ -98,23 +85,21 @@ class GracefulStop(Checkpoint):
     do not. After the last step of an epoch, the validation comes first, since a run resumed from
     there would skip it; one that takes long is left, and with it what the epoch has trained.
 
-    It is a Checkpoint and the last callback, since Lightning calls these after all others: by then
-    an average of the weights has this step in it.
+    It is the last callback, a Checkpoint: Lightning calls these after an average of the weights.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LAST
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning has put handlers of its own there, and restores ours when it ends or fails
-        signals.handle()
+        signals.handle()  # in place of Lightning's, which restores ours when it ends or fails
         # a run that is resumed inside an epoch does not call on_train_epoch_start for it
         signals.in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_test_start(self, *_: Any, **__: Any) -> None:
         signals.handle()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, *_: Any, **__: Any) -> None:
         signals.in_epoch = True
 
     def on_train_batch_end(
@@ -146,10 +131,8 @@ class GracefulStop(Checkpoint):
 class SaveLast(Checkpoint):
     """Writes last.ckpt after every epoch, to resume from; where epochs are short, after some.
 
-    Not after an epoch whose loss is no number: nothing good goes on from there.
-
-    Lightning's `ModelCheckpoint(save_last=True)` writes it only when the epoch is also one of the
-    best (2.6.6), so a killed run would lose every epoch since then.
+    Not after an epoch whose loss is no number: nothing good goes on from there. Lightning's
+    `ModelCheckpoint(save_last=True)` writes it only after an epoch that is one of the best (2.6.6).
     """
 
     def __init__(self, dirpath: str, every_seconds: float = 2.0) -> None:

@@ -1,10 +1,11 @@
 """How a run ends: with its last epoch, or with a word about why not."""
 
+import re
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from thaw.errors import ThawError
 from thaw.store import last_checkpoints
@@ -15,38 +16,26 @@ from thaw.training.record import Record
 FEW = 5  # optimiser steps in a row whose loss may be no number
 
 
-class DivergedError(ThawError):
-    """The loss is no longer a number, so nothing that follows can be."""
-
-
 def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Record) -> str | None:
     """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end.
 
     Raises:
-        ThawError: out of memory, another rank has ended, or diverged before any validation.
+        ThawError: diverged, out of memory, or another rank has ended.
     """
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        is_whole = record.has_trained and trainer.is_last_batch
-        if not is_whole or trainer.current_epoch != trainer.max_epochs:
-            record.end = what_ended(trainer, record)
-    except DivergedError as error:
-        record.end, record.error = {"status": "diverged", "ended": str(error)}, error
     except (MemoryError, RuntimeError) as error:
         if words := in_words(error, trainer, module):
             raise ThawError(words) from error
         raise
-    best = best_checkpoint(trainer.callbacks, module.monitor)
-    if not best:
-        record.check()
-    return best
+    record.end = what_ended(trainer, record)
+    return best_checkpoint(trainer.callbacks, module.monitor)
 
 
 class StopDiverged(pl.Callback):
     """Ends a run whose loss was not finite in more than `FEW` optimiser steps in a row.
 
-    The loss is enough: gradients that are not finite make the weights so, and these the next loss.
-    But fp16 skips steps with such gradients until it has found its scale; there the loss is finite.
+    The loss tells it: gradients that are not finite make the weights so, unless fp16 skips them.
     """
 
     def __init__(self) -> None:
@@ -61,7 +50,7 @@ class StopDiverged(pl.Callback):
         ends = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
         if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
-            raise DivergedError(diverged(trainer, pl_module))
+            raise ThawError(diverged(trainer, pl_module))
 
 
 class StopEarly(EarlyStopping):
@@ -74,20 +63,19 @@ class StopEarly(EarlyStopping):
 
 
 def what_ended(trainer: Any, record: Record) -> dict[str, str]:
-    """What ended a run that no error did, for results.json."""
+    """How a run ended that no error did, for results.json."""
     epochs, planned = trainer.current_epoch, trainer.max_epochs
-    if not record.has_trained and epochs == planned:
-        ended = (f"nothing was left to train after {epochs} epochs; set trainer.max_epochs higher "
-                 "to go on, or train=false to test only")  # fmt: skip
-        return {"status": "finished", "ended": ended}
-    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else "a callback"
-    for callback in trainer.callbacks:
-        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
-            by = "trainer.max_time"
-        elif isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            by = "early stopping"
-    ended = f"by {by} in epoch {epochs}; {planned} epochs were planned"
-    return {"status": "ended early", "ended": ended}
+    if epochs == planned and not record.has_trained:
+        ended = f"nothing was left to train after {epochs} epochs; set trainer.max_epochs higher"
+        return {"status": "finished", "ended": f"{ended} to go on, or train=false to test only"}
+    if epochs == planned and trainer.is_last_batch:
+        return {"status": "finished"}
+    by = "trainer.max_time or a callback"
+    if trainer.global_step == trainer.max_steps:
+        by = "trainer.max_steps"
+    elif any(isinstance(each, EarlyStopping) and each.stopped_epoch for each in trainer.callbacks):
+        by = "early stopping"
+    return {"status": "ended early", "ended": f"by {by} in epoch {epochs} of {planned} planned"}
 
 
 def diverged(trainer: Any, module: TransferModule) -> str:
@@ -95,13 +83,11 @@ def diverged(trainer: Any, module: TransferModule) -> str:
     phase, folder = module.phase, trainer.default_root_dir
     key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
     key = "phases" if module.plan.mode == "phases" else key
-    rate = trainer.optimizers[0].param_groups[-1]["lr"]
     other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
     go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
     return (
-        f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
-        f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
-        f"lr={phase.lr:g}{other}{go_on}"
+        f"diverged in epoch {trainer.current_epoch + 1}, phase {phase.name}: the loss is not "
+        f"finite. Set finetune.{key} lower than lr={phase.lr:g}{other}{go_on}"
     )
 
 
@@ -109,11 +95,10 @@ def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | No
     """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
     folder = trainer.default_root_dir
     command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
-    if trainer.world_size > 1 and any(text in str(error) for text in ("gloo", "NCCL")):
+    if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
         return f"another process of this run has ended, and so does this one: {command}"
-    texts = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if not known and not any(text in str(error) for text in texts):
+    full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
+    if not full and not isinstance(error, MemoryError | torch.OutOfMemoryError):
         return None
     batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
     return (

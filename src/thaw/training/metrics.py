@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torch.nn.functional import one_hot
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from thaw.errors import ConfigError
-from thaw.training.calibration import Calibration
-from thaw.training.measures import MODES
+from thaw.errors import check
+from thaw.training.measures import BINS, MODES
+
+STEP = 1.05  # from one temperature to the next; the true best one is at most 2.5 % away
+LARGEST = 61  # steps away from 1, to both sides: temperatures from 0.051 to 19.6
 
 
 class MeanClassAccuracy(MulticlassAccuracy):
@@ -23,13 +26,72 @@ class MeanClassAccuracy(MulticlassAccuracy):
         return (right[photos > 0] / photos[photos > 0]).mean()
 
 
+class Calibration(Metric):
+    """Fits the temperature (or takes the one given), and measures the calibration error.
+
+    A model is calibrated if nine in ten of the photos for which it says 0.9 are right. Guo et al.
+    (arXiv:1706.04599) divide all class scores by a temperature before the softmax, the one with the
+    smallest negative log-likelihood on the validation photos. For every temperature of a grid, sums
+    are added up over batches and ranks. The calibration error (ECE) puts photos into 15 bins by the
+    confidence of their best class: the mean gap between confidence and accuracy of their bin.
+    """
+
+    full_state_update = False  # else torchmetrics calls update twice for each `forward`
+    loss: Tensor  # (T,), sums over photos of the negative log-likelihood of the label
+    spread: Tensor  # (T,), the same as a mean over all classes instead of the label
+    bins: Tensor  # (T, BINS, 3), sums over photos of 1, confidence, and 1 where it is right
+
+    def __init__(self, temperature: float | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.fits = temperature is None
+        steps = range(-LARGEST, LARGEST + 1)
+        self.grid = [STEP**step for step in steps] if temperature is None else [1.0, temperature]
+        size = len(self.grid)
+        self.add_state("loss", torch.zeros(size), dist_reduce_fx="sum")
+        self.add_state("spread", torch.zeros(size), dist_reduce_fx="sum")
+        self.add_state("bins", torch.zeros(size, BINS, 3), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        """Adds the class scores (N, K), before the softmax, and the labels (N,) of a batch."""
+        best, chosen = scores.float().max(1, keepdim=True)
+        below = scores.float() - best  # N K, none above 0: the largest term of each sum is 1
+        # One temperature at a time, since (T, N, K) needs 31 MB for 64 photos of 1,000 classes.
+        sums = [(below / temperature).logsumexp(1) for temperature in self.grid]
+        total = torch.stack(sums)  # T N
+        temperatures = below.new_tensor(self.grid)[:, None]  # T 1
+        of_label = below.gather(1, labels[:, None]).T / temperatures  # T N
+        of_mean = below.mean(1) / temperatures
+        self.loss += (total - of_label).sum(1)
+        self.spread += (total - of_mean).sum(1)
+        confidence = (-total).exp()  # of the best class
+        right = (chosen.squeeze(1) == labels).float().expand_as(confidence)
+        facts = torch.stack([torch.ones_like(confidence), confidence, right], 2)  # T N 3
+        number = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+        self.bins += one_hot(number, BINS).float().transpose(1, 2) @ facts
+
+    def compute(self) -> dict[str, Tensor]:
+        """Gives `loss` and `ece_uncalibrated` of the scores, the `temperature`, and `ece` with it.
+
+        One photo is added whose label is each class with a share of 1 / K; else, if all photos are
+        right, the smallest temperature would be best (Platt 1999, section 2.2).
+        """
+        photos = self.bins[0, :, 0].sum()
+        plain = self.grid.index(1.0)
+        best = int((self.loss + self.spread / photos).argmin()) if self.fits else 1
+        _, confidence, right = self.bins.unbind(2)  # T BINS each
+        error = (confidence - right).abs().sum(1) / photos  # T
+        loss = self.loss[plain] / photos
+        values = {"loss": loss, "ece": error[best], "ece_uncalibrated": error[plain]}
+        fitted = {"temperature": self.loss.new_tensor(self.grid[best])}
+        return values | fitted if self.fits else values
+
+
 class Scores(nn.Module):
     """All metrics of a split over an epoch, logged once as `split`/name, at its end.
 
-    acc: share of photos whose best class is right. acc_top5: share of photos whose label is among
-    the best five classes. acc_macro: mean over classes of the accuracy within each, as the Pets and
-    Flowers papers report. f1: macro F1. loss, ece, ece_uncalibrated, temperature: see
-    `Calibration`, which fits the temperature to the photos where None is given.
+    acc: share of photos whose best class is right; acc_top5: whose label is among the best five.
+    acc_macro: mean over classes of the accuracy within each, as the Pets and Flowers papers report.
+    f1: macro F1. The others are of `Calibration`, which fits the temperature where it is None.
     """
 
     def __init__(self, num_classes: int, split: str, temperature: float | None = None) -> None:
@@ -86,31 +148,26 @@ def monitor_modes(
 
     The best checkpoint is chosen among the epochs that are validated; the last one without photos.
     """
-    _check_monitor("monitor", monitor)
+    known = ", ".join(f"val/{name}" for name in MODES)
+    check(str(monitor) in known.split(", "), "monitor", monitor, known)
     nodes = dict(callbacks or {})
     for name, node in nodes.items():
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
-        key, is_best = f"callbacks.{name}", name == "checkpoint"
-        if "StochasticWeightAveraging" in str(node.get("_target_")):
-            why = "gives all layer groups one rate; use callbacks=ema"
-            raise ConfigError(f"{key}=StochasticWeightAveraging: {why}")
+        key, target = f"callbacks.{name}", str(node.get("_target_"))
+        one_rate = "StochasticWeightAveraging" in target  # for all layer groups
+        check(
+            not one_rate, f"{key}._target_", target, "callbacks=ema, which keeps layer-wise rates"
+        )
         if (own := node.get("monitor")) is None:
             continue
-        metric = _check_monitor(f"{key}.monitor", own)
-        if is_best and own != monitor:
-            why = f"the run goes by monitor={monitor}, so the best epoch would be another one"
-            raise ConfigError(f"{key}.monitor={own}: {why}; set monitor={own} instead")
-        if not (is_best or validates):
-            why = "there are no validation photos to measure it on; set data.val_fraction=0.2, or"
-            raise ConfigError(f"{key}.monitor={own}: {why} choose callbacks=default")
-        nodes[name] = {"mode": MODES[metric], **node} if validates else {**node, "monitor": None}
+        check(str(own) in known.split(", "), f"{key}.monitor", own, known)
+        if name == "checkpoint":
+            allowed = f"{monitor}, by which the run goes; set monitor={own} instead"
+            check(own == monitor, f"{key}.monitor", own, allowed)
+        else:
+            allowed = "null without validation photos; set data.val_fraction=0.2, or"
+            check(validates, f"{key}.monitor", own, f"{allowed} choose callbacks=default")
+        mode = {"mode": MODES[own.partition("/")[2]], **node}
+        nodes[name] = mode if validates else {**node, "monitor": None}
     return nodes
-
-
-def _check_monitor(key: str, monitor: object) -> str:
-    split, _, metric = str(monitor).partition("/")
-    if split != "val" or metric not in MODES:
-        allowed = ", ".join(f"val/{known}" for known in MODES)
-        raise ConfigError(f"{key}={monitor}: no such validation metric. Allowed: {allowed}")
-    return metric

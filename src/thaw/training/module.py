@@ -17,8 +17,7 @@ from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.features.table import FeatureBatch
 from thaw.finetune.optim import parameter_groups
-from thaw.finetune.phases import Phase
-from thaw.finetune.plan import Plan
+from thaw.finetune.plan import Phase, Plan
 from thaw.seeds import derive, seed_generators
 from thaw.training import restore
 from thaw.training.measures import MODES
@@ -41,8 +40,7 @@ class TransferModule(pl.LightningModule):
     Attributes:
         plan: The plan as it stands after the validations so far; `written_plan` is the given one.
         temperature: What class scores are divided by, see `Calibration`; of the last validation.
-        test_predictions: Of the N photos of the test, in their order (N, 3): the predicted class,
-            its calibrated probability, and that before the temperature; the same on all ranks.
+        test_predictions: `best_class` of all photos of the test, in their order; on all ranks.
     """
 
     def __init__(
@@ -128,8 +126,7 @@ class TransferModule(pl.LightningModule):
         number = torch.full_like(right, len(labels))
         sums = torch.stack([loss.detach().float() * number, right, number])
         self.log("train/loss_step", loss.detach())
-        # Lightning divides the last step of an epoch by accumulate_grad_batches too, where fewer
-        # batches are left, and makes it too small (2.6.6).
+        # Lightning 2.6.6 divides an epoch's last step by all of accumulate_grad_batches too.
         steps = self.trainer.accumulate_grad_batches
         batches = int(self.trainer.num_training_batches)
         left = batches % steps if batch_idx >= batches - batches % steps else steps
@@ -181,16 +178,16 @@ class TransferModule(pl.LightningModule):
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
         self.set_plan(saved["values"], saved["steps_per_epoch"])
-        known = saved["monitor"] == self.monitor and len(saved["values"]) in (epoch, epoch + 1)
+        number, theirs = len(saved["values"]), saved["monitor"]
+        known = theirs == self.monitor and number in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:
             raise ConfigError(
-                f"ckpt_path: the plan goes by {self.monitor} of every epoch, and this has "
-                f"{len(saved['values'])} values of {saved['monitor']} after epoch {epoch + 1}; go "
-                "on with the settings that the run was started with"
+                f"ckpt_path: has {number} values of {theirs} after epoch {epoch + 1}, but the plan "
+                f"goes by {self.monitor} of each; go on with the settings that the run began with"
             )
 
     def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
-        """Loads the weights and the temperature of a checkpoint, to test; returns its content."""
+        """Loads the weights and the temperature of a checkpoint, to test; gives its content."""
         checkpoint = restore.read_checkpoint(path)
         restore.check_model(checkpoint, self.classes, self.state_dict())
         self.load_state_dict(checkpoint["state_dict"])

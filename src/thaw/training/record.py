@@ -1,7 +1,8 @@
-"""Callbacks that write down what a run does and change nothing of it."""
+"""Callbacks that write down or show what a run does, and change nothing of it."""
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,25 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
 
 from thaw.backbones.groups import HEAD
 from thaw.features.table import FeatureBatch, view_key
 from thaw.finetune.plan import Plan
+from thaw.training.measures import MODES
+
+COLUMNS = {  # heading -> width in characters
+    "epoch": 7, "phase": 10, "train loss": 10, "train acc": 9, "val loss": 8, "val acc": 7,
+    "head lr": 8, "seconds": 7,
+}  # fmt: skip
 
 
 class Record(pl.Callback):
     """The metrics and the cost of every epoch, for results.json and the curves.
 
-    `history` has a row for each epoch; in it are val/ metrics only if the epoch was validated. Its
-    `rates` are those of all layer groups in the middle of the epoch, `lr` the head's at its end;
-    validation counts in `seconds` and `images`. `end` and `error` say how the run ended.
+    `history` has a row for each epoch, with val/ metrics only if it was validated. Its `rates` are
+    those of all layer groups in the middle of the epoch, `lr` the head's at its end; validation
+    counts in `seconds` and `images`. `end` says how the run ended.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -28,7 +36,6 @@ class Record(pl.Callback):
         self.history: list[dict[str, Any]] = []
         self.has_trained = False  # whether this process did
         self.end: dict[str, str] = {"status": "finished"}  # for results.json
-        self.error: Exception | None = None
         self._begin_epoch()
 
     def _begin_epoch(self, images: int = 0, seconds: float = 0.0, sums: Any = (0.0,) * 3) -> None:
@@ -75,16 +82,8 @@ class Record(pl.Callback):
         })  # fmt: skip
         self._begin_epoch()
 
-    def check(self) -> None:
-        """Raises the error that ended the run."""
-        if self.error:
-            raise self.error
-
     def metrics_of(self, checkpoint: Mapping[str, Any] | None) -> dict[str, float]:
-        """Gives the train/ and val/ metrics of the epoch that a checkpoint was saved after.
-
-        None is the last epoch of this run. A checkpoint from inside an epoch has no metrics.
-        """
+        """The metrics of the epoch that a checkpoint was saved after; None: of this run's last."""
         rows = checkpoint.get("record", {}).get("history", []) if checkpoint else self.history
         if not rows or (checkpoint and rows[-1]["epoch"] != checkpoint["epoch"] + 1):
             return {}
@@ -123,6 +122,68 @@ class LogFirstBatch(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("first_batch", grid)
+
+
+class EpochTable(pl.Callback):
+    """Prints rows for epochs and unfreezes to stdout, and a bar for what runs now to a terminal."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(disable=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            print("  ".join(name.rjust(width) for name, width in COLUMNS.items()), flush=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        phase = pl_module.phase
+        if trainer.is_global_zero and trainer.current_epoch == phase.start > 0:
+            names = ", ".join(name for name in pl_module.plan.groups[::-1] if name in phase.rates)
+            place = f"from epoch {phase.start + 1} on"
+            print(f"--- {phase.name}: {names} train {place} ---", flush=True)
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._start(trainer, f"training {epoch}", trainer.num_training_batches)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(trainer, "validating", sum(trainer.num_val_batches))
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start(trainer, "testing", sum(trainer.num_test_batches))
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        self.bar.update()
+
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
+
+    def on_exception(self, *_: Any, **__: Any) -> None:
+        self.bar.close()
+
+    on_test_end = on_exception
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.bar.close()
+        if trainer.is_global_zero:
+            history = next(each.history for each in trainer.callbacks if isinstance(each, Record))  # pyright: ignore[reportAttributeAccessIssue]
+            print(_last_row(history, trainer.max_epochs, pl_module.monitor), flush=True)
+
+    def _start(self, trainer: pl.Trainer, what: str, total: float) -> None:
+        self.bar.close()
+        shown = trainer.is_global_zero and sys.stderr.isatty() and not trainer.sanity_checking
+        how: Any = {"leave": False, "disable": not shown, "dynamic_ncols": True}
+        self.bar = tqdm(total=int(total), desc=what, unit="batches", **how)
+
+
+def _last_row(history: Sequence[dict[str, Any]], max_epochs: int | None, monitor: str) -> str:
+    """One line for the last epoch of `history`; "best" if it is better than all before it."""
+    *before, row = history
+    names = [name.replace(" ", "/") for name in list(COLUMNS)[2:6]]
+    numbers = [f"{row[name]:.4f}" if name in row else "-" for name in names]
+    cells = [f"{row['epoch']}/{max_epochs}", row["phase"], *numbers,
+             f"{row['lr']:.1e}", f"{row['seconds']:.1f}"]  # fmt: skip
+    line = "  ".join(map(str.rjust, cells, COLUMNS.values()))
+    sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
+    values = [sign * other[monitor] for other in before if monitor in other]
+    is_best = monitor in row and all(sign * row[monitor] > value for value in values)
+    return f"{line}  best" if is_best else line
 
 
 def _total(trainer: Any, sums: torch.Tensor) -> list[float]:
