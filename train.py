@@ -40,8 +40,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     # 1. Settings
     started, revision = time.perf_counter(), run_files.git_revision()
     config.check_keys(cfg)
-    settings = config.plain(cfg)
-    output = Path(cfg.paths.output_dir)
+    settings, output = config.plain(cfg), Path(cfg.paths.output_dir)
     if cfg.resume and not cfg.train:
         instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
         raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
@@ -135,6 +134,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             config.build(cfg.report, "report", folder=output, **tested)
         run_files.log_final(loggers, settings, scores)
         print(run_files.summary(results, output))
+    if record.error:
+        raise record.error
     return results
 
 

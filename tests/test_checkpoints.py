@@ -164,3 +164,52 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         writer.save_checkpoint({"number": 3}, path)
     assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
     assert torch.load(path)["number"] == 2
+
+
+def test_what_a_killed_run_left_is_gone_when_it_has_ended(photos: Path, tmp_path: Path) -> None:
+    """A best epoch of other settings, and half a file; the same names, without -v1."""
+    run_small(photos, tmp_path, "test=false", "trainer.max_epochs=3")
+    folder = tmp_path / "checkpoints"
+    (folder / "best-epoch_003.part").touch()
+    (folder / "best-epoch_007.ckpt").touch()
+    (folder / "mine.ckpt").touch()
+    results = run_small(photos, tmp_path, "test=false", f"resume={tmp_path}")
+    best = Path(results["best_checkpoint"]).name
+    names = {path.name for path in folder.iterdir()}
+    assert names == {best, "last.ckpt", "previous.ckpt", "mine.ckpt"}
+
+
+def test_what_slurm_requeues_from_is_gone_before_the_test(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would load hpc_ckpt_1.ckpt again, and test the weights of an earlier epoch."""
+    plain = run_small(photos, tmp_path / "plain")
+    for name in ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID", "NNODES"):
+        monkeypatch.setenv(f"SLURM_{name}", "1" if name[0] in "JN" and name != "NODEID" else "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "thaw")
+    save_checkpoint = WholeFiles.save_checkpoint
+
+    def save(self: WholeFiles, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
+        save_checkpoint(self, checkpoint, path, storage_options)
+        if checkpoint["epoch"] == 0:  # as Lightning does at a signal
+            save_checkpoint(self, checkpoint, tmp_path / "slurm" / "hpc_ckpt_1.ckpt")
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", save)
+    ended = run_small(photos, tmp_path / "slurm")
+    assert [phase["epochs"] for phase in ended["phases"]] == [2, 2]
+    assert ended["test/loss"] == plain["test/loss"]
+    assert not list((tmp_path / "slurm").glob("hpc_*"))
+
+
+def test_a_checkpoint_of_another_plan(photos: Path, tmp_path: Path) -> None:
+    """What a phase that has begun trains is not another thing now; what is to come may be."""
+    words = ("finetune.unfreeze_epoch=1", "trainer.max_epochs=2", "test=false")
+    run_small(photos, tmp_path / "a", *words)
+    start = f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt"
+    with pytest.raises(
+        ConfigError, match=r"by another plan .* until epoch 2, .*\[\[0, \['head'\]\], "
+    ):
+        run_small(
+            photos, tmp_path / "b", start, "finetune.unfreeze_epoch=3", "trainer.max_epochs=4"
+        )
+    run_small(photos, tmp_path / "c", start, "finetune.unfreeze_epoch=1", "trainer.max_epochs=3")

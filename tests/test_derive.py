@@ -16,21 +16,24 @@ backbone = cache(lambda name: torchvision_backbone(name, None))
     ("photos", "rate"), [(40, 1e-4), (100, 1e-4), (500, 2.5e-4), (1000, 1e-3), (50_000, 1e-3)]
 )
 def test_few_photos_have_a_lower_rate(photos: int, rate: float) -> None:
-    lr = unfrozen_lr(backbone("mobilenet_v2"), photos)
+    lr, why = unfrozen_lr(backbone("mobilenet_v2"), photos)
     assert lr == pytest.approx(rate)
+    assert why == f"for {photos:,} photos"
 
 
 def test_transformers_have_the_rate_of_their_literature() -> None:
-    lr = unfrozen_lr(backbone("vit_b_32"), 1_000)
+    lr, why = unfrozen_lr(backbone("vit_b_32"), 1_000)
     assert lr == pytest.approx(1e-4)
+    assert why == "for linear layers"
 
 
 def test_a_small_network_has_little_to_lose() -> None:
     small: Backbone = tiny_backbone(weights=None)
-    assert unfrozen_lr(small, 160) == 1e-3
+    assert unfrozen_lr(small, 160) == (1e-3, "for a small network")
 
 
 @pytest.mark.parametrize(("photos", "rate"), [(50, 1e-5), (1000, 1e-4)])
 def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float) -> None:
-    lr = unfrozen_lr(backbone("squeezenet1_0"), photos)
+    lr, why = unfrozen_lr(backbone("squeezenet1_0"), photos)
     assert lr == pytest.approx(rate)
+    assert why == f"for {photos:,} photos, no norm"

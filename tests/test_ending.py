@@ -26,7 +26,7 @@ from thaw.sweeps import results_of
 from thaw.training.averaging import EMA
 from thaw.training.checkpoints import SaveBest
 from thaw.training.device import quiet_lightning
-from thaw.training.ending import FEW, StopDiverged
+from thaw.training.ending import FEW, DivergedError, StopDiverged
 
 WITH_CHECKPOINTS = ("callbacks=default", "callbacks.progress=null")
 
@@ -48,18 +48,22 @@ def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("any_rate")
 def test_a_run_that_diverges_keeps_its_best_epoch(photos: Path, tmp_path: Path) -> None:
-    """It ends with an error, and leaves the checkpoints of the epochs before."""
-    with pytest.raises(ThawError) as error:
+    """It ends with an error, and with the results of the epochs before, marked."""
+    with pytest.raises(DivergedError) as error:
         run(photos, tmp_path, "finetune.unfrozen.lr=1e30", "callbacks.last.every_seconds=0",
             "callbacks=default", "callbacks.progress=null")  # fmt: skip
     for words in (
-        "diverged in epoch 4, phase unfrozen: the loss is not finite. ",
+        "diverged in epoch 4, step 23, phase unfrozen: the loss is not finite, at rate 1.2e+29. ",
         f"Set finetune.unfrozen.lr lower than lr=1e+30; resume={tmp_path} goes on from before",
     ):
         assert words in str(error.value)
-    assert results_of(tmp_path) is None
-    best = {path.name for path in (tmp_path / "checkpoints").glob("best-*")}
-    assert best <= {"best-epoch_000.ckpt", "best-epoch_001.ckpt"}
+    results = results_of(tmp_path) or {}
+    assert (results["status"], results["ended"]) == ("diverged", str(error.value))
+    assert results["best_checkpoint"].endswith(("epoch_000.ckpt", "epoch_001.ckpt"))
+    assert math.isfinite(results["val/loss"])
+    assert math.isfinite(results["test/loss"])
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert ["val/acc" in row for row in history] == [True, True, False]
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["epoch"] == 1
     assert all(value.isfinite().all() for value in last["state_dict"].values())
@@ -111,19 +115,18 @@ def test_a_few_odd_steps_are_no_divergence(losses: list[float], ends: bool) -> N
             outputs = {"sums": torch.tensor([loss, 1, 4])}
             watch.on_train_batch_end(trainer, module, outputs, None, number if number != 5 else 4)
         assert not ends
-    except ThawError:
+    except DivergedError:
         assert ends
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["+trainer.max_steps=8"], "by trainer.max_steps in epoch 2 of 4 planned"),
-        (["+trainer.max_time='00:00:00:01'", "trainer.max_epochs=999"],
-         "by trainer.max_time or a callback in epoch "),
+        (["+trainer.max_steps=8"], "by trainer.max_steps in epoch 2; 4 epochs were planned"),
+        (["+trainer.max_time='00:00:00:01'", "trainer.max_epochs=999"], "by trainer.max_time in "),
         (["callbacks=early_stopping", "callbacks.early_stopping.patience=1",
           "callbacks.early_stopping.min_delta=1.0", "trainer.max_epochs=6"],
-         "by early stopping in epoch 4 of 6 planned"),
+         "by early stopping in epoch 4; 6 epochs were planned"),
     ],
 )  # fmt: skip
 def test_a_run_says_what_ended_it(
@@ -134,7 +137,7 @@ def test_a_run_says_what_ended_it(
     assert results["status"] == "ended early"
     assert words in results["ended"]
     assert f"\nended     {words}" in capsys.readouterr().out
-    assert re.search(r"in epoch \d+ of \d+ planned", results["ended"])
+    assert re.search(r"in epoch \d+; \d+ epochs were planned", results["ended"])
     saved = {path.stem for path in (tmp_path / "checkpoints").glob("best*")}
     history = json.loads((tmp_path / "history.json").read_text())
     validated = [row["epoch"] - 1 for row in history if "val/acc" in row]

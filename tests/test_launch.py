@@ -19,6 +19,12 @@ from thaw.errors import ConfigError, Interrupted, PhotoError
 from thaw.store import last_checkpoints
 
 
+def test_a_task_name_is_looked_at_before_a_folder_is_made_of_it() -> None:
+    with pytest.raises(ConfigError, match=r"^task_name=../evil: allowed is the name of a folder"):
+        launch.check_choices(["task_name=../evil"])
+    launch.check_choices(["task_name='my task'", "task_name=a,b"])
+
+
 def test_torchvision_names_without_importing_it() -> None:
     names = choices.torchvision_names()
     assert names == sorted(torchvision.models.list_models(module=torchvision.models))

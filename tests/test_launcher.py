@@ -111,7 +111,7 @@ def test_a_signal_stops_the_jobs_with_a_checkpoint(place: Place, number: signal.
     assert "This sweep is still running" in refused.stderr
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"\nstopped; go on with: thaw sweep resume '{place.sweep()}'\n" in errors
     assert "Traceback" not in errors
     assert list(place.states()) == [0, 1]

@@ -57,6 +57,15 @@ def test_results_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtu
     RunFolder().on_run_start(hydra(tmp_path, f"hydra.run.dir={tmp_path}", resume=str(tmp_path)))
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for words in ((), ("hydra.run.dir=x",)):
+        with pytest.raises(SystemExit):
+            RunFolder().on_run_start(hydra(tmp_path / "file" / "run", *words))
+        said = capsys.readouterr().err
+        assert f"{tmp_path}/file/run': choose another folder by paths.root_dir or hydra.run" in said
+
+
 def test_a_further_rank_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     RunFolder().on_run_start(hydra(tmp_path / "run"))

@@ -19,7 +19,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, Interrupted
 from thaw.launch import explained, key_of, quoted, saved_words
 from thaw.store import last_checkpoints
 from thaw.sweeps import new_folder, results_of, value
@@ -44,14 +44,18 @@ class ThawLauncher(Launcher):
             self.lock.acquire(timeout=0)
         except Timeout as held:
             raise ConfigError(f"{held} This sweep is still running: stop it first") from None
+
+        def stop(number: int, _frame: object) -> None:
+            raise Interrupted(number)
+
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all end it as Ctrl-C does
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, stop)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Runs jobs to their end; exits with 130 after Ctrl-C or SIGTERM, when they have saved."""
+        """Runs jobs to their end; exits with 130 (Ctrl-C) or 143 (SIGTERM) when they have saved."""
         jobs: dict[Path, DictConfig] = {}
         for number, words in enumerate(job_overrides, initial_job_idx):
             cfg = self.loader.load_sweep_config(self.config, list(words))
@@ -60,14 +64,14 @@ class ThawLauncher(Launcher):
             jobs[Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir] = cfg
         try:
             self._run(list(zip(jobs, job_overrides, strict=True)))
-        except KeyboardInterrupt:
+        except Interrupted as stopped:
             for process in self.running.values():
                 process.send_signal(signal.SIGINT)
             for process in self.running.values():
                 process.wait()
             sweep = quoted(self.config.hydra.sweep.dir)
             print(f"\nstopped; go on with: thaw sweep resume {sweep}", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise SystemExit(128 + stopped.number) from None
         done = [JobReturn(cfg=cfg, working_dir=str(folder)) for folder, cfg in jobs.items()]
         for job, (folder, cfg) in zip(done, jobs.items(), strict=True):
             job.status = JobStatus.COMPLETED  # also of a failed job: Hydra would raise its error

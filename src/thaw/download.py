@@ -3,6 +3,7 @@
 import hashlib
 import lzma
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from thaw.errors import DownloadError
 from thaw.store import make_once
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of the answer
+PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
 MIB = 2**20
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
 BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
@@ -35,11 +37,14 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
         plain = {"Accept-Encoding": "identity"}
         with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
             response.raise_for_status()
-            length = int(response.headers.get("Content-Length", 0))
+            length, started = int(response.headers.get("Content-Length", 0)), time.monotonic()
             bar = tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None)
             with part.open("wb") as file, bar:
                 while piece := response.raw.read1(MIB):
                     bar.update(file.write(piece))
+                    seconds = time.monotonic() - started
+                    if seconds > PATIENCE and file.tell() < SLOWEST * seconds:
+                        raise OSError(f"only {file.tell():,} bytes came in {seconds:.0f} s")
         size, kind = part.stat().st_size, response.headers.get("Content-Type", "")
         if size < max(length, 1):
             raise OSError(f"IncompleteRead: {size:,} of {length:,} bytes came")

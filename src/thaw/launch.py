@@ -17,8 +17,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from thaw.choices import conf_dir, register_backbones
-from thaw.errors import ConfigError, Interrupted, PhotoError, ThawError, near, reason, trouble
-from thaw.ranges import leaves
+from thaw.errors import (
+    ConfigError,
+    Interrupted,
+    PhotoError,
+    ThawError,
+    check,
+    near,
+    reason,
+    trouble,
+)
+from thaw.ranges import RANGES, leaves
 from thaw.stopping import ignore_signals, signals
 from thaw.store import last_checkpoints
 from thaw.trust import saved_words
@@ -101,6 +110,8 @@ def check_choices(words: Sequence[str]) -> None:
     for word in words:
         key = key_of(word)
         if "=" not in word or word[0] in "-~" or not (conf_dir() / key).is_dir():
+            if word.startswith("task_name=") and "," not in word:  # before a folder is made of it
+                check(RANGES[key][0](unquoted(word[10:])), key, word[10:], RANGES[key][1])
             continue
         value = OverridesParser.create().parse_override(word).value()
         if not isinstance(value, str | list | Sweep):

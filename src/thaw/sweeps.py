@@ -82,12 +82,19 @@ class RunFolder(Callback):
         folder = Path(config.hydra.run.dir)
         if not is_first_rank():
             return
-        if "hydra.run.dir" not in map(key_of, config.hydra.overrides.hydra):
-            config.hydra.run.dir = str(new_folder(folder))
-        elif results_of(folder) and not config.resume:
-            message = f"hydra.run.dir={folder}: holds the results of a run; choose another folder"
-            with explained():  # Hydra turns other errors of a callback into warnings
-                raise ConfigError(f"{message}, or go on with it by resume={folder}")
+        with explained():  # Hydra turns other errors of a callback into warnings
+            given = "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
+            try:
+                if given:
+                    folder.mkdir(parents=True, exist_ok=True)
+                else:
+                    config.hydra.run.dir = str(new_folder(folder))
+            except OSError as error:
+                message = f"{error}: choose another folder by paths.root_dir or hydra.run.dir"
+                raise ConfigError(message) from error
+            if given and results_of(folder) and not config.resume:
+                message = f"hydra.run.dir={folder}: holds the results of a run; choose another"
+                raise ConfigError(f"{message} folder, or go on with it by resume={folder}")
 
 
 def _job_folder(number: int, words: ListConfig) -> str:

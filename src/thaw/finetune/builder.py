@@ -24,17 +24,18 @@ def build_plan(
     rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
-    mixes: bool = False, limits_batches: bool = False, derived_lr: float = 1e-3,
+    mixes: bool = False, limits_batches: bool = False, derived_lr: tuple[float, str] = (1e-3, ""),
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
     freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
     `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
-    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is.
+    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is, and why.
     """
-    settings = settings_of(mode, locals())
+    settings, note = settings_of(mode, locals()), ""
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr}
+        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr[0]}
+        note = f"\nfinetune.unfrozen.lr=auto is {derived_lr[0]:.1e} {derived_lr[1]}"
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
     in_list = mode == "phases"
@@ -56,7 +57,7 @@ def build_plan(
             phase, start=made[-1].end if made else 0, rates={name: rates[name] for name in names},
             mix=mix, cached_views=own if saves else 0,
         ))  # fmt: skip
-    return Plan(mode, tuple(group.name for group in groups), tuple(made))
+    return Plan(mode, tuple(group.name for group in groups), tuple(made), note=note)
 
 
 def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list[Phase]:

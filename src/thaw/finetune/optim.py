@@ -39,8 +39,8 @@ def parameter_groups(
     return result
 
 
-def unfrozen_lr(backbone: Backbone, photos: int) -> float:
-    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam.
+def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
+    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
     Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
     at least 1e-4: with few photos a high rate loses more of what the weights know than it learns
@@ -50,10 +50,11 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> float:
     (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
     if not backbone.is_convolutional:
-        return LOWEST
+        return LOWEST, "for linear layers"
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
-        return HIGHEST
+        return HIGHEST, "for a small network"
     rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
-    return rate if normalises else rate / 10
+    why = f"for {photos:,} photos"
+    return (rate, why) if normalises else (rate / 10, f"{why}, no norm")

@@ -114,6 +114,7 @@ class Plan:
         groups: Names of all layer groups, stem first, head last.
         values: The monitored metric after each epoch so far; larger is better.
         steps_per_epoch: Optimiser steps of an epoch when the run began, the unit of the warm-up.
+        note: What was chosen by itself, and why; printed with the plan.
     """
 
     mode: str
@@ -121,6 +122,7 @@ class Plan:
     phases: tuple[Phase, ...]
     values: tuple[float, ...] = ()
     steps_per_epoch: int | None = None
+    note: str = ""
 
     @property
     def unfreeze_epochs(self) -> tuple[int, ...]:
@@ -139,6 +141,10 @@ class Plan:
                 f"finetune={self.mode}: waits for a plateau of {monitor}, which must be measured "
                 "after every epoch; set data.val_fraction=0.2 and trainer.check_val_every_n_epoch=1"
             )
+
+    def begun(self, epoch: int) -> list[list[Any]]:
+        """Start and trained groups of each phase that has begun in an epoch (from 0)."""
+        return [[each.start, [*each.rates]] for each in self.phases if each.start <= epoch]
 
     def phase_at(self, epoch: int) -> Phase:
         """Gives the phase of an epoch (from 0); beyond the end the last one."""
@@ -203,4 +209,4 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int 
             phase.batchnorm if normed else "none",
             what if phase.augment else f"{what}, not augmented",
         ])  # fmt: skip
-    return text_table(list(zip(*columns, strict=True)), right=(1,))
+    return text_table(list(zip(*columns, strict=True)), right=(1,)) + plan.note

@@ -67,6 +67,14 @@ class SaveBest(ModelCheckpoint):
             own = {"dirpath": str(self.dirpath), "best_k_models": scores}
             super().load_state_dict({**state_dict, **paths, **own})
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Removes what a killed run has left and the run that went on from it did not replace."""
+        if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
+            kept = {Path(path).name for path in self.best_k_models}
+            for path in Path(str(self.dirpath)).glob("best-*"):
+                if path.name not in kept:
+                    path.unlink()
+
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
     """The file of the best epoch by `monitor`; None: none was saved, the last weights count."""

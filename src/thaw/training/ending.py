@@ -1,11 +1,12 @@
 """How a run ends: with its last epoch, or with a word about why not."""
 
 import re
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from thaw.errors import ThawError
 from thaw.store import last_checkpoints
@@ -16,20 +17,33 @@ from thaw.training.record import Record
 FEW = 5  # optimiser steps in a row whose loss may be no number
 
 
+class DivergedError(ThawError):
+    """The loss is no longer a number, so nothing that follows can be."""
+
+
 def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Record) -> str | None:
     """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end.
 
     Raises:
-        ThawError: diverged, out of memory, or another rank has ended.
+        ThawError: out of memory, another rank has ended, or diverged before any validation.
     """
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        record.end = what_ended(trainer, record)
+    except DivergedError as error:
+        record.end, record.error = {"status": "diverged", "ended": str(error)}, error
     except (MemoryError, RuntimeError) as error:
         if words := in_words(error, trainer, module):
             raise ThawError(words) from error
         raise
-    record.end = what_ended(trainer, record)
-    return best_checkpoint(trainer.callbacks, module.monitor)
+    if trainer.is_global_zero:  # of SLURM's requeue: Lightning would load it again for the test
+        for path in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+            path.unlink()
+    trainer.strategy.barrier()
+    best = best_checkpoint(trainer.callbacks, module.monitor)
+    if record.error and not best:
+        raise record.error
+    return best
 
 
 class StopDiverged(pl.Callback):
@@ -50,7 +64,7 @@ class StopDiverged(pl.Callback):
         ends = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
         if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
-            raise ThawError(diverged(trainer, pl_module))
+            raise DivergedError(diverged(trainer, pl_module))
 
 
 class StopEarly(EarlyStopping):
@@ -70,12 +84,14 @@ def what_ended(trainer: Any, record: Record) -> dict[str, str]:
         return {"status": "finished", "ended": f"{ended} to go on, or train=false to test only"}
     if epochs == planned and trainer.is_last_batch:
         return {"status": "finished"}
-    by = "trainer.max_time or a callback"
-    if trainer.global_step == trainer.max_steps:
-        by = "trainer.max_steps"
-    elif any(isinstance(each, EarlyStopping) and each.stopped_epoch for each in trainer.callbacks):
-        by = "early stopping"
-    return {"status": "ended early", "ended": f"by {by} in epoch {epochs} of {planned} planned"}
+    by = "trainer.max_steps" if trainer.global_step == trainer.max_steps else "a callback"
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0:
+            by = "trainer.max_time"
+        elif isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            by = "early stopping"
+    ended = f"by {by} in epoch {epochs}; {planned} epochs were planned"
+    return {"status": "ended early", "ended": ended}
 
 
 def diverged(trainer: Any, module: TransferModule) -> str:
@@ -83,11 +99,13 @@ def diverged(trainer: Any, module: TransferModule) -> str:
     phase, folder = module.phase, trainer.default_root_dir
     key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
     key = "phases" if module.plan.mode == "phases" else key
+    rate = trainer.optimizers[0].param_groups[-1]["lr"]
     other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
     go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
     return (
-        f"diverged in epoch {trainer.current_epoch + 1}, phase {phase.name}: the loss is not "
-        f"finite. Set finetune.{key} lower than lr={phase.lr:g}{other}{go_on}"
+        f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
+        f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
+        f"lr={phase.lr:g}{other}{go_on}"
     )
 
 

@@ -169,6 +169,7 @@ class TransferModule(pl.LightningModule):
             "monitor": self.monitor, "values": list(self.plan.values),
             "steps_per_epoch": self.plan.steps_per_epoch,
             "batches": int(self.trainer.num_training_batches),
+            "phases": self.plan.begun(self.current_epoch),
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -178,6 +179,13 @@ class TransferModule(pl.LightningModule):
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
         self.set_plan(saved["values"], saved["steps_per_epoch"])
+        here, there = self.plan.begun(epoch), saved["phases"]
+        if here != there:
+            raise ConfigError(
+                "ckpt_path: was trained by another plan than finetune=... of this run. Phases until"
+                f" epoch {epoch + 1}, each with its first epoch from 0 and what trains: {there} "
+                f"there, {here} here; go on with the finetune settings that the run began with"
+            )
         number, theirs = len(saved["values"]), saved["monitor"]
         known = theirs == self.monitor and number in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:

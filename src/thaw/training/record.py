@@ -28,7 +28,7 @@ class Record(pl.Callback):
 
     `history` has a row for each epoch, with val/ metrics only if it was validated. Its `rates` are
     those of all layer groups in the middle of the epoch, `lr` the head's at its end; validation
-    counts in `seconds` and `images`. `end` says how the run ended.
+    counts in `seconds` and `images`. `end` and `error` say how the run ended.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,6 +36,7 @@ class Record(pl.Callback):
         self.history: list[dict[str, Any]] = []
         self.has_trained = False  # whether this process did
         self.end: dict[str, str] = {"status": "finished"}  # for results.json
+        self.error: Exception | None = None
         self._begin_epoch()
 
     def _begin_epoch(self, images: int = 0, seconds: float = 0.0, sums: Any = (0.0,) * 3) -> None:
