@@ -35,7 +35,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of MobileNetV2's wei
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # in the official setid.mat
 QUICK_PHOTOS = 64  # to train on: one batch, which fastai needs
 QUICK_EACH = {"train": 8, "val": 2, "test": 4}  # photos of each class; eight classes
-SMOOTHING = 0.1  # thaw's label smoothing, which the tuned peers have too
+SMOOTHING = 0.3  # thaw's label smoothing, which the tuned peers have too
 RATES = {  # what each tool's own page uses: of the head, of the body
     "plain": (1e-3, 1e-4),
     "lightning": (1e-3, 1e-4),  # the callback's tenth
