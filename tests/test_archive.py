@@ -10,7 +10,7 @@ import pytest
 from test_data_sources import folder, sizes
 from test_download import left
 
-from thaw.data.archive import unpack
+from thaw.data import archive
 from thaw.data.folder import Folder
 from thaw.errors import ConfigError
 
@@ -80,11 +80,18 @@ def zip_link(path: Path) -> Path:
 
 
 REFUSED = {
+    "zip up": lambda home: outside(home / "a.zip", "../../evil"),
+    "zip absolute": lambda home: outside(home / "a.zip", f"{home}/evil"),
     "tar up": lambda home: outside(home / "a.tar", "cat/../../evil"),
+    "tar absolute": lambda home: outside(home / "a.tar", f"{home}/evil"),
+    "zip link": lambda home: zip_link(home / "a.zip"),
     "tar link": lambda home: special(home / "a.tar", tarfile.SYMTYPE),
     "tar hard link": lambda home: special(home / "a.tar", tarfile.LNKTYPE),
     "tar device": lambda home: special(home / "a.tar", tarfile.CHRTYPE),
     "tar pipe": lambda home: special(home / "a.tar", tarfile.FIFOTYPE),
+    "zip bomb": lambda home: made(home / "a.zip", {"cat/0.jpg": bytes(10**6)}),
+    "tar bomb": lambda home: made(home / "a.tgz", {"cat/0.jpg": bytes(10**6)}),
+    "many files": lambda home: made(home / "a.tgz", {f"cat/{i}.jpg": b"" for i in range(2000)}),
     "cut zip": lambda home: cut(made(home / "a.zip", PHOTOS)),
     "cut tgz": lambda home: cut(made(home / "a.tgz", PHOTOS)),
     "no archive": lambda home: home / "photo.jpg",
@@ -97,8 +104,11 @@ def cut(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_archives_that_are_refused(tmp_path: Path, kind: str) -> None:
+def test_archives_that_are_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing lands outside, and nothing that is left counts as unpacked next time."""
+    monkeypatch.setattr(archive, "SMALL", 10**5)
     (tmp_path / "photo.jpg").write_bytes(b"no archive")
     file = REFUSED[kind](tmp_path)
     for _ in range(2):
@@ -110,18 +120,43 @@ def test_archives_that_are_refused(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.rglob("evil"))
 
 
-INSIDE = {
-    "zip up": lambda home: outside(home / "a.zip", "../../evil"),
-    "zip absolute": lambda home: outside(home / "a.zip", f"{home}/evil"),
-    "tar absolute": lambda home: outside(home / "a.tar", f"{home}/evil"),
-    "zip link": lambda home: zip_link(home / "a.zip"),
+def header(path: Path, kind: bytes, *, size: int = 0, fields: dict[str, str] | None = None) -> Path:
+    """A tar whose first header says that so many bytes of its own kind follow; few do."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
+        info = tarfile.TarInfo("cat/0.jpg")
+        info.type, info.size, info.pax_headers = kind, size, fields or {}
+        form = tarfile.PAX_FORMAT if fields else tarfile.GNU_FORMAT  # has sizes below zero
+        tar.fileobj.write(info.tobuf(form) + b"1000000000\n" + bytes(10**5))  # pyright: ignore
+    return path
+
+
+HEADERS = {
+    "pax": {"kind": tarfile.XHDTYPE, "size": 2**31},
+    "pax for all": {"kind": tarfile.XGLTYPE, "size": 2**20 + 1},
+    "long name": {"kind": tarfile.GNUTYPE_LONGNAME, "size": 2**31},
+    "long link": {"kind": tarfile.GNUTYPE_LONGLINK, "size": 2**31},
+    "below zero": {"kind": tarfile.XHDTYPE, "size": -1024},
+    "sparse": {"kind": tarfile.GNUTYPE_SPARSE},
+    "sparse by pax": {"kind": tarfile.REGTYPE,
+                      "fields": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", INSIDE)
-def test_nothing_lands_outside(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "unpacked").mkdir()
-    unpack(INSIDE[kind](tmp_path), tmp_path / "unpacked" / "here")
-    found = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
-    assert found == {"unpacked", "a.zip" if "zip" in kind else "a.tar"}
-    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+@pytest.mark.parametrize("kind", HEADERS)
+def test_headers_that_would_fill_the_memory(tmp_path: Path, kind: str, suffix: str) -> None:
+    """tarfile reads a header whole, and makes a list of a sparse file's holes."""
+    file = header(tmp_path / f"a{suffix}", **HEADERS[kind])
+    with pytest.raises(ConfigError, match="a header of more than a MiB, or a sparse file"):
+        of(file).setup()
+    assert left(tmp_path / "cache" / "archives") == []
+
+
+def test_members_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tarfile keeps the headers of all, which may be a MiB each."""
+    tars: list[tarfile.TarFile] = []
+    file, opened = made(tmp_path / "a.tar", PHOTOS), tarfile.open
+    monkeypatch.setattr(tarfile, "open", lambda *a, **k: tars.append(opened(*a, **k)) or tars[0])
+    archive.unpack(file, tmp_path / "out")
+    assert tars[0].members == []
+    assert len(list((tmp_path / "out").rglob("*.jpg"))) == len(PHOTOS)

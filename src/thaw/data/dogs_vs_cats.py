@@ -17,7 +17,6 @@ CHECKSUM = "md5-first-mib:3e483c8d6ef2175e9d395a6027eb92b7"
 CLASSES = ("cat", "dog")
 # Patterns of the training photos of one class below a home folder: {} is cat, {C} is Cat
 FASTAI, KAGGLE, MICROSOFT = "train/{}s/*.jpg", "train/{}.*.jpg", "PetImages/{C}/*.jpg"
-FASTAI_VAL = "valid/{}s/*.jpg"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,7 +51,7 @@ class DogsVsCats(PhotoDataModule):
             )
         home, layout = found
         print_once(f"dogs_vs_cats: reading {home / layout}")
-        val = _photos(home, FASTAI_VAL) if layout == FASTAI else None
+        val = _photos(home, "valid/{}s/*.jpg") if layout == FASTAI else None
         return Splits(CLASSES, _photos(home, layout), val or None, None)
 
 
