@@ -41,7 +41,9 @@ def test_a_test_folder_without_labels_beside_train(tmp_path: Path) -> None:
     assert sizes(module) == (8, 2, 0)
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """cases.md: with links that lead back up, 12 photos became 1,452."""
     home, other = tmp_path / "home", tmp_path / "other"
     touch(*(home / name / f"{i}.jpg" for name in "ab" for i in range(6)))
@@ -57,9 +59,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     module = folder(home, val_fraction=0)
     assert module.classes == ("a", "b", "c")
     assert [module.train.labels.count(label) for label in range(3)] == [8, 6, 3]
+    said = capsys.readouterr().out
+    assert "ignored 4 hidden or system files and links that lead back up" in said
 
 
-def test_system_files_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_system_files_are_ignored_and_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for split in ("train", "test"):
         touch(*(tmp_path / split / name / f"{i}.jpg" for name in "ab" for i in range(4)))
     touch(tmp_path / "__MACOSX" / "train" / "a" / "._0.jpg", tmp_path / "train" / "Thumbs.db")
@@ -68,7 +74,10 @@ def test_system_files_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[
     touch(tmp_path / "train" / "b" / ".hidden.jpg", tmp_path / "train" / "b" / ".trash" / "1.jpg")
     module = folder(tmp_path, val_fraction=0)
     assert (module.classes, sizes(module)) == (("a", "b"), (8, 0, 8))
-    assert "left out" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.count("hidden or system files") == 1
+    assert "ignored 7 hidden or system files" in said
+    assert "left out" not in said
 
 
 @pytest.mark.parametrize(
@@ -76,8 +85,11 @@ def test_system_files_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         (["x/cat/0.jpg", "x/dog/0.jpg"], r"found 1 class folders.* Is it data\.root=.*x\?"),
         (["x/train/a/0.jpg", "x/train/b/0.jpg", "x/val/a/0.jpg"], r"Is it data\.root=.*x\?"),
+        (["x/a/0.jpg", "x/b/0.jpg", "y/a/0.jpg", "y/b/0.jpg"],
+         r"all of x, y hold the same folders, a, b\. If .*data\.classes=\[x,y\]"),
         (["cat/0.jpg", "dog/0.jpg", "val/0.jpg"], r"val holds no pictures .* in class folders"),
         (["train/a/0.jpg", "Training/a/0.jpg"], "two folders for train photos"),
+        (["a\u0308/0.jpg", "\u00e4/0.jpg"], r"class '\\xe4' looks like that of another"),
         (["test/a/0.jpg", "val/a/0.jpg"], "found 0 class folders"),
     ],
 )  # fmt: skip
@@ -85,6 +97,15 @@ def test_folders_that_are_no_classes(tmp_path: Path, files: list[str], message: 
     touch(*(tmp_path / "root" / name for name in files))
     with pytest.raises(ConfigError, match=message):
         folder(tmp_path / "root").setup()
+
+
+def test_equal_folders_in_classes_are_taken_when_the_classes_are_named(tmp_path: Path) -> None:
+    touch(*(tmp_path / name / year / f"{i}.jpg" for name in ("cat", "dog")
+            for year in ("2023", "2024") for i in range(3)))  # fmt: skip
+    module = folder(tmp_path, classes=["dog", "cat"], val_fraction=0)
+    assert module.classes == ("dog", "cat")
+    assert module.train.labels.count(0) == 6
+    assert {path.parts[-3] for path, label in module.train.pairs() if label == 0} == {"dog"}
 
 
 def test_one_folder_under_two_names(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from thaw import transforms
 from thaw.data.dataset import PhotoDataset
-from thaw.data.folder import find_in
+from thaw.data.folder import Folder
 from thaw.data.loading import collate
 from thaw.features import table as filling
 from thaw.features.table import Features, load_or_compute, view_key
@@ -36,7 +36,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(photos: Path) -> PhotoDataset:
     spec = small_backbone().input_spec
     train = transforms.train_transform(spec)
-    return PhotoDataset(find_in(photos).train, train, transforms.eval_transform(spec))
+    train_photos = Folder(root=photos, data_dir=photos, cache_dir=photos).find_splits().train
+    return PhotoDataset(train_photos, train, transforms.eval_transform(spec))
 
 
 class Body:

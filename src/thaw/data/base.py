@@ -6,6 +6,7 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,10 +91,7 @@ class PhotoDataModule(LightningDataModule):
         check(self.fold < (self.folds or 1), "data.fold", self.fold, rule)
 
     def find_splits(self) -> Splits:
-        """Lists every photo of every split, in a fixed order; each source writes its own.
-
-        It may set `folder`, which lists of photos are relative to.
-        """
+        """Lists all photos, in a fixed order; may set `folder`, which lists are relative to."""
         raise NotImplementedError
 
     @cached_property
@@ -107,8 +105,12 @@ class PhotoDataModule(LightningDataModule):
             self.skipped, source = len(out), source.without(out)
         if self.wanted is not None:
             source = source.only(self.wanted)
-        if wrong := [name for name in source.classes if not name.isprintable()]:
-            raise ConfigError(f"the name of class {wrong[0]!a} is not in UTF-8; rename it")
+        seen: set[str] = set()
+        for name in source.classes:
+            if not name.isprintable() or (form := unicodedata.normalize("NFC", name)) in seen:
+                fault = "looks like that of another" if name.isprintable() else "is not in UTF-8"
+                raise ConfigError(f"the name of class {name!a} {fault}; rename it")
+            seen.add(form)
         if self.groups and not source.train.groups:
             source = source.change(splitting.grouping(self.groups, self.folder))
         splits = self._draw_splits(source)
@@ -148,10 +150,7 @@ class PhotoDataModule(LightningDataModule):
         return [] if self.test is None else self._loader(self.test, "test")
 
     def _draw_splits(self, source: Splits) -> Splits:
-        """Draws the test photos, the same for every seed, validation, and the few-shot subset.
-
-        In this order `train_per_class` does not change the validation photos.
-        """
+        """Draws the test photos, validation, then the few-shot subset, which changes neither."""
         for key, own in (("test_fraction", source.test), ("val_fraction", source.val)):
             given, unset = getattr(self, key), getattr(type(self), key)
             if own and given != unset:

@@ -32,41 +32,45 @@ class Folder(PhotoDataModule):
         self.root = self.folder = Path(self.root).expanduser()
 
     def find_splits(self) -> Splits:
-        """Lists the photos below `root`."""
+        """Lists the photos below `root`; folders named in data.classes are classes in any case."""
         if self.root.is_file():
             from thaw.data.archive import unpacked  # imports network libraries
 
             self.folder = unpacked(self.root, self.cache_dir)
-        return find_in(self.folder, self.wanted or ())
+        root, wanted = self.folder, self.wanted or ()
+        if not root.is_dir():
+            raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
+        ignored: set[Path] = set()
+        layout = _layout(root, wanted, ignored)
+        folders = layout["train"][1]
+        labels = {folder.name: label for label, folder in enumerate(folders)}
+        inside = [path.name for path in _subfolders(folders[0])] if folders else []
+        same = all([path.name for path in visible(each)] == inside for each in folders)
+        fault = ""
+        if len(labels) < 2:
+            fault = f"found {len(labels)} class folders, two or more are needed"
+        elif same and len(inside) > 1 and not wanted:
+            fault = f"all of {', '.join(labels)} hold the same folders, {', '.join(inside)}. If "
+            fault += f"they are classes, give data.classes=[{','.join(labels)}]"
+        if fault:
+            hint = f" Is it data.root={folders[0]}?" if inside else ""
+            raise ConfigError(f"data.root={root}: {fault}. {LAYOUT}{hint}")
+        splits = {name: _photos(*pair, labels, ignored) for name, pair in layout.items()}
+        there = set(splits["train"].labels)
+        empty = [folder for label, folder in enumerate(folders) if label not in there]
+        empty += [layout[name][0] for name, photos in splits.items() if not photos]
+        if empty:
+            raise ConfigError(
+                f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}) "
+                "in class folders. Add some or delete the folder."
+            )
+        if ignored:
+            what = f"{len(ignored)} hidden or system files and links that lead back up"
+            print_once(f"data.root={root}: ignored {what}, as {min(ignored)}")
+        return Splits(tuple(labels), splits["train"], splits.get("val"), splits.get("test"))
 
 
-def find_in(root: Path, wanted: Collection[str] = ()) -> Splits:
-    """Lists the photos below `root`; raise a ConfigError if it has no layout, or two.
-
-    Folders that are `wanted` are classes, whatever their names are.
-    """
-    if not root.is_dir():
-        raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
-    layout = _layout(root, wanted)
-    folders = layout["train"][1]
-    if len(folders) < 2:
-        hint = f" Is it data.root={folders[0]}?" if any(map(_subfolders, folders)) else ""
-        fault = f"found {len(folders)} class folders, two or more are needed"
-        raise ConfigError(f"data.root={root}: {fault}. {LAYOUT}{hint}")
-    classes = tuple(folder.name for folder in folders)
-    splits = {name: _photos(*pair, classes) for name, pair in layout.items()}
-    there = set(splits["train"].labels)
-    empty = [folder for label, folder in enumerate(folders) if label not in there]
-    empty += [layout[name][0] for name, photos in splits.items() if not photos]
-    if empty:
-        raise ConfigError(
-            f"data.root={root}: the folder {empty[0]} holds no pictures ({' '.join(SUFFIXES)}) in "
-            "class folders. Add some or delete the folder."
-        )
-    return Splits(classes, splits["train"], splits.get("val"), splits.get("test"))
-
-
-def _layout(root: Path, wanted: Collection[str]) -> Layout:
+def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
     """Finds the splits; "train" is `root` if that holds the class folders itself.
 
     A folder named as a split is one only if it holds folders. With pictures right inside it,
@@ -74,9 +78,9 @@ def _layout(root: Path, wanted: Collection[str]) -> Layout:
     """
     layout: Layout = {}
     others: list[Path] = []
-    for folder in _subfolders(root):
+    for folder in _subfolders(root, ignored):
         split = None if folder.name in wanted else SPLITS.get(folder.name.lower())
-        inside = _subfolders(folder) if split else []
+        inside = _subfolders(folder, ignored) if split else []
         if split in layout:
             raise ConfigError(f"data.root={root} holds two folders for {split} photos. Keep one.")
         if split == "test" and not inside and any(picture_files(folder)):
@@ -93,21 +97,22 @@ def _layout(root: Path, wanted: Collection[str]) -> Layout:
     return {"train": (root, others), **layout}
 
 
-def _photos(home: Path, folders: list[Path], classes: tuple[str, ...]) -> Photos:
+def _photos(home: Path, folders: list[Path], labels: dict[str, int], ignored: set[Path]) -> Photos:
     """The pictures of one split, by class and then by name."""
-    if unknown := [folder.name for folder in folders if folder.name not in classes]:
+    if unknown := [folder.name for folder in folders if folder.name not in labels]:
         raise ConfigError(
             f"{home} has class folders that the training photos have not: {', '.join(unknown)}. "
             "Rename or move them."
         )
-    found = [(path, classes.index(folder.name)) for folder in folders for path in all_files(folder)]
+    found = [(path, labels[folder.name]) for folder in folders
+             for path in all_files(folder, ignored)]  # fmt: skip
     pictures = [pair for pair in found if pair[0].suffix.lower() in SUFFIXES]
-    others = {path for path in visible(home) if not path.is_dir()}
+    others = {path for path in visible(home, ignored) if not path.is_dir()}
     others |= {path for path, _ in found}.difference(path for path, _ in pictures)
     if others:
         print_once(f"{home}: {len(others)} files are left out, as {min(others).name}")
     return Photos.of(pictures)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in visible(folder) if path.is_dir()]
+def _subfolders(folder: Path, ignored: set[Path] | None = None) -> list[Path]:
+    return [path for path in visible(folder, ignored) if path.is_dir()]

@@ -41,11 +41,7 @@ class Photos:
         return Photos(self.paths + other.paths, self.labels + other.labels, groups)
 
     def fingerprint(self) -> str:
-        """A hash of the files' paths, sizes, and times of modification and of change.
-
-        A file that is replaced by one of equal size and modification time, as `cp -p` does it, has
-        another change time.
-        """
+        """A hash of the files' paths, sizes and times; `cp -p` keeps all but the change time."""
         hashed = hashlib.sha256()
         for path in self.paths:
             facts = path.stat()
@@ -120,17 +116,14 @@ def picture_files(folder: Path) -> Iterator[Path]:
     return (path for path in all_files(folder) if path.suffix.lower() in SUFFIXES)
 
 
-def all_files(folder: Path) -> Iterator[Path]:
+def all_files(folder: Path, ignored: set[Path] | None = None) -> Iterator[Path]:
     """The files in a folder and in the folders inside it, linked ones too, as `visible` says."""
-    for path in visible(folder):
-        yield from all_files(path) if path.is_dir() else [path]
+    for path in visible(folder, ignored):
+        yield from all_files(path, ignored) if path.is_dir() else [path]
 
 
-def visible(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, in natural order.
-
-    Left out are hidden files (.DS_Store), SYSTEM's, and links that lead back up, as in circles.
-    """
+def visible(folder: Path, ignored: set[Path] | None = None) -> Iterator[Path]:
+    """What a folder holds, in natural order; `ignored` are hidden and SYSTEM files, and circles."""
     # names alone, since a folder may have a million files
     for name in sorted(os.listdir(folder), key=natural):  # noqa: PTH208
         path = folder / name
@@ -139,6 +132,8 @@ def visible(folder: Path) -> Iterator[Path]:
             each.resolve().is_relative_to(path.resolve()) for each in above
         ):
             yield path
+        elif ignored is not None:
+            ignored.add(path)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
