@@ -1,6 +1,8 @@
 """data=csv: tables of photos, and errors that name the line."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_data_sources import folder, names, sizes, touch
@@ -125,6 +127,23 @@ def test_tables_that_are_not_there(root: Path) -> None:
         Csv(data_dir=root, cache_dir=root, csv=root / "none.csv")
     with pytest.raises(ConfigError, match=r"must name the column 'fold' once"):
         table(root, rows(), split_column="fold").setup()
+
+
+def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for pandas, which is not among what `make install` installs."""
+    (root / "t.parquet").write_bytes(b"PAR1")
+    module = Csv(data_dir=root, cache_dir=root, csv=root / "t.parquet", groups="animal")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match=r"cannot be read as parquet .* pip install pandas"):
+        module.setup()
+    broken = SimpleNamespace(read_parquet=lambda file: 1 / 0)
+    monkeypatch.setitem(sys.modules, "pandas", broken)
+    with pytest.raises(ConfigError, match=r"cannot be read as parquet \(division"):
+        module.setup()
+    text = rows("animal=str(i // 4)")
+    frame = SimpleNamespace(to_csv=lambda index: text if not index else "")
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(read_parquet=lambda file: frame))
+    assert [*module.splits.train.pairs()] == [*table(root, text, groups="animal").train.pairs()]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Your own photos, listed in a table."""
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.folder import SPLITS
@@ -20,7 +23,7 @@ class Csv(PhotoDataModule):
     column of groups, or is as in every source. Capitals in names of columns are as small letters.
 
     Args:
-        csv: With commas, semicolons or tabs, in UTF-8.
+        csv: With commas, semicolons or tabs, in UTF-8; or .parquet, which pandas reads.
         images: Folder that the paths start from; None: that of the table.
         test_fraction: 0-1, of the training photos, to test on, the same for every seed.
     """
@@ -39,6 +42,7 @@ class Csv(PhotoDataModule):
         self.csv = Path(self.csv).expanduser()
         for key in ("path_column", "label_column", "split_column"):
             setattr(self, key, getattr(self, key).lower())
+        self._column = "group" if self.groups is None else self.groups.lower()  # if it is there
         self.folder = Path(self.images or self.csv.parent).expanduser()
         rule = f"a file (looked in {Path.cwd()}); folders are read by data=folder data.root=FOLDER"
         check(self.csv.is_file(), "data.csv", self.csv, rule)
@@ -75,13 +79,9 @@ class Csv(PhotoDataModule):
 
         return Splits(classes, photos("train"), photos("val") or None, photos("test") or None)
 
-    @property
-    def _column(self) -> str:  # of groups, if it is there
-        return "group" if self.groups is None else self.groups.lower()
-
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Line number and values of each photo."""
-        with self.csv.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with self._open() as file:
             first = file.readline()
             file.seek(0)
             separator = max(",;\t", key=first.count)
@@ -102,6 +102,17 @@ class Csv(PhotoDataModule):
                     yield table.line_num, {name: value.strip() for name, value in row.items()}
             except csv.Error as error:  # a quote without its second, a value of 100,000 characters
                 raise self._error(table.line_num, str(error)) from error
+
+    def _open(self) -> TextIO:
+        """The table as CSV, which pandas makes of parquet; its rows are lines from 2 on."""
+        if self.csv.suffix != ".parquet":
+            return self.csv.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        try:
+            table = import_module("pandas").read_parquet(self.csv)
+            return io.StringIO(table.to_csv(index=False), newline="")
+        except Exception as error:  # pyarrow has many of its own
+            hint = "pip install pandas pyarrow, or give CSV"
+            raise self._error(1, f"cannot be read as parquet ({error}); {hint}") from error
 
     def _error(self, line: int, fault: str) -> ConfigError:
         return ConfigError(f"data.csv={self.csv}, line {line}: {fault}.")
