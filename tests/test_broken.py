@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_data_sources import folder, sizes
 
-from thaw.data import broken
+from thaw.data import broken, decode
 from thaw.data.broken import find_broken
 from thaw.errors import ConfigError
 
@@ -137,3 +137,31 @@ def test_a_hundred_lines_at_most(tmp_path: Path) -> None:
     told = broken.describe({tmp_path / f"{i}.jpg": "gone" for i in range(130)}, tmp_path, "x=y")
     assert len(told.splitlines()) == 102
     assert told.endswith("\n  and 30 more")
+
+
+KINDS = [
+    ("RGB", "JPEG"),
+    ("L", "JPEG"),
+    *((mode, "PNG") for mode in ("RGB", "P", "RGBA", "L", "1")),
+]
+
+
+@pytest.mark.parametrize(("mode", "format"), KINDS)
+def test_large_pictures_are_read_at_half_their_size(
+    tmp_path: Path, mode: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "LARGE", 10_000)
+    image = Image.open(io.BytesIO(encoded(size=160))).convert(mode)
+    image.save(tmp_path / "a", format)
+    picture = decode.decode(tmp_path / "a")
+    assert picture.shape == (3, 80, 80)
+    expected = np.asarray(image.convert("RGB").reduce(2)).transpose(2, 0, 1)
+    assert np.abs(picture.numpy().astype(int) - expected).mean() < 6
+
+
+def test_a_large_16_bit_picture_keeps_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "LARGE", 10_000)
+    Image.new("I;16", (160, 160), 65535).save(tmp_path / "a.png")
+    assert decode.decode(tmp_path / "a.png").float().mean() == 255

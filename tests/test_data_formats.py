@@ -1,13 +1,17 @@
 """Files that are no plain photos: pipes, formats that want a package, several frames."""
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from thaw.data import decode as module
+from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import FORMATS, decode
+from thaw.data.photos import Photos
 from thaw.errors import PhotoError
 
 
@@ -41,7 +45,18 @@ def test_the_package_for_a_format_is_named(
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_the_first_frame_is_used(tmp_path: Path, format: str) -> None:
-    red, _, blue = decode(frames(tmp_path / "a", format)).float().mean((1, 2)).tolist()
-    assert red > 240
-    assert blue < 15
+def test_the_first_frame_is_used_and_said_once(
+    tmp_path: Path, format: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "say_once", functools.cache(print))
+    paths = [frames(tmp_path / f"{i}.{format.lower()}", format) for i in range(4)]
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "one", format)
+    decode(tmp_path / "one")
+    assert capfd.readouterr().err == ""  # a single one is nothing to say
+    decode(paths[0])
+    data = PhotoDataset(Photos(tuple(paths), (0,) * 4), lambda image: image)
+    for image, _ in DataLoader(data, batch_size=None, num_workers=2):
+        red, _, blue = image.float().mean((1, 2)).tolist()
+        assert red > 240
+        assert blue < 15
+    assert capfd.readouterr().err.count("of several frames or pages the first is used") == 1

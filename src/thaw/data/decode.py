@@ -5,9 +5,11 @@ formats, and reads the header of all: it detects a GIF named .jpg, and refuses s
 """
 
 import contextlib
+import functools
 import io
 import math
 import stat
+import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +32,8 @@ HEIC, AVIF = "HEIC: pip install pillow-heif", "AVIF: pip install 'pillow>=11.3'"
 PLUGINS = {b"heic": HEIC, b"heix": HEIC, b"mif1": HEIC, b"avif": AVIF}  # by the file's bytes 8-11
 MAX_RATIO = 200  # of the sides: with a short side of 224 pixels a long one of 45,000
 MAX_BYTES = 2**30  # of a file: more is no photo
+LARGE = 2**26  # pixels; a picture with more is read at half its size, which takes a fourth
+say_once = functools.cache(print)  # in a process and in those that it forks
 FORMATS = tuple(name for name in FORMATS if name in Image.OPEN)  # Pillow 11.0 has no AVIF
 
 
@@ -37,8 +41,8 @@ def decode(path: Path) -> Tensor:
     """Decodes a picture the way a person is meant to see it: uint8 (3, H, W), RGB.
 
     The EXIF orientation is applied, transparent areas become white, 16-bit grey values are scaled
-    to 8 bits, and an animation gives its first frame. In memory the three values of a pixel lie
-    together (strides 1, 3W, 3).
+    to 8 bits, an animation gives its first frame, and more than LARGE pixels give half the size.
+    In memory the three values of a pixel lie together (strides 1, 3W, 3).
 
     Raises a PhotoError if the file is missing, broken or truncated, has more than 179 million
     pixels (Pillow's limit), or is so long and thin that resizing it would take all memory.
@@ -90,13 +94,26 @@ def open_image(data: bytes, max_pixels: float = math.inf) -> Image.Image:
 
 def _decode(data: bytes, max_pixels: float) -> Tensor:
     with open_image(data, max_pixels) as image:
+        if math.prod(image.size) > LARGE:
+            return from_pillow(_halved(image))
         if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
             encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
             # if torchvision fails, Pillow tries as well: its messages say better what is wrong
             with contextlib.suppress(RuntimeError):
                 picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
                 return cast(Tensor, picture)  # it is a list only for a list of files
+        with contextlib.suppress(Exception):  # what is wrong with the second frame does not count
+            if getattr(image, "is_animated", False):
+                say_once("of several frames or pages the first is used", file=sys.stderr)
         return from_pillow(image)
+
+
+def _halved(image: Image.Image) -> Image.Image:
+    image.draft(None, (image.width // 2, image.height // 2))  # a JPEG is decoded to that size
+    if math.prod(image.size) > LARGE and not image.mode.startswith("I"):  # Pillow cannot there
+        wider = {"P": "RGBA", "PA": "RGBA", "1": "L"}.get(image.mode)
+        image = (image.convert(wider) if wider else image).reduce(2)
+    return image
 
 
 def from_pillow(image: Image.Image) -> Tensor:
