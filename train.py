@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
     from thaw import model_folder, transforms
     from thaw.classifier import Classifier
-    from thaw.data.splitting import shuffle_limited
+    from thaw.data.splitting import in_proportion
     from thaw.finetune.optim import unfrozen_lr
     from thaw.report import run_files
     from thaw.training import checkpoints, device, ending, metrics, restore
@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         cfg.data, "data", train_transform=config.build(cfg.augment, "augment", spec=spec),
         eval_transform=transforms.eval_transform(spec), shrink=transforms.Shrink(spec),
     )  # fmt: skip
-    data.splits = shuffle_limited(data.splits, cfg.trainer, cfg.seed)
+    data.splits = in_proportion(data.splits, cfg.trainer, cfg.seed)
     validates = data.val is not None and cfg.trainer.limit_val_batches != 0
 
     # 4. Model

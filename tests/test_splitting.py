@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from thaw.data.photos import Photos, Splits
-from thaw.data.splitting import draw_per_class, shuffle_limited, split_fraction
+from thaw.data.splitting import draw_per_class, in_proportion, split_fraction
 from thaw.errors import ConfigError
 
 
@@ -81,16 +81,16 @@ SPLITS = Splits(("a", "b", "c"), photos(30, 30, 30), photos(8, 8, 8), photos(2, 
     "limit", ["overfit_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches"]
 )
 def test_the_first_photos_are_of_all_classes(limit: str) -> None:
-    ordered = shuffle_limited(SPLITS, {limit: 3}, seed=0)
-    assert ordered == shuffle_limited(SPLITS, {limit: 3}, seed=0)
-    assert ordered != shuffle_limited(SPLITS, {limit: 3}, seed=1)
+    ordered = in_proportion(SPLITS, {limit: 3}, seed=0)
+    assert ordered == in_proportion(SPLITS, {limit: 3}, seed=0)
+    assert ordered != in_proportion(SPLITS, {limit: 3}, seed=1)
     for (name, before), (_, after) in zip(SPLITS.items(), ordered.items(), strict=True):
         assert sorted(before.pairs()) == sorted(after.pairs()), name
-    assert {*ordered.train.labels[:20]} == {0, 1, 2}
+    assert Counter(ordered.train.labels[:12]) == {0: 4, 1: 4, 2: 4}
     test: Any = ordered.test
-    assert Counter(test.labels[:30])[2] > 9  # 38 of 60
+    assert Counter(test.labels[:30])[2] in (18, 19, 20)  # 38 of 60
 
 
 def test_a_whole_run_keeps_the_order_of_the_files() -> None:
     limits = {"overfit_batches": 0.0, "limit_val_batches": None}
-    assert shuffle_limited(SPLITS, limits, seed=0) is SPLITS
+    assert in_proportion(SPLITS, limits, seed=0) is SPLITS

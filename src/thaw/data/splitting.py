@@ -26,8 +26,7 @@ Members = dict[int, list[Group]]  # of each label
 def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
     """The photos that a text file lists: one path a line, from a folder or absolute.
 
-    `#` at the start of a line or behind a space begins a comment. Raises a ConfigError if the file
-    is missing or a line names no photo of the splits.
+    `#` at the start of a line or behind a space begins a comment.
     """
     if not (file := file.expanduser()).is_file():
         raise ConfigError(f"data.skip={file}: no such file (looked in {Path.cwd()})")
@@ -47,10 +46,7 @@ def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
 
 
 def grouping(pattern: str, folder: Path) -> Callable[[Photos], Photos]:
-    """Names each photo's group: what the pattern, or its brackets, find in the path.
-
-    Raises a ConfigError if it is no regular expression, and later for a path without a match.
-    """
+    """Names each photo's group: what the pattern, or its brackets, find in the path."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -81,17 +77,25 @@ def count_groups(splits: Splits) -> int:
     return len(owner)
 
 
-def shuffle_limited(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
-    """Orders photos by a draw where the trainer's arguments limit the batches.
+def in_proportion(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
+    """Where batches are limited, orders photos so that the first hold the classes in proportion.
 
-    In the order of the files, the first photos would be of one class, no sample of anything.
+    In the order of the files they would be of one class, no sample of anything.
     """
     limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
     if not any(map(trainer.get, (*limits, "overfit_batches", "fast_dev_run"))):
         return splits
-    return splits.change(
-        lambda part: part.subset(random.Random(seed).sample(range(len(part)), len(part)))
-    )
+
+    def ordered(part: Photos) -> Photos:
+        draw, seen, counts = random.Random(seed), Counter[int](), Counter(part.labels)
+        places: dict[int, float] = {}  # 0-1, by a photo's rank in its class, which is drawn
+        for index in draw.sample(range(len(part)), len(part)):
+            label = part.labels[index]
+            places[index] = (seen[label] + draw.random()) / counts[label]
+            seen[label] += 1
+        return part.subset(sorted(places, key=places.__getitem__))
+
+    return splits.change(ordered)
 
 
 def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photos, Photos]:
@@ -150,10 +154,7 @@ def _check_sizes(members: Members, classes: Classes, key: str, least: int) -> No
 
 
 def _by_class(photos: Photos, rule: str) -> Members:
-    """Each label's groups, in the order in which the rule draws them.
-
-    A group of photos of several labels counts for the rarest of them.
-    """
+    """Each label's groups in the rule's order; one of several labels counts for the rarest."""
     # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole path,
     # so that photos moved to another disk are split as before.
     names = photos.groups or [f"{path.parent.name}/{path.name}" for path in photos.paths]
