@@ -18,8 +18,7 @@ FEW_PHOTOS = 512  # decoded in about a second: starting processes would take lon
 
 def usable_cpus() -> int:
     """CPUs this process may run on; containers are often allowed fewer than the machine has."""
-    on_linux = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_workers(photos: int, devices: int, *, on_cpu: bool) -> int:
@@ -112,10 +111,7 @@ class ResumableLoader(DataLoader):
 
 
 def collate(views: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """N pictures (3, H, W) and labels -> (N, 3, H, W) and (N,).
-
-    The result is in channels_last memory format, as decoded pictures are already.
-    """
+    """N pictures (3, H, W), labels -> (N, 3, H, W) in channels_last, as decoded ones are, (N,)."""
     images, labels = default_collate([(image.permute(1, 2, 0), label) for image, label in views])
     return images.permute(0, 3, 1, 2), labels
 
@@ -124,10 +120,7 @@ def make_loader(
     dataset: Dataset, *, labels: Sequence[int], batch_size: int, num_workers: int, train: bool,
     **order: Any,
 ) -> ResumableLoader:  # fmt: skip
-    """A loader of (images (N, 3, H, W), labels (N,)) over one split.
-
-    The dataset is indexed by the keys of a `PhotoSampler`, whose arguments these are too.
-    """
+    """A loader of (images (N, 3, H, W), labels (N,)); `order` and labels are for PhotoSampler."""
     sampler = PhotoSampler(labels, train=train, **order)
     # A last batch of one image would stop BatchNorm: it needs two values per channel.
     single = train and len(sampler) > batch_size and len(sampler) % batch_size == 1
