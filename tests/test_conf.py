@@ -246,12 +246,11 @@ def test_an_optimiser_is_built(leaf: str) -> None:
 def test_a_trainer_is_built(leaf: str) -> None:
     node = config.plain(chosen(leaf))["trainer"]
     here = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    settings = device.trainer_settings(node)
     if not here.get(node["accelerator"], True):
-        with pytest.raises(ConfigError, match=r"trainer\.accelerator=(gpu|mps).* refuses it: "):
-            config.build(settings, "trainer", logger=False)
+        with pytest.raises(ConfigError, match=r"trainer\.accelerator=(gpu|mps): .* no such device"):
+            device.trainer_settings(node)
         return
-    trainer = config.build(settings, "trainer", logger=False)
+    trainer = config.build(device.trainer_settings(node), "trainer", logger=False)
     assert isinstance(trainer, Trainer)
     assert trainer.max_epochs == 10
     assert trainer.default_root_dir == str(RUN)

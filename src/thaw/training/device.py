@@ -34,6 +34,10 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     check(type(epochs) is int and epochs >= 1, "trainer.max_epochs", epochs, "1 or more epochs")
     check(repr(interval) in ("None", "1.0"), "trainer.val_check_interval", interval, "1.0: what is "
           "validated is what is saved; limit_train_batches makes epochs shorter")  # fmt: skip
+    wanted = settings.get("accelerator")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True)
+    check(there, "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
     strategy = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
     check(
         strategy in ("auto", "ddp"), "trainer.strategy", strategy, "trainer=default or trainer=ddp"
