@@ -1,6 +1,8 @@
 """`thaw check`: what it sees in files, which copies and doubts it finds; it changes nothing."""
 
 import hashlib
+import subprocess
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from thaw import cli
 from thaw.errors import ConfigError
 from thaw.report.predictions import Predictions
 from thaw.tools import check, check_alike, check_files
@@ -194,7 +195,22 @@ def test_a_list_names_what_was_asked_and_never_both_copies(kinds: str, out: set[
     assert {*left_out(kinds.split(","), findings)} == out
 
 
-def test_the_accuracy_of_a_model_without_odd_photos(tmp_path: Path) -> None:
+def test_sizes_of_classes() -> None:
+    photos = Listing([Path()] * 7, [0, 0, 0, 0, 0, 1, 3], ["val"] * 2 + ["train"] * 4 + ["val"],
+                     ("a", "b", "c", "d"))  # fmt: skip
+    assert check.class_notes(photos) == [
+        "4 classes of 0 (c) to 5 (a) photos.",
+        "2 classes have one photo: b, d",
+        "2 classes have none in val: c, b",
+        "2 classes have none in train: c, d",
+    ]
+    assert photos.counts() == {
+        "c": {"val": 0, "train": 0}, "b": {"val": 0, "train": 1},
+        "d": {"val": 1, "train": 0}, "a": {"val": 2, "train": 3},
+    }  # fmt: skip
+
+
+def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:
     photos = Listing(
         [tmp_path / f"{n}.jpg" for n in range(9)], [0] * 9, ["test"] * 8 + ["train"], ("a", "b")
     )
@@ -204,7 +220,10 @@ def test_the_accuracy_of_a_model_without_odd_photos(tmp_path: Path) -> None:
         ["a", "b"], [str(path) for path in photos.paths[:8]], labels, said, sure, sure
     ).write(tmp_path / "predictions.csv")
     odd = [Finding(("label",), (3,), ""), Finding(("across", "near"), (0, 8), "")]
-    notes = check.accuracies(tmp_path, photos, odd)
+    added, notes = check.of_model(tmp_path, photos, odd)
+    assert added == [Finding(("model",), (3,), "a? The model says b with 95.0%")]
+    other = photos._replace(paths=[tmp_path / "other.jpg"] * 9)  # of a run on other photos
+    assert check.of_model(tmp_path, other, odd)[0] == []
     shares = [note.partition(": ")[2] for note in notes]
     assert shares == [
         "0.7500 of 8 photos.",
@@ -232,17 +251,23 @@ def hashes(root: Path) -> dict[Path, str]:
 
 
 @pytest.mark.slow  # other processes import torch
-def test_the_fast_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> None:
     before = made(tmp_path / "photos")
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
              "--fast", "--page", f"{tmp_path}/check.html", "--skip", f"{tmp_path}/skip.txt",
              "--kinds", "across,conflict"]  # fmt: skip
-    assert cli.main(["check", *words]) == 0
-    printed = capsys.readouterr().out
+    (tmp_path / "run.py").write_text(
+        "import sys\nfrom thaw import cli\nif __name__ == '__main__':\n"
+        f"    print(cli.main(['check', *{words!r}]), {{'torch', 'lightning'}} & {{*sys.modules}})"
+    )
+    command = [sys.executable, str(tmp_path / "run.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "0 set()"
     assert hashes(tmp_path / "photos") == before
     rows = dict(line.split()[:2] for line in printed.splitlines() if " " in line)
     assert (rows["broken"], rows["conflict"], rows["across"]) == ("1", "2", "2")
     assert "2 classes of 13 (cold) to 14 (warm) photos." in printed
+    assert "1 classes have none" not in printed
     assert "Copies in test and train: 1 exact, 0 near, 0 with two labels." in printed
     assert "Copies in train and train: 1 exact, 0 near, 1 with two labels." in printed
     listed = [line for line in (tmp_path / "skip.txt").read_text().splitlines() if line[0] != "#"]
@@ -253,6 +278,7 @@ def test_the_fast_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     from test_page import Reader  # with all that makes a run, which the other tests do without
 
     page = Reader(tmp_path / "check.html")
+    assert "Classes, the smallest first class test train cold 4 9 warm 4 10" in page.text
     assert "cannot be read" in page.text
     assert "wrong <b>.png" in page.text
     assert all(source.startswith("data:image/jpeg") for source in page.sources)
@@ -268,6 +294,10 @@ def test_the_fast_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFi
         (
             ["backbone=resnet18", "--fast", "--skip", "x", "--kinds", "exact,label"],
             r"^--kinds=exact,label: allowed is what is looked for: .* need backbone=",
+        ),
+        (
+            ["--skip", "x", "--kinds", "model"],
+            r"^--kinds=model: allowed is what is looked for: .* model needs --model",
         ),
         (
             ["--model", "nowhere"],

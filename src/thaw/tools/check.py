@@ -13,14 +13,16 @@ import argparse
 import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
 from thaw import config, launch
 from thaw.data.photos import SUFFIXES, visible
 from thaw.errors import check
-from thaw.report import page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 from thaw.text_table import text_table
@@ -35,6 +37,7 @@ KINDS = {
     "exact": "the same pixels twice",
     "near": "nearly the same picture twice: a crop, another size, mirrored, the next of a burst",
     "label": "the label is in doubt, by photos that look alike",
+    "model": "the model says another class, as surely as of photos that it gets right",
     "outlier": "unlike all others: off topic?",
     "flat": "black, white, one tone or a placeholder",
     "blurry": "no sharp edge. A soft subject looks the same to this measure: look first",
@@ -51,7 +54,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     """Prints how many photos of each kind there are; writes the page and the skip list."""
     given = read(parser, words)
     photos, findings, notes = look(given)
-    write_findings(given.page, photos, findings, notes)
+    write = partial(write_findings, photos=photos, findings=findings, notes=notes)
+    list(in_cores(write, [given.page], "page"))
     rows = [["kind", "photos", "what"]]
     for kind, about in KINDS.items():
         if found := {n for each in findings if kind in each.kinds for n in each.photos}:
@@ -61,7 +65,9 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     print(*notes, "", told, sep="\n")
     if given.model and given.page == given.model / "check.html":
         write_json(notes, given.model / "check.json")
-        print(f"report    {page.write_page(given.model)}: links to it")
+        from thaw.report.page import write_page  # with torch, as in the functions below
+
+        print(f"report    {write_page(given.model)}: links to it")
     if given.skip:  # behind what data.skip leaves out already
         out, old = left_out(given.kinds.split(","), findings), given.cfg.data.get("skip")
         text = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
@@ -85,7 +91,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     add("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE")
     add("--kinds", metavar="KIND,...", default=DEFAULT, help=f"what that list names ({DEFAULT})")
     add("--fast", action="store_true", help="leave out what needs the backbone")
-    add("--model", type=Path, metavar="RUN", help="a run, to say its accuracy without such photos")
+    add("--model", type=Path, metavar="RUN", help="add what the model of a run doubts")
     given = parser.parse_intermixed_args(words)
     kinds = {*given.kinds.split(",")}
     check(kinds <= {*KINDS}, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
@@ -101,28 +107,21 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     chosen = "backbone" in map(launch.key_of, given.words)
     named = chosen or not given.cfg.backbone._target_.endswith(".tiny_backbone")
     given.by_features = named and not given.fast
-    needed = given.skip and kinds & {"label", "outlier"} and not given.by_features
-    allowed = "what is looked for: labels in doubt and outliers need backbone=, and no --fast"
-    check(not needed, "--kinds", given.kinds, allowed)
+    sought = {"label": given.by_features, "outlier": given.by_features, "model": given.model}
+    allowed = "what is looked for: label, outlier need backbone= and no --fast; model needs --model"
+    check(not given.skip or all(sought.get(kind, True) for kind in kinds), "--kinds",
+          given.kinds, allowed)  # fmt: skip
     return given
 
 
 def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
     """The photos, what was found in them, and sentences about all of them."""
-    config.check_keys(given.cfg)
-    data = config.build(given.cfg.data, "data")
-    rows = [(path, label, name) for name, part in data.splits.items()[::-1]
-            for path, label in part.pairs()]  # fmt: skip
-    paths, labels, splits = zip(*rows, strict=True)
-    photos, known = Listing(paths, labels, splits, data.classes), {*paths}
-    beside = [path for folder in sorted({path.parent for path in paths}) for path in visible(folder)
-              if path not in known and path.suffix.lower() in SUFFIXES]  # fmt: skip
+    ((photos, beside),) = in_cores(list_photos, [given.words], "listing")
+    paths, splits = photos.paths, photos.splits
     seen = see_all([*paths, *beside], Path(given.cfg.paths.cache_dir).expanduser() / "check")
     findings = [Finding((kind,), (n,), why) for n in range(len(paths))
                 for kind, why in seen[n].notes.items()]  # fmt: skip
-    sizes, near = np.bincount(labels, minlength=len(data.classes)), []
-    least, most = (f"{sizes[n]:,} ({data.classes[n]})" for n in (sizes.argmin(), sizes.argmax()))
-    notes = [f"{len(sizes)} classes of {least} to {most} photos."]
+    notes, near = class_notes(photos), []
     if given.by_features:
         found, near = look_alike(photos, seen, given.cfg)
         findings += found
@@ -133,8 +132,8 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
     if beside:
         odd = [f"{path.name} {' and '.join(each.notes.values())}".strip()
                for path, each in zip(beside, seen[len(paths) :], strict=True)]  # fmt: skip
-        told = f"{', '.join(odd[:10])}{', ...' * (len(odd) > 10)}"
-        notes.append(f"{len(beside)} pictures beside the photos are in no split: {told}")
+        notes.append(f"{len(beside)} pictures beside the photos are in no split: "
+                     f"{shorten(', '.join(odd), 300)}")  # fmt: skip
     pairs = [(" and ".join(splits[n] for n in each.photos), each.kinds)
              for each in findings if len(each.photos) == 2]  # fmt: skip
     copies = Counter((pair, kind) for pair, kinds in pairs for kind in kinds)
@@ -142,24 +141,59 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
         exact, alike, two = (copies[pair, kind] for kind in ("exact", "near", "conflict"))
         notes.append(f"Copies in {pair}: {exact} exact, {alike} near, {two} with two labels.")
     if given.model:
-        notes += accuracies(given.model, photos, findings)
+        doubted, accuracies = of_model(given.model, photos, findings)
+        findings, notes = findings + doubted, notes + accuracies
     return photos, findings, notes
 
 
-def accuracies(run: Path, photos: Listing, findings: Sequence[Finding]) -> list[str]:
-    """Sentences on the test accuracy of a run, without copies and labels in doubt too."""
+def list_photos(words: Sequence[str]) -> tuple[Listing, list[Path]]:
+    """The photos of the source that the words choose, and pictures beside them in no split."""
+    cfg = launch.compose_run(words)
+    config.check_keys(cfg)
+    data = config.build(cfg.data, "data")
+    rows = [(path, label, name) for name, part in data.splits.items()[::-1]
+            for path, label in part.pairs()]  # fmt: skip
+    paths, labels, splits = zip(*rows, strict=True)
+    known, folders = {*paths}, sorted({path.parent for path in paths})
+    beside = [path for folder in folders for path in visible(folder)
+              if path not in known and path.suffix.lower() in SUFFIXES]  # fmt: skip
+    return Listing(paths, labels, splits, data.classes), beside
+
+
+def class_notes(photos: Listing) -> list[str]:
+    """Sentences on the sizes of the classes."""
+    counts = photos.counts()
+    (least, few), *_, (most, many) = ((name, sum(row.values())) for name, row in counts.items())
+    odd = {"one photo": [name for name, row in counts.items() if sum(row.values()) == 1]}
+    for split in dict.fromkeys(photos.splits):
+        odd[f"none in {split}"] = [name for name, row in counts.items() if not row[split]]
+    return [f"{len(counts)} classes of {few:,} ({least}) to {many:,} ({most}) photos."] + [
+        f"{len(names)} classes have {what}: {shorten(', '.join(names), 300)}"
+        for what, names in odd.items() if names
+    ]  # fmt: skip
+
+
+def of_model(
+    run: Path, photos: Listing, findings: Sequence[Finding]
+) -> tuple[list[Finding], list[str]]:
+    """Labels that the model of a run doubts; its test accuracy, also without copies and doubts."""
     tested = Predictions.read(run / "predictions.csv")
+    place = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
+    own, doubted = [place.get(path, -1) for path in tested.paths], list[Finding]()
+    for n in (n for n in tested.doubted().tolist() if own[n] >= 0):
+        label, said = (tested.classes[int(each[n])] for each in (tested.labels, tested.predicted))
+        why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"
+        doubted.append(Finding(("model",), (own[n],), why))
     copies = [each.photos[0] for each in findings if "across" in each.kinds]
     copies += [each.photos[1] for each in findings if len(each.photos) == 2]
     doubtful = [each.photos[0] for each in findings if each.kinds == ("label",)]
     left = {"": [], " without copies": copies, " without labels in doubt": doubtful,
             " without both": copies + doubtful}  # fmt: skip
     told = []
-    for what, places in left.items():
-        out = {str(photos.paths[n].absolute()) for n in places}
-        right = np.array(tested.right)[[path not in out for path in tested.paths]]
+    for what, out in left.items():
+        right = np.array(tested.right)[~np.isin(own, out)]
         told.append(f"Test accuracy{what}: {right.mean():.4f} of {len(right):,} photos.")
-    return told
+    return doubted, told
 
 
 def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, str]:
@@ -183,10 +217,13 @@ def write_findings(
     file: Path, photos: Listing, findings: Sequence[Finding], notes: Sequence[str]
 ) -> None:
     """Writes the page of the photos by kind of finding, which needs nothing else."""
+    from thaw.report import page
+
     shown = {kind: found for kind in KINDS
              if (found := [each for each in findings if each.kinds[0] == kind])}  # fmt: skip
     places = sorted({n for each in shown.values() for one in each[:MOST] for n in one.photos})
-    pictures = in_cores(page.small, [photos.paths[n] for n in places], "page")
+    with ThreadPoolExecutor() as pool:
+        pictures = [*pool.map(page.small, [photos.paths[n] for n in places])]
     text = page.fill_template(
         Path(__file__).with_name("check.html"),
         style=page.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),

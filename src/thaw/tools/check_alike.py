@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from thaw.data.photos import Photos, Splits
 from thaw.tools.check_files import GRID, Array, Finding, Listing, Seen, in_cores
-from thaw.tools.probe import measure
 
 SIDE = 8  # pixels of the thumbnails, of any shape made square, that pairs are looked for by
 NEAR = 3  # photos that each is compared with: the nearest ones
@@ -131,6 +130,8 @@ def look_alike(
     photos: Listing, seen: Sequence[Seen], cfg: Any
 ) -> tuple[list[Finding], list[tuple[int, int]]]:
     """Labels in doubt and photos unlike all others, each the worst first; and pairs near by."""
+    from thaw.tools.probe import measure  # with torch, which --fast does without
+
     places = np.array([n for n in range(len(photos.paths)) if seen[n].pixels])
     labels = np.array(photos.labels)[places]
     readable = Photos.of((photos.paths[n], photos.labels[n]) for n in places)

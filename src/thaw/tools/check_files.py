@@ -5,20 +5,21 @@ check that was stopped goes on from there.
 """
 
 import json
+import multiprocessing
+import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from thaw.data.broken import said_on_stderr
-from thaw.data.decode import FORMATS, decode
 from thaw.errors import PhotoError
 
 SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go by the name of another one
@@ -40,6 +41,13 @@ class Listing(NamedTuple):
     labels: Sequence[int]  # places in classes
     splits: Sequence[str]
     classes: tuple[str, ...]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Of each class, the smallest first, its photos in each split."""
+        found = Counter(zip(self.labels, self.splits, strict=True))
+        rows = [(name, {split: found[n, split] for split in dict.fromkeys(self.splits)})
+                for n, name in enumerate(self.classes)]  # fmt: skip
+        return dict(sorted(rows, key=lambda row: sum(row[1].values())))
 
 
 class Finding(NamedTuple):
@@ -65,6 +73,9 @@ class Seen(NamedTuple):
 
 def see(path: Path) -> Seen:
     """Decodes a photo and says what was seen."""
+    from thaw.data.broken import said_on_stderr  # with torch, which the first process does without
+    from thaw.data.decode import FORMATS, decode
+
     try:
         with said_on_stderr() as said:
             picture = Image.fromarray(decode(path).permute(1, 2, 0).numpy())
@@ -130,8 +141,13 @@ def _edge_width(grey: Array) -> float:
 
 def in_cores(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> Iterator[Any]:
     """What `work` gives for each item, in their order, in processes on all cores; with a bar."""
-    done = Parallel(n_jobs=-1, return_as="generator")(delayed(work)(item) for item in items)
-    yield from tqdm(done, title, len(items), leave=False, disable=None)
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context.set_forkserver_preload(["thaw.data.decode"])  # imported once, for all of them
+    # Ctrl-C is for the first process alone
+    with ProcessPoolExecutor(None, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        done = pool.map(work, items, chunksize=16)
+        yield from tqdm(done, title, len(items), leave=False, disable=None)
 
 
 def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:

@@ -70,14 +70,13 @@ class Run:
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
     """Finds the run folders in folders of runs or sweeps, or in anything above them, each once."""
-    runs: dict[Path, None] = {}
+    runs: list[Path] = []
     for word in folders:
         files = Path(word).expanduser().resolve().rglob(".hydra/config.yaml")
-        inside = sorted(file.parent.parent for file in files)
-        if not inside:
+        if not (inside := sorted(file.parent.parent for file in files)):
             raise ConfigError(f"{word}: there is no run in it; give folders of runs or sweeps")
-        runs.update(dict.fromkeys(inside))
-    return list(runs)
+        runs += inside
+    return [*dict.fromkeys(runs)]
 
 
 def read_run(folder: Path) -> Run | str:

@@ -60,15 +60,14 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    about = "folder of a run, a model folder, or a checkpoint"
-    parser.add_argument("model", type=Path, help=about)
-    parser.add_argument("words", nargs="*", metavar="data=...", help="settings of train.py")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
-    parser.add_argument("--out", type=Path, metavar="DIR", default="evaluation",
-                        help="folder to write into (evaluation)")  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="add heat maps")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add = parser.add_argument
+    add("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
+    add("words", nargs="*", metavar="data=...", help="settings of train.py")
+    add("--photos", type=Path, metavar="DIR", help="one sub-folder a class")
+    add("--out", type=Path, metavar="DIR", default="evaluation", help="to write into (evaluation)")
+    add("--full", action="store_true", help="add heat maps")
+    add("--batch-size", type=int, default=64, metavar="N", help="photos (64)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_intermixed_args(words)
     if given.photos and given.words:
         raise ConfigError(f"--photos {given.photos}: give either this or {' '.join(given.words)}")

@@ -68,28 +68,21 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    parser.add_argument("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
-    parser.add_argument("--format", choices=("onnx", "pt2"), default="onnx",
-                        help="onnx (default), or pt2 for torch.export.load")  # fmt: skip
+    add = parser.add_argument
+    add("model", type=Path, help="folder of a run, a model folder, or a checkpoint")
+    add("--format", choices=("onnx", "pt2"), default="onnx", help="onnx, or pt2 of torch.export")
     fewer = parser.add_mutually_exclusive_group()
     fewer.add_argument("--half", dest="precision", action="store_const", const="half",
                        default="float", help="float16 weights: half the size")  # fmt: skip
     fewer.add_argument("--int8", dest="precision", action="store_const", const="int8",
                        help="8-bit weights: a quarter; onnx only")  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
-    parser.add_argument(
-        "--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
-        "second one calibrates --int8, the others compare (those of the run, or drawn flowers)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--tolerance", type=float, metavar="P", help="the export fails if any probability differs "
-        f"by more than this ({TOLERANCE}; any with --int8), or more than {OTHER_LABELS:.0%}% of "
-        "the labels",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-loss", type=float, metavar="P", help="it fails if it loses more accuracy than this "
-        f"(--int8: {MAX_LOSS}, else any); where no class is known, agreement with the model",
-    )  # fmt: skip
+    add("--out", type=Path, help="folder to write (RUN/export/FORMAT)")
+    add("--photos", type=Path, metavar="FOLDER", help="photos to use, one folder a class: every "
+        "second one calibrates --int8, the others compare (of the run, or drawn)")  # fmt: skip
+    add("--tolerance", type=float, metavar="P", help="it fails if any probability differs by more "
+        f"({TOLERANCE}; any with --int8), or over {OTHER_LABELS:.0%}% of the labels")  # fmt: skip
+    add("--max-loss", type=float, metavar="P", help="it fails if it loses more accuracy than this "
+        f"(--int8: {MAX_LOSS}, else any); without classes, agreement")  # fmt: skip
     given = parser.parse_args(words)
     is_int8 = given.precision == "int8"
     if given.format == "pt2" and is_int8:

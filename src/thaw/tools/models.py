@@ -66,11 +66,8 @@ def find(patterns: Sequence[str] = ()) -> list[Row]:
     own = [*OWN, *torchvision.models.list_models(module=torchvision.models)]
     names = set() if patterns else {*own}
     for pattern in patterns:
-        known = own
-        if pattern.startswith(TIMM):
-            known = [
-                TIMM + name for name in timm_backbone.import_timm().list_models(pretrained=True)
-            ]
+        timm = pattern.startswith(TIMM) and timm_backbone.import_timm()
+        known = [TIMM + name for name in timm.list_models(pretrained=True)] if timm else own
         glob = pattern if "*" in pattern else f"*{pattern}*"
         matching = {name for name in known if fnmatchcase(name, glob)}
         if not matching:

@@ -64,8 +64,7 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     """The command line; `form` and `file` say what is written where, file=None: on the screen."""
     add = parser.add_argument
     add("model", type=Path, help="folder of a run, the model folder in it, or a checkpoint")
-    add("photos", nargs="+", type=Path, metavar="photo_or_folder",
-        help="photos, and folders that are searched for photos at any depth")  # fmt: skip
+    add("photos", nargs="+", type=Path, metavar="photo_or_folder", help="folders: at any depth")
     add("--top", type=int, default=5, metavar="N", help="classes to show (5)")
     add("--batch-size", type=int, default=64, metavar="N", help="photos computed at once (64)")
     add("--tta", action="store_true", help="average over each photo and its mirror image")
@@ -75,8 +74,7 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     add("--resume", action="store_true", help="pass over photos that FILE has, and add the others")
     add("--unsure", type=float, default=0.0, metavar="P", help="mark photos with less probability")
     add("--copy-into", type=Path, metavar="DIR", help="copy photos to DIR/<class>, or DIR/unsure")
-    add("--embeddings", type=Path, metavar="FILE",
-        help="write what the head gets, a row a photo, as .npy")  # fmt: skip
+    add("--embeddings", type=Path, metavar="FILE", help="write what the head gets, as .npy")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     check(given.top >= 1, "--top", given.top, "1 or more")

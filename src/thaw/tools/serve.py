@@ -43,13 +43,12 @@ decoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="d
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Serves until Ctrl-C or SIGTERM; requests in progress are answered before it ends."""
-    parser.add_argument("model", type=Path, help="folder of a run, or the model folder in it")
-    parser.add_argument("--port", type=int, default=8000, help="8000; 0 takes any free one")
-    parser.add_argument(
-        "--host", default="127.0.0.1",
-        help="address to listen at (127.0.0.1: this machine alone; 0.0.0.0: all that reach it)",
-    )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add = parser.add_argument
+    add("model", type=Path, help="folder of a run, or the model folder in it")
+    add("--port", type=int, default=8000, help="8000; 0 takes any free one")
+    about = "address to listen at (127.0.0.1: this machine alone; 0.0.0.0: all that reach it)"
+    add("--host", default="127.0.0.1", help=about)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     check(0 <= given.port <= 65535, "--port", given.port, "0 to 65535")
     device = choose_device(given.device)
@@ -67,9 +66,8 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
         ) from error
     with contextlib.suppress(KeyboardInterrupt), listener:  # uvicorn raises it again at its end
         app = make_app(model, hosts=LOOPBACK if host in LOOPBACK else None)
-        settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE
-        )
+        settings = uvicorn.Config(app, log_level="warning", access_log=False,
+                                  timeout_graceful_shutdown=PATIENCE)  # fmt: skip
         address = f"http://{host}:{listener.getsockname()[1]}"
         print(f"{given.model} answers at {address} (Ctrl-C stops it)", flush=True)
         uvicorn.Server(settings).run(sockets=[listener])
