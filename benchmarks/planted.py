@@ -75,7 +75,7 @@ class Scratch:
         self.rng, self.root = np.random.default_rng(seed), root
         self.planted: defaultdict[str, set[frozenset[Path]]] = defaultdict(set)
         every, counts = photos_of(source), Counter[str]()
-        kept = sorted({name for _, name in every}, key=lambda name: self.rng.random())[:25]
+        kept = self.rng.permutation(sorted({name for _, name in every}))[:25].tolist()
         self.classes, self.files = kept, []
         for n in self.rng.permutation(len(every)):
             path, name = every[n]

@@ -278,7 +278,7 @@ def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> No
     from test_page import Reader  # with all that makes a run, which the other tests do without
 
     page = Reader(tmp_path / "check.html")
-    assert "Classes, the smallest first class test train cold 4 9 warm 4 10" in page.text
+    assert "Classes, the smallest first class test val train cold 4 2 7 warm 4 2 8" in page.text
     assert "cannot be read" in page.text
     assert "wrong <b>.png" in page.text
     assert all(source.startswith("data:image/jpeg") for source in page.sources)

@@ -42,8 +42,7 @@ def export(
     example, sizes = torch.zeros(2, 3, *[model.input_spec.size] * 2).byte(), {0: Dim("N")}
     with torch.no_grad():
         program = torch.export.export(graph.eval(), (example,), dynamic_shapes=(sizes,))
-    names = ("classes", "input", "backbone", "licences")  # what a program has to know beside it
-    about = {name: json.dumps(model.facts[name]) for name in names if name in model.facts}
+    about = metadata(model)
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files=about)
     else:
@@ -67,6 +66,12 @@ def load_file(path: Path) -> Run:
     cpu = ["CPUExecutionProvider"]
     session = import_module("onnxruntime").InferenceSession(path, providers=cpu)
     return lambda images: session.run(None, {"images": images})[0]
+
+
+def metadata(model: ImageClassifier) -> dict[str, str]:
+    """What a program has to know beside the graph, each value as JSON."""
+    names = ("classes", "input", "backbone", "licences")
+    return {name: json.dumps(model.facts[name]) for name in names if name in model.facts}
 
 
 def quantise(path: Path, calibrating: Iterable[Images], about: dict[str, str]) -> None:
