@@ -210,6 +210,12 @@ def test_sizes_of_classes() -> None:
     }  # fmt: skip
 
 
+def test_kinds_alone_go_to_a_file_of_the_usual_name() -> None:
+    for words in (["--skip", "exact,across"], ["--skip", "skip.txt", "--kinds", "exact,across"]):
+        given = check.read(ArgumentParser(), ["data=demo", *words])
+        assert (given.skip, given.kinds) == (Path("skip.txt"), "exact,across")
+
+
 def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:
     photos = Listing(
         [tmp_path / f"{n}.jpg" for n in range(9)], [0] * 9, ["test"] * 8 + ["train"], ("a", "b")

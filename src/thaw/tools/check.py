@@ -88,11 +88,13 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     parser.epilog, add = "\n".join(["kinds:", *about]), parser.add_argument
     add("words", nargs="*", metavar="data=...", help="settings of train.py")
     add("--page", type=Path, metavar="FILE", help="the page (check.html)")
-    add("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE")
+    add("--skip", type=Path, metavar="FILE", help="write a list for data.skip=FILE (or give kinds)")
     add("--kinds", metavar="KIND,...", default=DEFAULT, help=f"what that list names ({DEFAULT})")
     add("--fast", action="store_true", help="leave out what needs the backbone")
     add("--model", type=Path, metavar="RUN", help="add what the model of a run doubts")
     given = parser.parse_intermixed_args(words)
+    if {*str(given.skip).split(",")} <= {*KINDS}:  # kinds alone, for a file of the usual name
+        given.kinds, given.skip = str(given.skip), Path("skip.txt")
     kinds = {*given.kinds.split(",")}
     check(kinds <= {*KINDS}, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
     if given.model:
