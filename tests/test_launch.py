@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torchvision.models
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from runs import ROOT
 
@@ -172,6 +173,7 @@ FULL = "No space left on device"
             "file system: 'x': make room",
         ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "num_workers"),
+        (MisconfigurationException("Try at least `limit_train_batches=0.03`"), "batches=0.03`"),
     ],
 )
 def test_trouble_around_the_program_is_one_paragraph(

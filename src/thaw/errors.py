@@ -42,11 +42,13 @@ def reason(error: BaseException) -> str:
 
 
 def trouble(error: Exception) -> str | None:
-    """What went wrong around the program, at a disk or in the memory; None: another error."""
+    """What went wrong at a disk, in the memory or for Lightning, in words; None: another error."""
     for each in (error, error.__context__):  # torch says that "it failed", after the reason
         if any(os.strerror(number) in str(each) for number in DISK):
             said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
             return f"{said}: make room, or set paths.root_dir to another folder"
+    if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
+        return str(error)
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"
     return killed if "DataLoader worker" in str(error) else None
 
