@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from thaw import config, launch, sweeps
+from thaw import config, launch, store, sweeps
 from thaw.errors import ConfigError
 
 CONF = str(Path(__file__).resolve().with_name("conf"))  # so `train.main()` works from any folder
@@ -30,9 +30,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw import model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.data.splitting import in_proportion
-    from thaw.finetune.optim import unfrozen_lr
+    from thaw.finetune.rates import unfrozen_lr
     from thaw.report import run_files
-    from thaw.training import checkpoints, device, ending, metrics, restore
+    from thaw.training import checkpoints, device, ending, metrics
     from thaw.training.callbacks import ApplyPlan, CacheFeatures
     from thaw.training.module import TransferModule
     from thaw.training.record import Record
@@ -44,9 +44,9 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.resume and not cfg.train:
         instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
         raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
-    checkpoint = restore.newest_whole(cfg.resume) or cfg.ckpt_path
+    checkpoint = checkpoints.newest_whole(cfg.resume) or cfg.ckpt_path
     if checkpoint:
-        restore.read_checkpoint(checkpoint)
+        store.read_checkpoint(checkpoint)
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     device.quiet_lightning()
@@ -85,8 +85,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     plan.check(**measured, validate_every=cfg.trainer.check_val_every_n_epoch)
     trainer_settings |= {} if validates else {"limit_val_batches": 0}
     optim = device.optimizer_settings(settings["optim"], trainer_settings)
-    reserved = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
-    make_optimizer = config.build(optim, "optim", reserved=reserved)
+    taken = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+    make_optimizer = config.build(optim, "optim", taken=taken)
     module = TransferModule(
         classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,
         normalise=transforms.normalise(spec), mix=mix, label_smoothing=cfg.label_smoothing,

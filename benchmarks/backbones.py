@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from thaw import choices
+from thaw import launch
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.rebuild import without_values
@@ -78,7 +78,7 @@ def row(backbone: Backbone) -> str:
 def main() -> None:
     started = time.perf_counter()
     rows = []
-    for name in choices.torchvision_names():
+    for name in launch.torchvision_names():
         with without_values():
             rows.append(row(torchvision_backbone(name, weights=None)))
         print(rows[-1], end="")

@@ -20,10 +20,10 @@ from fits import difference
 from runs import SMALL, TWO_AND_TWO, draw_photos
 
 import train
-from thaw import model_folder
+from thaw import model_folder, store
 from thaw.classifier import Classifier
 from thaw.report import run_files
-from thaw.training import callbacks, checkpoints, metrics, record, restore  # noqa: F401
+from thaw.training import callbacks, checkpoints, metrics, record  # noqa: F401
 from thaw.training.module import TransferModule
 
 WORDS = (*(word for word in SMALL if not word.startswith("callbacks=")), *TWO_AND_TWO,
@@ -132,11 +132,11 @@ class Place:
     def check_begun(self, name: str) -> None:
         """No file of an ended run is half a file that counts."""
         for path in (self.folder / name).glob("checkpoints/*.ckpt"):
-            restore.read_checkpoint(path)
+            store.read_checkpoint(path)
 
     def check_ended(self, name: str) -> None:
         """The run has the bits of the whole one, and nothing lies about."""
-        one, two = (restore.read_checkpoint(self.folder / each / "checkpoints" / "last.ckpt")
+        one, two = (store.read_checkpoint(self.folder / each / "checkpoints" / "last.ckpt")
                     for each in ("whole", name))  # fmt: skip
         assert difference(one["state_dict"], two["state_dict"]) == []
         assert difference(one["optimizer_states"], two["optimizer_states"]) == []

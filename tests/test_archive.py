@@ -10,7 +10,7 @@ import pytest
 from test_data_sources import folder, sizes
 from test_download import left
 
-from thaw.data import archive
+from thaw import download
 from thaw.data.folder import Folder
 from thaw.errors import ConfigError
 
@@ -108,7 +108,7 @@ def test_archives_that_are_refused(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing lands outside, and nothing that is left counts as unpacked next time."""
-    monkeypatch.setattr(archive, "SMALL", 10**5)
+    monkeypatch.setattr(download, "SMALL", 10**5)
     (tmp_path / "photo.jpg").write_bytes(b"no archive")
     file = REFUSED[kind](tmp_path)
     for _ in range(2):
@@ -157,6 +157,6 @@ def test_members_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tars: list[tarfile.TarFile] = []
     file, opened = made(tmp_path / "a.tar", PHOTOS), tarfile.open
     monkeypatch.setattr(tarfile, "open", lambda *a, **k: tars.append(opened(*a, **k)) or tars[0])
-    archive.unpack(file, tmp_path / "out")
+    download.unpack(file, tmp_path / "out")
     assert tars[0].members == []
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == len(PHOTOS)

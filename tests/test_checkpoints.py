@@ -21,8 +21,9 @@ from thaw.training.checkpoints import (
     SaveLast,
     WholeFiles,
     best_checkpoint,
+    newest_whole,
+    use_settings,
 )
-from thaw.training.restore import newest_whole, use_settings
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from runs import CONF, PLUGINS, ROOT, command, configuration
 from torch import nn
 
-from thaw import choices, config
+from thaw import config, launch
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
 from thaw.finetune.plan import SETTINGS, Plan, make_phase
@@ -43,7 +43,7 @@ COMPUTED = {
     "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
-choices.register_backbones()  # recipes choose some
+launch.register_backbones()  # recipes choose some
 
 # What a choice needs from the user, or from a machine with weights, to be built here.
 NEEDED = {
@@ -237,7 +237,7 @@ def test_mixing_is_built(leaf: str) -> None:
 @pytest.mark.parametrize("leaf", files("optim"))
 def test_an_optimiser_is_built(leaf: str) -> None:
     node = device.optimizer_settings(config.plain(chosen(leaf))["optim"], {})
-    make = config.build(node, "optim", reserved={"lr": "elsewhere"})
+    make = config.build(node, "optim", taken={"lr": "elsewhere"})
     optimizer = make([{"params": [nn.Parameter(torch.zeros(2))], "lr": 1.0}])
     assert type(optimizer).__name__.lower() == leaf.partition("/")[2]
 
@@ -315,8 +315,8 @@ def test_a_wrong_key_in_a_recipe_is_refused() -> None:
 
 def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
     """python train.py -m 'backbone=glob(resnet*)'"""
-    choices.register_backbones()
-    names = choices.torchvision_names()
+    launch.register_backbones()
+    names = launch.torchvision_names()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         own = {"cnn", "tiny", "torchvision", "timm"}
@@ -335,7 +335,7 @@ def test_every_torchvision_model_is_a_choice_and_a_pattern_finds_some() -> None:
 
 def test_every_timm_model_is_a_choice() -> None:
     """On the command line, in a sweep beside torchvision's, and in an experiment."""
-    choices.register_backbones()
+    launch.register_backbones()
     expected = {
         "_target_": "thaw.backbones.timm_backbone.timm_backbone", "name": "convnext_nano.in12k",
         "weights": "DEFAULT", "image_size": None, "granularity": "stage",

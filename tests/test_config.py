@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from thaw import config
 from thaw.backbones.groups import LayerGroup
 from thaw.errors import ConfigError
-from thaw.finetune.schedule import Schedule
+from thaw.finetune.rates import Schedule
 
 HEAD = {"_target_": "thaw.head.linear", "dropout": 0.0, "init": "zeros"}
 FEATURES = {
     "_target_": f"{__name__}.one_phase",
-    "frozen": {"_target_": "thaw.finetune.schedule.Schedule", "lr": 0.1},
+    "frozen": {"_target_": "thaw.finetune.rates.Schedule", "lr": 0.1},
 }
 BAR = {"_target_": "lightning.pytorch.callbacks.TQDMProgressBar", "refresh_rate": 5}
 GROUPS = (LayerGroup("stem"), LayerGroup("head"))
@@ -91,7 +91,7 @@ def test_what_thaw_computes_is_not_given() -> None:
 
 def test_what_is_set_elsewhere_is_not_given() -> None:
     node = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
-    message = refused(node, "optim", reserved={"lr": "finetune.frozen.lr"})
+    message = refused(node, "optim", taken={"lr": "finetune.frozen.lr"})
     assert message == "optim.lr=0.1: is set by finetune.frozen.lr; leave it out"
 
 
@@ -111,9 +111,9 @@ def test_an_argument_that_is_needed() -> None:
     assert refused(HEAD, in_features=8) == (
         "head.num_classes: is needed by thaw.head.linear and not given"
     )
-    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.schedule.Schedule"}}
+    nested = {**FEATURES, "frozen": {"_target_": "thaw.finetune.rates.Schedule"}}
     message = refused(nested, "finetune", groups=GROUPS, max_epochs=2)
-    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.schedule.")
+    assert message.startswith("finetune.frozen.lr: is needed by thaw.finetune.rates.")
 
 
 def every_kind(

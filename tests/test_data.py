@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from thaw.data.base import PhotoDataModule
-from thaw.data.dataset import PhotoDataset
+from thaw.data.loading import PhotoDataset
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, PhotoError
 

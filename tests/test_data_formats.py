@@ -9,8 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from thaw.data import decode as module
-from thaw.data.dataset import PhotoDataset
 from thaw.data.decode import FORMATS, decode
+from thaw.data.loading import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.errors import PhotoError
 

@@ -7,7 +7,7 @@ import pytest
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
-from thaw.finetune.optim import unfrozen_lr
+from thaw.finetune.rates import unfrozen_lr
 
 backbone = cache(lambda name: torchvision_backbone(name, None))
 

@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from runs import PLUGINS, ROOT, configuration
 
-from thaw import choices, config
+from thaw import config, launch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -40,7 +40,7 @@ def overrides_of(command: str) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def backbones() -> None:
-    choices.register_backbones()
+    launch.register_backbones()
 
 
 def test_there_are_commands() -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from thaw import download
-from thaw.data.archive import fetch_archive
-from thaw.download import fetch
+from thaw.download import fetch, fetch_archive
 from thaw.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 8000  # 2 MB: more than one piece
@@ -244,11 +243,11 @@ def test_bad_archive_leaves_no_folder(
 def test_killed_while_unpacking(server: Server, tmp_path: Path) -> None:
     """The folder is not there after it, and the next call has it and clears up."""
     code = (
-        "import os, sys; from pathlib import Path; from thaw.data import archive\n"
-        "whole = archive.unpack\n"
+        "import os, sys; from pathlib import Path; from thaw import download\n"
+        "whole = download.unpack\n"
         "def die(*args): whole(*args); os._exit(9)\n"
-        "archive.unpack = die\n"
-        "archive.fetch_archive(sys.argv[1], Path(sys.argv[2]), checksum=None)"
+        "download.unpack = die\n"
+        "download.fetch_archive(sys.argv[1], Path(sys.argv[2]), checksum=None)"
     )
     server.files["/photos.tgz"] = ARCHIVE
     command = [sys.executable, "-c", code, server.url("/photos.tgz"), str(tmp_path / "photos")]

@@ -19,7 +19,7 @@ from runs import ROOT
 from torch import nn
 
 from thaw.backbones.backbone import Crop
-from thaw.data.dataset import PhotoDataset
+from thaw.data.loading import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.features.key import Description, feature_key
 from thaw.features.table import Features, view_key

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from thaw import transforms
-from thaw.data.dataset import PhotoDataset
 from thaw.data.folder import Folder
-from thaw.data.loading import collate
+from thaw.data.loading import PhotoDataset, collate
 from thaw.features import table as filling
 from thaw.features.table import Features, load_or_compute, view_key
 from thaw.store import Store

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.finetune.builder import build_plan
-from thaw.finetune.optim import parameter_groups
+from thaw.finetune.rates import parameter_groups
 from thaw.head import linear
 from thaw.training.averaging import EMA
 from thaw.training.module import TransferModule

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from runs import ROOT
 
-from thaw import choices, launch
+from thaw import launch
 from thaw.errors import ConfigError, Interrupted, PhotoError
 from thaw.store import last_checkpoints
 
@@ -27,7 +27,7 @@ def test_a_task_name_is_looked_at_before_a_folder_is_made_of_it() -> None:
 
 
 def test_torchvision_names_without_importing_it() -> None:
-    names = choices.torchvision_names()
+    names = launch.torchvision_names()
     assert names == sorted(torchvision.models.list_models(module=torchvision.models))
     assert len(names) == 80
 

@@ -7,8 +7,8 @@ from models import small_classifier
 
 from thaw.classifier import Classifier
 from thaw.finetune.builder import layer_rates
-from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Phase
+from thaw.finetune.rates import parameter_groups
 
 
 def rates_of(model: Classifier, lr_decay: float | None) -> list[dict[str, float]]:

@@ -6,13 +6,13 @@ import pytest
 from runs import configuration
 
 import train
-from thaw import choices
+from thaw import launch
 
 pytestmark = [pytest.mark.slow, pytest.mark.photos]
 
 
 def run(data_dir: Path, output: Path, *overrides: str) -> dict:
-    choices.register_backbones()
+    launch.register_backbones()
     settings = [
         "backbone=mobilenet_v2",
         f"backbone.weights={data_dir / 'weights' / 'mobilenet_v2.pth'}",

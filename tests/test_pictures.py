@@ -13,9 +13,9 @@ from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 import train
 from thaw.backbones.backbone import InputSpec
 from thaw.data import dataset
-from thaw.data.dataset import PhotoDataset, read_pictures
 from thaw.data.decode import decode
 from thaw.data.folder import Folder
+from thaw.data.loading import PhotoDataset, read_pictures
 from thaw.data.photos import Photos
 from thaw.transforms import Shrink, eval_transform, train_transform
 

@@ -19,7 +19,7 @@ from test_model_folder import MLP, photo, save, tiny
 
 import thaw
 import train
-from thaw import choices, cli, config
+from thaw import cli, config, launch
 from thaw.backbones.backbone import Crop
 from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
@@ -98,7 +98,7 @@ def test_real_photos_get_the_labels_of_the_runs_own_test(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All 6,149 test photos of Flowers102, decoded by worker processes, beside 2,040 others."""
-    choices.register_backbones()
+    launch.register_backbones()
     settings = (
         "backbone=mobilenet_v2",
         f"backbone.weights={data_dir / 'weights' / 'mobilenet_v2.pth'}",

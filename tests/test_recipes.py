@@ -18,11 +18,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torchvision.transforms import v2
 
 import train
-from thaw import choices, config, transforms
+from thaw import config, launch, transforms
 from thaw.backbones.groups import HEAD
 from thaw.classifier import Classifier
-from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Plan
+from thaw.finetune.rates import parameter_groups
 
 NOWHERE = Path("/somewhere/run")  # never written to
 
@@ -58,7 +58,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def backbones() -> None:
-    choices.register_backbones()
+    launch.register_backbones()
 
 
 @cache

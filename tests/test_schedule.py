@@ -9,7 +9,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from thaw.errors import ConfigError
-from thaw.finetune.schedule import Schedule
+from thaw.finetune.rates import Schedule
 
 
 def shares(schedule: Schedule, steps: int, epochs: int, values: Any = ()) -> list[float]:

@@ -14,8 +14,8 @@ from runs import ROOT
 import thaw
 from thaw import launch
 from thaw.errors import ConfigError
+from thaw.store import read_checkpoint
 from thaw.tools import sweep
-from thaw.training.restore import read_checkpoint
 
 MARK = "/tmp/thaw_was_here"  # would be made by what runs
 HOSTILE = [  # words of a run folder that would run code, reach out of it, or read secrets

@@ -38,19 +38,17 @@ def plain(node: Any) -> Any:
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def build(
-    node: Any, key: str, *, reserved: Mapping[str, str] | None = None, **computed: Any
-) -> Any:
+def build(node: Any, key: str, *, taken: Mapping[str, str] | None = None, **computed: Any) -> Any:
     """Calls what `_target_` names with the node's other keys.
 
     Args:
         node: A mapping with `_target_`; nested mappings with one are built too.
         key: Where the node stands ("data"), for messages.
-        reserved: Arguments that the user sets elsewhere -> where.
+        taken: Arguments that the user sets elsewhere -> where.
         computed: Arguments that the program knows and the user must not give.
     """
     settings = plain(node)
-    _check_node(settings, key, {**dict.fromkeys(computed, "thaw itself"), **(reserved or {})})
+    _check_node(settings, key, {**dict.fromkeys(computed, "thaw itself"), **(taken or {})})
     for place, inner in leaves(settings, f"{key}."):
         if isinstance(inner, Mapping) and "_target_" in inner:
             _check_node(inner, place, {})
@@ -64,9 +62,9 @@ def build(
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:
-        extra = f"pip install '.[{key.partition('.')[2]}]'" if key.startswith("logger.") else "it"
+        extra = f"'.[{key.partition('.')[2]}]'" if key.startswith("logger.") else error.name
         raise ConfigError(
-            f"{key}: a package is not installed ({error}); install {extra}"
+            f"{key}: a package is not installed ({error}); pip install {extra}"
         ) from error
 
 

@@ -1,13 +1,15 @@
-"""Downloads of files: complete or not at all, checked, and once for parallel jobs."""
+"""Downloads and archives: whole or not at all, checked, safe, and once for parallel jobs."""
 
 import hashlib
 import lzma
+import stat
 import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, NoReturn
 
 import requests
 from tqdm import tqdm
@@ -19,6 +21,8 @@ from thaw.store import make_once
 TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of the answer
 PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
 MIB = 2**20
+MAX_RATIO, SMALL = 100, 2**30  # photos hardly shrink; an archive may unpack to a GiB in any case
+Member = tuple[str, bool, IO[bytes] | None]  # name, whether it is a folder, content of a file
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
 BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
           lzma.LZMAError, RuntimeError, ValueError)  # fmt: skip
@@ -77,3 +81,86 @@ def compare(path: Path, checksum: str | None) -> None:
             actual = hashlib.file_digest(file, kind).hexdigest()
     if not actual.startswith(expected):
         raise OSError(f"the {kind} of {path} is {actual} and should be {expected}: it is damaged")
+
+
+def fetch_archive(url: str, folder: Path, *, checksum: str | None) -> None:
+    """Downloads the archive that holds `folder` under its own name, and unpacks it beside others.
+
+    An archive that the user has put there is used and stays, if its checksum is right; a downloaded
+    one is deleted, whether it could be unpacked or not. Raises DownloadError as `fetch`.
+    """
+    archive = folder.parent / url.rpartition("/")[2]
+
+    def make(part: Path) -> Path:
+        by_hand = archive.exists()
+        if by_hand:
+            compare(archive, checksum)
+        else:
+            fetch(url, archive, checksum=checksum, remedy=offline(url, folder))
+        try:
+            unpack(archive, part)
+        finally:
+            if not by_hand:
+                archive.unlink()
+        return part / folder.name
+
+    make_download(folder, make, f"{folder.name}/ of {url}", offline(url, folder))
+
+
+def offline(url: str, path: Path) -> str:
+    """What a user can do if a download to `path` fails, as the end of a sentence."""
+    there = path.relative_to(path.parents[1])
+    return (f"put {url.rpartition('/')[2]} from {url} into {path.parent}, or name the folder that "
+            f"holds {there} with paths.data_dir=PATH, or try data=demo")  # fmt: skip
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpacks files and folders; one of BROKEN: it holds others, leads outside, or is a bomb."""
+    print(f"Unpacking {archive}", flush=True)
+    left = max(SMALL, MAX_RATIO * archive.stat().st_size)
+    folder.mkdir()
+    for name, is_folder, content in _members(archive):
+        path = Path(name)
+        if path.anchor or ".." in path.parts or not (is_folder or content):
+            raise OSError(f"its member {name!a} is no plain file, or would land outside")
+        path = folder / path
+        (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        left -= 1024  # of the disk, also for an empty file
+        if content:
+            with path.open("wb") as file:
+                while left >= 0 and (piece := content.read(MIB)):
+                    left -= file.write(piece)
+        if left < 0:
+            raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
+    return folder
+
+
+class Header(tarfile.TarInfo):
+    """A member of a tar; refuses what tarfile would read into memory, however much it is."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        fits = self.isreg() or 0 <= self.size <= MIB
+        return super()._proc_member(tar) if fits else self._proc_sparse()  # pyright: ignore
+
+    def _proc_sparse(self, *_: object) -> NoReturn:
+        raise ValueError("it has a header of more than a MiB, or a sparse file")
+
+    _proc_gnusparse_10 = _proc_sparse
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                yield info.filename, info.is_dir(), zipped.open(info) if plain else None
+        return
+    try:
+        with tarfile.open(archive, tarinfo=Header) as tar:
+            while info := tar.next():
+                yield info.name, info.isdir(), tar.extractfile(info) if info.isreg() else None
+                tar.members, tar.pax_headers = [], {}  # pyright: ignore  else all stay in memory
+            while tar.fileobj and tar.fileobj.read(MIB):  # to the end, where gzip's checksum stands
+                pass
+    except tarfile.ReadError as error:
+        raise OSError("it is neither a whole zip nor a tar") from error

@@ -11,7 +11,7 @@ from thaw.image_classifier import ImageClassifier
 
 
 def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
-    """How much each place of a picture speaks for a class.
+    """How much each place of a picture speaks for a class, 0-1: float (S, S) on the CPU.
 
     Each channel of the body's last spatial output is weighted by its mean effect on the class
     score; where the sum is positive, the place speaks for the class. The score is taken above the
@@ -22,23 +22,14 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
     In a transformer that classifies by its class token, the last block's patches have no effect any
     more. So the last output with an effect is taken: of the norm before that block's attention.
 
-    Args:
-        model: on any device, in eval mode as `thaw.load` gives it; nothing in it is changed.
-        view: uint8 (3, S, S), as `model.transform` gives it.
-        label: place of the class in `model.classes`.
-
-    Returns:
-        float (S, S) on the CPU: 0 none, 1 the most in this picture; all 0 where nothing speaks for
-        the class.
-
-    Raises:
-        ValueError: no output inside the body is spatial.
+    `view` is uint8 (3, S, S), as `model.transform` gives it, and `label` the place of the class in
+    `model.classes`. 1 is the most in this picture; all is 0 where nothing speaks for the class.
+    Raises a ValueError where no output inside the body is spatial.
     """
     outputs: list[Any] = []
     # Attention weights are square as well, but come out of modules without parameters.
     parts = [part for part in model.body.modules() if next(part.parameters(), None) is not None]
-    hooks = [part.register_forward_hook(lambda *passed: outputs.append(passed[-1]))
-             for part in parts]  # fmt: skip
+    hooks = [part.register_forward_hook(lambda *seen: outputs.append(seen[-1])) for part in parts]
     with torch.inference_mode(False), torch.enable_grad():
         try:
             images = model.normalise(view[None].to(next(model.parameters()).device))

@@ -4,33 +4,25 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Sweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from thaw.choices import conf_dir, register_backbones
-from thaw.errors import (
-    ConfigError,
-    Interrupted,
-    PhotoError,
-    ThawError,
-    check,
-    near,
-    reason,
-    trouble,
-)
-from thaw.ranges import RANGES, leaves
+from thaw.errors import ConfigError, Interrupted, PhotoError, ThawError, near, reason, trouble
+from thaw.ranges import check_ranges, leaves
 from thaw.stopping import ignore_signals, signals
 from thaw.store import last_checkpoints
-from thaw.trust import saved_words
+from thaw.trust import conf_dir, saved_words
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
@@ -111,7 +103,7 @@ def check_choices(words: Sequence[str]) -> None:
         key = key_of(word)
         if "=" not in word or word[0] in "-~" or not (conf_dir() / key).is_dir():
             if word.startswith("task_name=") and "," not in word:  # before a folder is made of it
-                check(RANGES[key][0](unquoted(word[10:])), key, word[10:], RANGES[key][1])
+                check_ranges({key: unquoted(word[10:])})
             continue
         value = OverridesParser.create().parse_override(word).value()
         if not isinstance(value, str | list | Sweep):
@@ -167,10 +159,42 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         has = [str(other) for other in node if str(other)[0] != "_"]
         settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
         places = [place for place, _ in leaves({**settings, "hydra": None})]
-        meant = near(name, has) or near(
-            name, {place.rpartition(".")[2] for place in places}, places
-        )
+        meant = near(name, has) or near(name, {at.rpartition(".")[2] for at in places}, places)
         but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
         return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message
+
+
+def torchvision_names() -> list[str]:
+    """Names of torchvision's classifiers, read from its source: importing it takes seconds."""
+    folder = distribution("torchvision").locate_file("torchvision/models")
+    pattern = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+    text = "".join(file.read_text("utf-8") for file in Path(str(folder)).glob("*.py"))
+    return sorted(pattern.findall(text))
+
+
+class TimmNames(dict[str, ConfigNode]):
+    """Any timm name is a choice; whether timm has it is checked when the backbone is built."""
+
+    def __contains__(self, file: object) -> bool:
+        return str(file).endswith(".yaml")
+
+    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return {"<any name of timm>.yaml": None}.keys()
+
+    def __missing__(self, file: str) -> ConfigNode:
+        name = file.removesuffix(".yaml")
+        node = OmegaConf.create({"defaults": ["/backbone/timm@_here_", "_self_"], "name": name})
+        return ConfigNode(file, node, group="backbone/timm", package="backbone", provider="timm")
+
+
+def register_backbones() -> None:
+    """Makes each torchvision model and each `timm/<name>` a choice, as if it had a file."""
+    store = ConfigStore.instance()
+    # Hydra copies this store for each group that --help lists, which takes 3 of 4.3 seconds.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # pyright: ignore[reportAttributeAccessIssue]
+    for name in torchvision_names():
+        node = {"defaults": ["torchvision", "_self_"], "name": name}
+        store.store(group="backbone", name=name, node=node, provider="torchvision")
+    store.repo["backbone"]["timm"] = TimmNames()

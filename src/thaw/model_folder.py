@@ -24,11 +24,8 @@ def describe(
 ) -> dict[str, Any]:
     """What a model is, apart from its weights and its temperature, in plain values.
 
-    Args:
-        targets: The nodes `backbone` and `head` of the run's configuration. A user's own class is
-            only named by its `_target_`.
-        classes: Names of the K classes, in label order.
-        photos_licence: One line on the licence of the photos that it was trained on.
+    `targets` has the nodes `backbone` and `head` of the run's configuration; a user's own class is
+    only named by its `_target_`. `classes` are in label order.
     """
     spec, arguments = backbone.input_spec, dict(targets["head"])
     return {
@@ -53,9 +50,7 @@ def save_model(
 ) -> None:  # fmt: skip
     """Writes the model folder, whole or not at all, in place of one that is there.
 
-    Args:
-        model: What `describe` gave.
-        facts: Further plain values for model.json: metrics, versions, git.
+    `model` is what `describe` gave, `facts` are further plain values for model.json.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -63,14 +58,12 @@ def save_model(
     state = single_precision(classifier.state_dict()).items()
     state = {name: value.cpu().contiguous().clone() for name, value in state}
     save_file(state, part / "model.safetensors")
-    checksum = sha256(part / "model.safetensors")
-    write_json({**model, "sha256": checksum, "temperature": temperature, **facts},
-               part / "model.json")  # fmt: skip
+    facts = {"sha256": sha256(part / "model.safetensors"), "temperature": temperature, **facts}
+    write_json({**model, **facts}, part / "model.json")
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 
 def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a state dict, those of numbers with a point as float32."""
-    return {name: value.float() if value.is_floating_point() else value
-            for name, value in state.items()}  # fmt: skip
+    return {name: of.float() if of.is_floating_point() else of for name, of in state.items()}

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from thaw.errors import ConfigError, check
 from thaw.model_folder import FORMAT, single_precision
-from thaw.store import sha256
-from thaw.training.restore import read_checkpoint
+from thaw.store import read_checkpoint, sha256
 
 MAX_SIDE = 4096  # pixels of an image, which has to fit into the memory
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"  # characters that could change what a terminal shows
@@ -38,11 +37,8 @@ def find_model(path: Path) -> Path:
 def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads the description, with the temperature, and the weights as `Classifier` names them.
 
-    Weights are in single precision. Other errors than the ones below say that the file was made or
-    changed by hand.
-
-    Raises:
-        ConfigError: It is of a newer format, has odd values, or changed since it was written.
+    Weights are in single precision. A ConfigError: it is of a newer format, has odd values, or
+    changed since it was written. Other errors say that the file was made or changed by hand.
     """
     if file.suffix == ".ckpt":
         checkpoint = read_checkpoint(file, "checkpoint")

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from filelock import FileLock
 
@@ -129,3 +132,27 @@ def last_checkpoints(folder: str | Path) -> list[Path]:
     """What a run folder has to go on from, unread, the newest first."""
     paths = (Path(folder) / "checkpoints" / name for name in (LAST, PREVIOUS))
     return [path for path in paths if path.is_file()]
+
+
+def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
+    """Reads a checkpoint that train.py wrote; nothing in the file is run as code.
+
+    The checksums in the file are compared, which torch 2.11 does not.
+    """
+    import torch  # the first process of a sweep has no use for it
+
+    try:
+        with ZipFile(path) as file:
+            if file.testzip():
+                raise BadZipFile
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if "classes" in checkpoint["hyper_parameters"]:
+            return checkpoint
+        raise KeyError("classes")
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, zlib.error,
+            BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+        raise ConfigError(
+            f"{key}={path}: there is no such file, or it is damaged or is no checkpoint of thaw "
+            f"({type(error).__name__}); give a file of a run's checkpoints/ folder. Weights of a "
+            "backbone alone go to backbone.weights=FILE"
+        ) from error

@@ -9,7 +9,6 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from thaw.choices import conf_dir
 from thaw.errors import ConfigError, reason
 from thaw.store import read_plain
 
@@ -20,6 +19,13 @@ HARMLESS = re.compile(  # of a sweep: a launcher or sweeper by its name, and how
     r"hydra\.(launcher\.n_jobs|sweeper\.n_jobs|sweeper\.n_trials)=\d+"
 )
 TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no module below
+
+
+def conf_dir() -> Path:
+    """The folder conf/ of the current directory if that is a thaw project, else thaw's own."""
+    here = Path.cwd()
+    is_ours = (here / "conf" / "train.yaml").is_file() and (here / "train.py").is_file()
+    return (here if is_ours else Path(__file__).resolve().parents[2]) / "conf"
 
 
 def saved(file: Path) -> dict[str, Any]:
@@ -56,11 +62,7 @@ def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
 
 
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
-    """The settings and choices in such a file.
-
-    Raises:
-        ConfigError: It is damaged, or not trusted and could run code or reach beyond conf/.
-    """
+    """The settings and choices in such a file; refuses what could run code or leave conf/."""
     words: list[str] = saved(file)["overrides"]["task"]
     if trusted:
         return words

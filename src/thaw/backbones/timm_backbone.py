@@ -69,9 +69,7 @@ def import_timm() -> Any:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         remedy = "timm is an extra of thaw's: pip install '.[timm]'"
-        raise ConfigError(
-            f"backbone=timm: a package is not installed ({error}). {remedy}"
-        ) from error
+        raise ConfigError(f"backbone=timm: {error.name} is not installed. {remedy}") from error
 
 
 def pretrained_cfg(name: str) -> dict[str, Any]:

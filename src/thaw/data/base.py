@@ -20,8 +20,14 @@ from torch.utils.data import DataLoader
 from thaw.backbones.backbone import Crop
 from thaw.data import splitting
 from thaw.data.broken import describe, find_broken
-from thaw.data.dataset import PhotoDataset, Pictures, Transform, read_pictures
-from thaw.data.loading import choose_workers, make_loader
+from thaw.data.loading import (
+    PhotoDataset,
+    Pictures,
+    Transform,
+    choose_workers,
+    make_loader,
+    read_pictures,
+)
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, check, shown
 
@@ -162,9 +168,8 @@ class PhotoDataModule(LightningDataModule):
         if self.test_fraction:
             test, train = splitting.split_fraction(train, self.test_fraction, rule="test")
         if self.folds is not None:
-            val, train = splitting.split_fold(
-                train + val if val else train, self.folds, self.fold, classes
-            )
+            both = train + val if val else train
+            val, train = splitting.split_fold(both, self.folds, self.fold, classes)
         elif val is None or self.val_fraction is not None:
             # a fifth is what fast.ai reports on; of 10 photos a class it leaves 8 to train on
             fraction = 0.2 if self.val_fraction is None else self.val_fraction
@@ -188,9 +193,8 @@ class PhotoDataModule(LightningDataModule):
         train, trainer = split == "train", self.trainer
         transform = self.train_transform if train else self.eval_transform
         if transform is None or (self.cache == "ram" and self.shrink is None):
-            raise ConfigError(
-                f"{self.name}: give train_transform, eval_transform and, for cache=ram, shrink."
-            )
+            words = "give train_transform, eval_transform and, for cache=ram, shrink"
+            raise ConfigError(f"{self.name}: {words}")
         devices, ranks = (trainer.num_devices, trainer.world_size) if trainer else (1, 1)
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
         workers = self.num_workers

@@ -76,9 +76,7 @@ def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) ->
 
 
 def _photo_error(name: str | Path, cause: str) -> PhotoError:
-    return PhotoError(
-        f"Cannot read the picture {name}: {cause}. Delete it, or replace it by a whole copy."
-    )
+    return PhotoError(f"Cannot read the picture {name}: {cause}. Delete it, or get a whole copy.")
 
 
 def open_image(data: bytes, max_pixels: float = math.inf) -> Image.Image:

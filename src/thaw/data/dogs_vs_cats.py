@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import Photos, Splits
+from thaw.download import fetch_archive
 from thaw.errors import ConfigError
 
 # fast.ai's copy of Kaggle's photos, and its checksum in fastai/data/checks.txt (839,285,364 bytes).

@@ -6,10 +6,9 @@ from typing import Literal
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102 as Torchvision
 
-from thaw.data.archive import fetch_archive, offline
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
-from thaw.download import fetch
+from thaw.download import fetch, fetch_archive, offline
 
 # Addresses and MD5 sums as in torchvision.datasets.Flowers102 (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"

@@ -7,6 +7,7 @@ from pathlib import Path
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.photos import SUFFIXES, Photos, Splits, all_files, picture_files, visible
 from thaw.errors import ConfigError
+from thaw.store import make_once
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "test": "test", "testing": "test"}  # fmt: skip
@@ -34,9 +35,7 @@ class Folder(PhotoDataModule):
     def find_splits(self) -> Splits:
         """Lists the photos below `root`; folders named in data.classes are classes in any case."""
         if self.root.is_file():
-            from thaw.data.archive import unpacked  # imports network libraries
-
-            self.folder = unpacked(self.root, self.cache_dir)
+            self.folder = _unpacked(self.root, self.cache_dir)
         root, wanted = self.folder, self.wanted or ()
         if not root.is_dir():
             raise ConfigError(f"data.root={root} is no folder (looked in {Path.cwd()}). {LAYOUT}")
@@ -68,6 +67,21 @@ class Folder(PhotoDataModule):
             what = f"{len(ignored)} hidden or system files and links that lead back up"
             print_once(f"data.root={root}: ignored {what}, as {min(ignored)}")
         return Splits(tuple(labels), splits["train"], splits.get("val"), splits.get("test"))
+
+
+def _unpacked(archive: Path, cache_dir: Path) -> Path:
+    """The folder in the cache that a user's archive is unpacked into, once; or a ConfigError."""
+    from thaw.download import BROKEN, unpack  # which import network libraries
+
+    facts = archive.stat()
+    folder = cache_dir / "archives" / f"{archive.name}-{facts.st_size}-{facts.st_mtime_ns}"
+    try:
+        make_once(folder, lambda part: unpack(archive, part))
+    except BROKEN as error:
+        hint = "Make it anew, or unpack it yourself and give the folder"
+        raise ConfigError(f"data.root={archive}: cannot be unpacked: {error}. {hint}.") from error
+    inside = list(visible(folder))
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def _layout(root: Path, wanted: Collection[str], ignored: set[Path]) -> Layout:
@@ -104,8 +118,7 @@ def _photos(home: Path, folders: list[Path], labels: dict[str, int], ignored: se
             f"{home} has class folders that the training photos have not: {', '.join(unknown)}. "
             "Rename or move them."
         )
-    found = [(path, labels[folder.name]) for folder in folders
-             for path in all_files(folder, ignored)]  # fmt: skip
+    found = [(path, labels[each.name]) for each in folders for path in all_files(each, ignored)]
     pictures = [pair for pair in found if pair[0].suffix.lower() in SUFFIXES]
     others = {path for path in visible(home, ignored) if not path.is_dir()}
     others |= {path for path, _ in found}.difference(path for path, _ in pictures)

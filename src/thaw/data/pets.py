@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from thaw.data.archive import fetch_archive
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
+from thaw.download import fetch_archive
 
 # Addresses and MD5 sums as in torchvision.datasets.OxfordIIITPet (torchvision 0.29)
 URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"

@@ -158,10 +158,9 @@ def _by_class(photos: Photos, rule: str) -> Members:
     # With the folder's name, since PetImages has Cat/0.jpg and Dog/0.jpg; without the whole path,
     # so that photos moved to another disk are split as before.
     names = photos.groups or [f"{path.parent.name}/{path.name}" for path in photos.paths]
-    hashes = [sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest()
-              for name in names]  # fmt: skip
+    ranks = [sha256(f"{rule} {name}".encode("utf-8", "surrogateescape")).digest() for name in names]
     groups: dict[str | int, Group] = {}
-    for _, _, index in sorted(zip(hashes, photos.paths, range(len(photos)), strict=True)):
+    for _, _, index in sorted(zip(ranks, photos.paths, range(len(photos)), strict=True)):
         groups.setdefault(photos.groups[index] if photos.groups else index, []).append(index)
     sizes = Counter(photos.labels)
     members: Members = {}

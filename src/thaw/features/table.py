@@ -89,9 +89,7 @@ def load_or_compute(
                 kinds = together(lambda: fill(part, first, loader, run, rows, bar.update))
             found = {kind for kind in kinds if kind[0]}  # a rank may have no rows
             if len(found) > 1:
-                raise OSError(
-                    f"the ranks' features differ: give all one trainer.precision: {found}"
-                )
+                raise OSError(f"the ranks' features differ: set one trainer.precision: {found}")
             width, dtype = found.pop()
             together(lambda: rank or store.finish(part, total * width, dtype=dtype))
     finally:

@@ -9,7 +9,7 @@ from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
 from thaw.errors import ConfigError, check, near
 from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
-from thaw.finetune.schedule import is_number, is_whole
+from thaw.finetune.rates import is_number, is_whole
 
 Groups = Sequence[LayerGroup]  # stem first, head last
 CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs; 1 is worse by 0.7 points (benchmarks/LOG.md)
@@ -44,8 +44,7 @@ def build_plan(
     # Features can be cached only in phases before the first one that trains a part of the body.
     caches = bool(cache_features) and not limits_batches
     keys = [f"finetune.phases.{n}" if in_list else "finetune" for n in range(len(items))]
-    tops = [top_groups(groups, phase.top, f"{key}.top")
-            for key, phase in zip(keys, items, strict=True)]  # fmt: skip
+    tops = [top_groups(groups, each.top, f"{at}.top") for at, each in zip(keys, items, strict=True)]
     for key, phase, names in zip(keys, items, tops, strict=True):
         rates = layer_rates(groups, phase, key, {*chain(*tops)})
         # a scheduler of torch that does not fit the phase raises its error here
@@ -92,10 +91,9 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         f"{number} groups, all after the first {start} epochs and within trainer.max_epochs="
         f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
     )  # fmt: skip
-    for place, name in enumerate(order[1:-1], start=2):
-        phases.append(
-            replace(body, name=name, top=order[:place], epochs=every, end_on_plateau=plateau)
-        )
+    for end, name in enumerate(order[1:-1], start=2):
+        part = {"name": name, "top": order[:end], "epochs": every, "end_on_plateau": plateau}
+        phases.append(replace(body, **part))
     return [*phases, replace(body, name=order[-1], top=order, epochs=max_epochs - last)]
 
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from thaw.classifier import BatchNormMode, Classifier
 from thaw.errors import ConfigError, check, check_known
-from thaw.finetune.schedule import Schedule, is_whole, plateaus
+from thaw.finetune.rates import Schedule, is_whole, plateaus
 from thaw.text_table import text_table
 
 _BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
@@ -186,8 +186,7 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int 
     """
     size = f" of {images} images" if images else ""
     names = plan.groups[::-1]  # head first
-    sizes = [sum(parameter.numel() for _, parameter in named)
-             for _, named in model.group_parameters()][::-1]  # fmt: skip
+    sizes = [sum(each.numel() for _, each in named) for _, named in model.group_parameters()][::-1]
     numbers = [f"{number:,}" for number in (*sizes, sum(sizes))]
     normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
     columns = [["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],

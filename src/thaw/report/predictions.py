@@ -42,11 +42,7 @@ class Predictions:
 
     @classmethod
     def read(cls, file: Path, classes: Sequence[str] | None = None) -> "Predictions":
-        """Reads what `write` wrote; without `classes` they are those in it, in natural order.
-
-        Raises:
-            ConfigError: It was changed since.
-        """
+        """Reads what `write` wrote; without `classes` they are those in it, in natural order."""
         try:
             with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
                 rows = list(csv.reader(opened))

@@ -25,10 +25,7 @@ def make_results(
     model: Classifier, record: Record, metrics: Mapping[str, float], data: PhotoDataModule,
     **facts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Gives the content of results.json: the final `metrics`, the phases, sizes and `facts`.
-
-    The metrics of val/ are of the best checkpoint.
-    """
+    """The content of results.json; its `metrics` of val/ are of the best checkpoint."""
     total = sum(parameter.numel() for parameter in model.parameters())
     last = record.plan.phases[-1]
     phases = [

@@ -49,18 +49,17 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     add("--page", type=Path, metavar="FILE", help="write one HTML page with curves")
     given = parser.parse_args(words)
     read = {folder: read_run(folder) for folder in find_runs(given.folders)}
-    passed_over = [f"Passed over: {folder}: {why}" for folder, why in read.items()
-                   if isinstance(why, str)]  # fmt: skip
+    unread = [f"Passed over: {run}: {why}" for run, why in read.items() if isinstance(why, str)]
     runs = [run for run in read.values() if isinstance(run, Run)]
     if not runs:
-        raise ConfigError("none of these runs can be compared:\n  " + "\n  ".join(passed_over))
+        raise ConfigError("none of these runs can be compared:\n  " + "\n  ".join(unread))
     # Twice the same run is no further sample.
     by_time = sorted(runs, key=lambda run: (run.folder / "results.json").stat().st_mtime)
     last = {(run.identity, run.unit): run for run in by_time}
     repeated = [f"Left out: {run.folder}; {by.folder} has the same settings and {by.unit}"
                 for run in runs if (by := last[run.identity, run.unit]) is not run]  # fmt: skip
     comparisons = group_runs([*last.values()], choose_metric(runs, given.metric))
-    notes = [*NOTES, *repeated, *passed_over]
+    notes = [*NOTES, *repeated, *unread]
     for each in comparisons:
         rows = table_rows(each)
         rule = ["---", *["---:"] * (len(rows[0]) - 1)]  # all columns but the first to the right

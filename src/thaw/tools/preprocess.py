@@ -43,9 +43,8 @@ def prepare(path, spec):
     image = image.resize((sides[0], image.height), kind)  # across first, as torchvision does it;
     image = image.resize(sides, kind)  # of tall pictures Pillow would begin with the other side
     view = Image.new("RGB", (size, size), tuple(round(255 * mean) for mean in spec["mean"]))
-    left, top = ((size - side) // 2 if crop == "pad" else -round((side - size) / 2)
-                 for side in sides)  # fmt: skip
-    view.paste(image, (left, top))
+    corner = [(size - side) // 2 if crop == "pad" else -round((side - size) / 2) for side in sides]
+    view.paste(image, tuple(corner))
     return np.array(view).transpose(2, 0, 1)[None]
 
 

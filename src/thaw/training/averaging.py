@@ -21,12 +21,10 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
 
     @torch.no_grad()
-    def _average(
-        self, averages: list[Tensor], current: list[Tensor], averaged: Tensor | int
-    ) -> None:
+    def _average(self, averages: list[Tensor], current: list[Tensor], step: Tensor | int) -> None:
         if not averages[0].is_floating_point():  # BatchNorm's count of batches
             torch._foreach_copy_(averages, current)  # pyright: ignore[reportPrivateImportUsage]
             return
-        decay = min(self.decay, (1 + int(averaged)) / (10 + int(averaged)))
+        decay = min(self.decay, (1 + int(step)) / (10 + int(step)))
         # a + w * (b - a): where a equals b, as in a frozen body, the result is a to the bit
         torch._foreach_lerp_(averages, current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]

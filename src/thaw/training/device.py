@@ -38,11 +38,9 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     there = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True)
     check(there, "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
-    strategy = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
-    check(
-        strategy in ("auto", "ddp"), "trainer.strategy", strategy, "trainer=default or trainer=ddp"
-    )
-    if strategy == "auto" and settings.get("devices", 1) != 1:
+    way = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
+    check(way in ("auto", "ddp"), "trainer.strategy", way, "trainer=default or trainer=ddp")
+    if way == "auto" and settings.get("devices", 1) != 1:
         settings["strategy"] = "ddp"
     if settings.get("precision") == "auto":
         settings["precision"] = best_precision(str(settings.get("accelerator", "auto")))

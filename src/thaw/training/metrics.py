@@ -141,24 +141,20 @@ def in_order(trainer: Trainer, own: Tensor) -> Tensor:
     return trainer.strategy.reduce(table, reduce_op="sum")
 
 
-def monitor_modes(
-    callbacks: Mapping[str, Any] | None, *, monitor: str, validates: bool
-) -> dict[str, Any]:
+def monitor_modes(callbacks: Any, *, monitor: str, validates: bool) -> dict[str, Any]:
     """Fills in `mode` where a callback (by name) monitors a metric, so "max" for a loss cannot be.
 
     The best checkpoint is chosen among the epochs that are validated; the last one without photos.
     """
     known = ", ".join(f"val/{name}" for name in MODES)
     check(str(monitor) in known.split(", "), "monitor", monitor, known)
-    nodes = dict(callbacks or {})
+    nodes: dict[str, Any] = dict(callbacks or {})
     for name, node in nodes.items():
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
         key, target = f"callbacks.{name}", str(node.get("_target_"))
-        one_rate = "StochasticWeightAveraging" in target  # for all layer groups
-        check(
-            not one_rate, f"{key}._target_", target, "callbacks=ema, which keeps layer-wise rates"
-        )
+        fits = "StochasticWeightAveraging" not in target  # which has one rate for all layer groups
+        check(fits, f"{key}._target_", target, "callbacks=ema, which keeps layer-wise rates")
         if (own := node.get("monitor")) is None:
             continue
         check(str(own) in known.split(", "), f"{key}.monitor", own, known)

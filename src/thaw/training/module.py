@@ -16,10 +16,11 @@ from torchvision.transforms.v2.functional import to_dtype
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.features.table import FeatureBatch
-from thaw.finetune.optim import parameter_groups
 from thaw.finetune.plan import Phase, Plan
+from thaw.finetune.rates import parameter_groups
 from thaw.seeds import derive, seed_generators
-from thaw.training import restore
+from thaw.store import read_checkpoint
+from thaw.training.checkpoints import check_model, use_settings
 from thaw.training.measures import MODES
 from thaw.training.metrics import Scores, best_class, in_order
 
@@ -173,8 +174,8 @@ class TransferModule(pl.LightningModule):
         }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        restore.check_model(checkpoint, self.classes, self.state_dict())
-        restore.use_settings(checkpoint, self.configure_optimizers().param_groups)
+        check_model(checkpoint, self.classes, self.state_dict())
+        use_settings(checkpoint, self.configure_optimizers().param_groups)
         self.temperature = checkpoint["temperature"]
         saved, epoch = checkpoint["plan"], checkpoint["epoch"]
         self.saved_batches = saved["batches"]
@@ -196,8 +197,8 @@ class TransferModule(pl.LightningModule):
 
     def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
         """Loads the weights and the temperature of a checkpoint, to test; gives its content."""
-        checkpoint = restore.read_checkpoint(path)
-        restore.check_model(checkpoint, self.classes, self.state_dict())
+        checkpoint = read_checkpoint(path)
+        check_model(checkpoint, self.classes, self.state_dict())
         self.load_state_dict(checkpoint["state_dict"])
         self.temperature = checkpoint["temperature"]
         return checkpoint
