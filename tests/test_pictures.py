@@ -12,7 +12,7 @@ from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 
 import train
 from thaw.backbones.backbone import InputSpec
-from thaw.data import dataset
+from thaw.data import loading
 from thaw.data.decode import decode
 from thaw.data.folder import Folder
 from thaw.data.loading import PhotoDataset, read_pictures
@@ -38,7 +38,7 @@ def photos(folder: Path) -> Photos:
 def test_pictures_in_memory_are_the_decoded_ones(
     photos: Photos, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "BLOCK_BYTES", 5000)  # several blocks
+    monkeypatch.setattr(loading, "BLOCK_BYTES", 5000)  # several blocks
     read = read_pictures(photos, SHRINK, num_workers=workers, label="train")
     assert read is not None
     assert len(read.blocks) > 1
@@ -64,7 +64,7 @@ def test_a_spawned_worker_shares_the_memory(photos: Photos) -> None:
 def test_pictures_that_do_not_fit_are_decoded(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(dataset, "FREE_SHARE", 1e-12)
+    monkeypatch.setattr(loading, "FREE_SHARE", 1e-12)
     assert read_pictures(photos, SHRINK, num_workers=0, label="train") is None
     assert "train, 0 MB in memory do not fit" in capsys.readouterr().out
 
@@ -79,8 +79,8 @@ def test_a_run_decodes_each_photo_once(
         seen[path.parts[-3]] += 1
         return decode(path)
 
-    monkeypatch.setattr(dataset, "decode", counted)
-    monkeypatch.setattr(dataset, "SAMPLE_SIZE", 1)  # for the estimate of the size
+    monkeypatch.setattr(loading, "decode", counted)
+    monkeypatch.setattr(loading, "SAMPLE_SIZE", 1)  # for the estimate of the size
     every = [*SMALL, *TWO_AND_TWO, f"data.root={folder}", f"paths.cache_dir={tmp_path}",
              "data.cache=ram"]  # fmt: skip
     train.run(configuration(tmp_path / "run", *every))

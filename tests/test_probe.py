@@ -20,7 +20,7 @@ from thaw import cli
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
-from thaw.data import dataset
+from thaw.data import loading
 from thaw.errors import ConfigError
 from thaw.tools.probe import read
 from thaw.tools.probe_fit import GRIDS, LayerOutputs, fit, linear_head, pooled, way
@@ -89,8 +89,8 @@ def test_from_end_to_end(
     words: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two are measured; training then finds the features."""
-    spy = Mock(wraps=dataset.decode)  # a function of this file would count as code of the photos
-    monkeypatch.setattr(dataset, "decode", spy)
+    spy = Mock(wraps=loading.decode)  # a function of this file would count as code of the photos
+    monkeypatch.setattr(loading, "decode", spy)
     cli.main(["probe", *words, "backbones=tiny,cnn", "classifier=logistic,svm,knn"])
     printed = capsys.readouterr().out
     opened = {str(call.args[0]) for call in spy.call_args_list}

@@ -34,11 +34,7 @@ EXTRAS = {"export": "export", "serve": "serve", "probe": "probe", "check": "prob
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the words after `thaw` name, and returns its exit status.
-
-    SystemExit with 1 follows one paragraph about an error that the user can mend, with 2 a wrong
-    command line.
-    """
+    """Runs the command that the words after `thaw` name, and returns its exit status."""
     listed = "\n".join(f"  {name:<8}  {about}" for name, about in COMMANDS.items())
     make = partial(ArgumentParser, formatter_class=RawDescriptionHelpFormatter)
     parser = make("thaw", usage="thaw COMMAND ...", description=f"commands:\n{listed}",

@@ -11,7 +11,7 @@ from thaw.image_classifier import ImageClassifier
 
 
 def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
-    """How much each place of a picture speaks for a class, 0-1: float (S, S) on the CPU.
+    """How much each place of a picture speaks for a class: float (S, S), 0 to 1, on the CPU.
 
     Each channel of the body's last spatial output is weighted by its mean effect on the class
     score; where the sum is positive, the place speaks for the class. The score is taken above the
@@ -23,8 +23,8 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
     more. So the last output with an effect is taken: of the norm before that block's attention.
 
     `view` is uint8 (3, S, S), as `model.transform` gives it, and `label` the place of the class in
-    `model.classes`. 1 is the most in this picture; all is 0 where nothing speaks for the class.
-    Raises a ValueError where no output inside the body is spatial.
+    `model.classes`. All is 0 where nothing speaks for the class. Raises a ValueError where no
+    output inside the body is spatial.
     """
     outputs: list[Any] = []
     # Attention weights are square as well, but come out of modules without parameters.

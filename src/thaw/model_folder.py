@@ -48,10 +48,7 @@ def save_model(
     folder: Path, classifier: Classifier, model: Mapping[str, Any], *, temperature: float,
     **facts: Any,
 ) -> None:  # fmt: skip
-    """Writes the model folder, whole or not at all, in place of one that is there.
-
-    `model` is what `describe` gave, `facts` are further plain values for model.json.
-    """
+    """Writes the folder, whole or not at all: `model` of `describe`, and more `facts`."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -13,18 +13,14 @@ def derive(seed: int, *position: int) -> int:
     """A 32-bit seed for one place in the run; near positions give unrelated seeds.
 
     32 bits because torch's CPU generator (mt19937) reads no more of its seed than that.
-    Source: numpy.random.SeedSequence.
     """
     return int(np.random.SeedSequence((seed, *position)).generate_state(1)[0])
 
 
 def seed_generators(seed: int) -> None:
-    """Sets torch's generators, of the CPU and of the GPUs that are in use.
-
-    Without a GPU, torch.manual_seed queues a call with its stack each time, which is never freed.
-    """
+    """Sets torch's generators, of the CPU and of the GPUs that are in use."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # else torch would queue calls that are never freed
         torch.cuda.manual_seed_all(seed)
     elif torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)

@@ -135,10 +135,7 @@ def last_checkpoints(folder: str | Path) -> list[Path]:
 
 
 def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
-    """Reads a checkpoint that train.py wrote; nothing in the file is run as code.
-
-    The checksums in the file are compared, which torch 2.11 does not.
-    """
+    """Reads a checkpoint of train.py; runs no code in it, and compares checksums, unlike torch."""
     import torch  # the first process of a sweep has no use for it
 
     try:

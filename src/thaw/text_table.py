@@ -4,10 +4,7 @@ from collections.abc import Collection, Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
-    """Lays out rows of equal length as a table; the first row is the header.
-
-    The columns whose numbers (from 0) are in `right` are aligned to the right.
-    """
+    """Lays out rows, the header first; columns with numbers (from 0) in `right` align right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [rows[0], ["-" * width for width in widths], *rows[1:]]
     return "\n".join(

@@ -62,10 +62,7 @@ class LongSide(v2.Transform):
 
 
 class Shrink(nn.Module):
-    """Makes a picture as small as evaluation needs it; a smaller picture stays as it is.
-
-    The evaluation view of the result is that of the picture, bit by bit.
-    """
+    """Makes a picture as small as evaluation needs it; its evaluation view stays the same bits."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()

@@ -15,10 +15,7 @@ VERSION = 3  # part of the cache folder's name: raise it when any picture change
 
 @dataclass(kw_only=True, eq=False)
 class Demo(PhotoDataModule):
-    """Flowers of sixteen look-alike species, drawn on first use and then read as photos are.
-
-    A picture depends on its split, class and number only, never on how many others are drawn.
-    """
+    """Flowers of sixteen look-alike species; no picture depends on how many others are drawn."""
 
     name = "demo"
     licence = "MIT: the pictures are drawn by thaw"

@@ -1,7 +1,6 @@
-"""Photos as pairs of picture and label, and the order in which they are read.
+"""Photos as pairs of picture and label, decoded each time or once (data.cache=ram), in an order.
 
-The order is a function of (seed, epoch), resumable within an epoch. Photos are decoded each time or
-only once (data.cache=ram).
+The order is a function of (seed, epoch), resumable within an epoch.
 """
 
 import os
@@ -148,10 +147,7 @@ def make_loader(
 
 @dataclass(frozen=True)
 class Pictures:
-    """P decoded pictures, uint8 (3, H, W) each, of different sizes; in memory as H, W, C.
-
-    They lie in a few blocks, which a spawned worker gets as shared memory: no worker copies them.
-    """
+    """P decoded pictures, uint8 (3, H, W), in memory as H, W, C, in blocks that workers share."""
 
     blocks: Sequence[Tensor]  # the bytes of many pictures one after the other, uint8 (bytes,)
     places: Tensor  # block, first byte, H and W of each picture, int64 (P, 4)
@@ -180,10 +176,7 @@ class PhotoDataset(Dataset[tuple[Tensor, int]]):
         return len(self.photos)
 
     def __getitem__(self, key: Key | int) -> tuple[Tensor, int]:
-        """The picture (3, H', W') and label of a key of `PhotoSampler`, or of an index alone.
-
-        The view's seed alone decides what a random transform does, with any number of workers.
-        """
+        """The picture (3, H', W') and label of a key, whose view seed alone decides its view."""
         index, view_seed = as_key(key)
         label, cached = self.photos.labels[index], self.pictures
         picture = decode(self.photos.paths[index]) if cached is None else cached[index]
@@ -200,10 +193,7 @@ def read_pictures(
     photos: Photos, shrink: Transform, *, num_workers: int, label: str, processes: int = 1,
     verbose: bool = True,
 ) -> Pictures | None:  # fmt: skip
-    """Decodes all photos into memory; None, after a printed line, if they would not fit.
-
-    Each of the training `processes` of this machine has pictures of its own.
-    """
+    """Decodes all photos, once in each of `processes`; None, and a line says so: no room."""
     dataset = PhotoDataset(photos, shrink, shrink)
     sample = range(0, len(dataset), max(1, len(dataset) // SAMPLE_SIZE))
     size = sum(dataset[index][0].numel() for index in sample) / len(sample) * len(dataset)

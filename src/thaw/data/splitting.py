@@ -24,10 +24,7 @@ Members = dict[int, list[Group]]  # of each label
 
 
 def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
-    """The photos that a text file lists: one path a line, from a folder or absolute.
-
-    `#` at the start of a line or behind a space begins a comment.
-    """
+    """The photos that a text file lists, a path a line; a `#` first or after a space comments."""
     if not (file := file.expanduser()).is_file():
         raise ConfigError(f"data.skip={file}: no such file (looked in {Path.cwd()})")
     photos = {os.path.normpath(p.absolute()): p for _, part in splits.items() for p in part.paths}
@@ -78,10 +75,7 @@ def count_groups(splits: Splits) -> int:
 
 
 def in_proportion(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Splits:
-    """Where batches are limited, orders photos so that the first hold the classes in proportion.
-
-    In the order of the files they would be of one class, no sample of anything.
-    """
+    """Where batches are limited, orders photos so that the first hold the classes in proportion."""
     limits = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
     if not any(map(trainer.get, (*limits, "overfit_batches", "fast_dev_run"))):
         return splits

@@ -109,10 +109,7 @@ def fill(
     file: Path, first: int, loader: DataLoader, run: Run, keys: Sequence[Key],
     on_done: Callable[[int], object],
 ) -> tuple[int, str]:  # fmt: skip
-    """Writes the features of some views into a file that is there, from row `first` on.
-
-    Returns the bytes of a row, 0 without rows, and the type of its numbers.
-    """
+    """Writes features of views from row `first` on; gives the bytes and type of a row."""
     reader = DataLoader(
         loader.dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers,  # pyright: ignore[reportArgumentType]
         collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,

@@ -180,10 +180,7 @@ class Plan:
 
 
 def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int = 0) -> str:
-    """Lays out layer group x parameters x rate in each phase, with epochs counted from 1.
-
-    `images` is the number of a step, on all devices together; 0: not known.
-    """
+    """Lays out layer group x parameters x rate by phase; `images` of a step on all devices."""
     size = f" of {images} images" if images else ""
     names = plan.groups[::-1]  # head first
     sizes = [sum(each.numel() for _, each in named) for _, named in model.group_parameters()][::-1]

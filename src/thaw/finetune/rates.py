@@ -96,10 +96,7 @@ class Schedule:
 
 @functools.lru_cache(maxsize=32)
 def torch_shares(make: Any, lr: float, epochs: int) -> tuple[float, ...]:
-    """Gives the share of `lr` in each epoch by a scheduler of torch.
-
-    It runs once on a stand-in, so it has no state that a checkpoint could lose.
-    """
+    """Gives the share of `lr` in each epoch by a scheduler of torch, run once on a stand-in."""
     optimizer = torch.optim.Adagrad([torch.zeros(1)], lr=lr)  # torch refuses to move its momentum
     shares: list[float] = []
     try:

@@ -50,10 +50,7 @@ def draw_rates(history: History, unfreeze_epochs: Sequence[int] = ()) -> Figure:
 def draw_mean(
     axes: Axes, histories: Sequence[History], name: str, style: str, colour: Any, label: str
 ) -> None:
-    """Draws one logged metric: its mean over runs, in a band of one standard deviation.
-
-    Epochs without a finite value are gaps, and those of one run alone have no band.
-    """
+    """Draws a metric: the mean over runs, in a band of one deviation; gaps where none is finite."""
     epochs = sorted({row["epoch"] for history in histories for row in history})
     by_epoch = [{row["epoch"]: row.get(name) for row in history} for history in histories]
     rows = [[values.get(epoch) for epoch in epochs] for values in by_epoch]

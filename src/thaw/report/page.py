@@ -102,10 +102,7 @@ def examples(tested: Predictions, one: int, two: int) -> list[int]:
 
 
 def find_heat_maps(run: Path, tested: Predictions) -> list[dict[str, Any]]:
-    """Views with heat maps of the predicted class: the surest mistakes, then right ones.
-
-    A line says why there are none, as where the backbone or the head is the user's own.
-    """
+    """Views with heat maps: the surest mistakes, then right ones; prints why there are none."""
     wrong, right = tested.by_probability(~tested.right)[:EACH], tested.by_probability(tested.right)
     right = right[np.linspace(0, len(right) - 1, min(EACH, len(right))).astype(int)]  # sure to not
     found: list[dict[str, Any]] = []

@@ -104,11 +104,7 @@ class Predictions:
         return found.low, found.high
 
     def reliability(self, confidence: Array) -> Array:
-        """Photos in BINS bins of equal width by their confidence (N,), 0-1.
-
-        Returns:
-            (BINS, 3): share of all photos, mean confidence and accuracy; nan where there are none.
-        """
+        """(N,) -> (BINS, 3): share of photos, mean confidence and accuracy; nan without photos."""
         number = np.clip(np.ceil(np.nan_to_num(confidence) * BINS), 1, BINS).astype(int) - 1
         photos, total, hits = (
             np.bincount(number, values, minlength=BINS)

@@ -25,7 +25,7 @@ def make_results(
     model: Classifier, record: Record, metrics: Mapping[str, float], data: PhotoDataModule,
     **facts: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """The content of results.json; its `metrics` of val/ are of the best checkpoint."""
+    """The content of results.json; `metrics` of val/ are those of the best checkpoint."""
     total = sum(parameter.numel() for parameter in model.parameters())
     last = record.plan.phases[-1]
     phases = [

@@ -53,8 +53,9 @@ class ApplyPlan(pl.Callback):
             self.printed = pl_module.plan.unfreeze_epochs
             batch = getattr(trainer.train_dataloader, "batch_size", None) or 0
             images = batch * trainer.accumulate_grad_batches * trainer.world_size
-            steps = steps_per_epoch(trainer)
-            table = plan_table(pl_module.plan, pl_module.classifier, steps, images)
+            table = plan_table(
+                pl_module.plan, pl_module.classifier, steps_per_epoch(trainer), images
+            )
             text = "\n".join([*self.notes, table])
             print(f"\n{text}\n")
             folder = Path(trainer.default_root_dir)
@@ -97,10 +98,7 @@ class ApplyPlan(pl.Callback):
 
 
 class CacheFeatures(pl.Callback):
-    """Computes features at the start of a phase that trains the head alone, and serves them.
-
-    The loaders keep their order; at the unfreeze they read photos again.
-    """
+    """Computes features at the start of a phase that trains the head alone, and serves them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -132,7 +130,6 @@ class CacheFeatures(pl.Callback):
         views: int,
     ) -> Features | None:  # fmt: skip
         dataset = cast(Any, loader.dataset)
-
         make_key = partial(
             feature_key, module.classifier.body, dataset, module.normalise, views=views,
             precision=str(trainer.precision), device=module.device,

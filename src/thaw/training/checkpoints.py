@@ -1,4 +1,4 @@
-"""What writes checkpoints, each whole, and what goes on from one, or says why it does not fit."""
+"""What writes checkpoints, each whole, and what goes on from one or says why it cannot."""
 
 import math
 import os
@@ -159,16 +159,13 @@ class SaveLast(Checkpoint):
 
 
 def newest_whole(folder: str | Path | None) -> Path | None:
-    """The checkpoint of a run to go on from; None: it has saved none. ConfigError: all are damaged.
-
-    A damaged last.ckpt is removed: saving would put it in the place of the whole one before it.
-    """
+    """The checkpoint of a run to go on from; None: none was saved; ConfigError: all are damaged."""
     broken = None
     for path in last_checkpoints(folder) if folder else ():
         try:
             epoch = read_checkpoint(path, "resume")["epoch"] + 1
             print(f"resume    {path}: epoch {epoch}", flush=True)
-            if broken:
+            if broken:  # else saving would put it in the place of the whole one before it
                 path.with_name(LAST).unlink(missing_ok=True)
             return path
         except ConfigError as error:
@@ -202,10 +199,7 @@ def check_model(checkpoint: Mapping[str, Any], classes: list[str], own: Mapping[
 
 
 def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Puts the settings of `groups` into the optimiser states; refuses those of other groups.
-
-    Else the saved weight decay and momentum would count, not those given beside `resume`.
-    """
+    """Puts settings given beside `resume` into the optimiser states; refuses those of others."""
 
     def kinds(parts: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
         return [(part["name"], part["layer_groups"], part.keys()) for part in parts]

@@ -25,10 +25,7 @@ def quiet_lightning() -> None:
 
 
 def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the Trainer's arguments with `auto` decided; refuses what a plan cannot follow.
-
-    On several devices `auto` is ddp: what Lightning forks in a notebook would never come back.
-    """
+    """Gives the Trainer's arguments with `auto` decided; refuses what a plan cannot follow."""
     settings = dict(trainer)
     epochs, interval = settings.get("max_epochs"), settings.get("val_check_interval")
     check(type(epochs) is int and epochs >= 1, "trainer.max_epochs", epochs, "1 or more epochs")
@@ -40,6 +37,7 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     check(there, "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
     way = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
     check(way in ("auto", "ddp"), "trainer.strategy", way, "trainer=default or trainer=ddp")
+    # in a notebook Lightning would fork processes, which never come back
     if way == "auto" and settings.get("devices", 1) != 1:
         settings["strategy"] = "ddp"
     if settings.get("precision") == "auto":
@@ -48,10 +46,7 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the optimiser's arguments with `fused: auto` decided.
-
-    Fused steps take a tenth of the time on a CPU; in mixed precision Lightning 2.6.6 cannot clip.
-    """
+    """Decides `fused: auto`: it is fast, but Lightning 2.6.6 cannot clip it in mixed precision."""
     fused = {"fused": not str(trainer.get("precision")).endswith("mixed")}
     return {**optim, **(fused if optim.get("fused") == "auto" else {})}
 

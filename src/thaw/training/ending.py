@@ -22,10 +22,7 @@ class DivergedError(ThawError):
 
 
 def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Record) -> str | None:
-    """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end.
-
-    A ThawError: out of memory, another rank has ended, or diverged before any validation.
-    """
+    """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end."""
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
         record.end = what_ended(trainer, record)

@@ -124,10 +124,7 @@ class Scores(nn.Module):
 
 
 def best_class(scores: Tensor, temperature: float) -> Tensor:
-    """Class scores (N, K) -> (N, 3): the best class, its probability, and that before calibration.
-
-    One float32 table, to go from rank to rank; it is exact for up to 16 million classes.
-    """
+    """Scores (N, K) -> float32 (N, 3): best class, its probability, and that before calibration."""
     scores = scores.float()
     shares = [(scores / divisor).softmax(1).amax(1) for divisor in (temperature, 1)]
     return torch.stack([scores.argmax(1).float(), *shares], 1)

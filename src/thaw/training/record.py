@@ -116,8 +116,7 @@ class LogFirstBatch(pl.Callback):
         images, loader = batch[0][: self.images], trainer.train_dataloader
         if isinstance(batch, FeatureBatch):  # show the photos that they were computed from
             keys = [(key[0], loader.features.view(key)) for key in next(loader.keys())]
-            photos = [loader.dataset[view_key(*key)][0] for key in keys[: len(images)]]
-            images = torch.stack(photos)
+            images = torch.stack([loader.dataset[view_key(*k)][0] for k in keys[: len(images)]])
         grid = make_grid(images.detach().cpu().float(), nrow=8, normalize=True)  # (3, H, W)
         save_image(grid, Path(trainer.default_root_dir) / "first_batch.png")
         for logger in trainer.loggers:
