@@ -64,7 +64,7 @@ def test_words_that_cannot_be_understood(given: list[str], message: str) -> None
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)  # which comes with it
-    for name in [name for name in sys.modules if name.startswith("thaw.tools.")]:
+    for name in [name for name in sys.modules if name.startswith(("thaw.tools.", "sklearn"))]:
         monkeypatch.delitem(sys.modules, name)
     for command in ("check", "probe"):
         with pytest.raises(SystemExit):
