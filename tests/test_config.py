@@ -218,7 +218,8 @@ def test_a_misspelt_callback_stops_the_run() -> None:
     with pytest.raises(ConfigError) as error:
         config.build_all(nodes, "callbacks")
     assert str(error.value) == (
-        "callbacks.early_stoping={'patience': 1}: has no _target_; see conf/callbacks/"
+        "callbacks.early_stoping={'patience': 1}: has no _target_; did you mean early_stopping?; "
+        "see conf/callbacks/"
     )
     with pytest.raises(ConfigError, match=r"callbacks\.bar\.refresh=1: .*did you mean refresh_"):
         config.build_all({"bar": {**BAR, "refresh": 1}}, "callbacks")

@@ -171,3 +171,10 @@ def test_a_class_without_training_photos_is_refused(tmp_path: Path) -> None:
     module = make(Splits(("a", "b"), photos, None, None), skip=tmp_path / "skip.txt")
     with pytest.raises(ConfigError, match="no training photo of class 'a' is left"):
         _ = module.splits
+
+
+def test_too_few_groups_for_validation() -> None:
+    photos = Photos.of((Path(f"/nowhere/{k}/{i}.jpg"), k) for k in range(2) for i in range(9))
+    module = make(Splits(("a", "b"), photos, None, None), groups="^[^/]+")
+    with pytest.raises(ConfigError, match="too few to draw validation photos"):
+        _ = module.splits

@@ -62,6 +62,10 @@ def test_fused() -> None:
         assert found == {"fused": fused, "betas": 1}
     assert optimizer_settings({"fused": False}, {"precision": "32-true"}) == {"fused": False}
     assert optimizer_settings({}, {"precision": "32-true"}) == {}
+    clips = {"precision": "bf16-mixed", "gradient_clip_val": 1.0}
+    with pytest.raises(ConfigError, match=r"optim\.fused=True: .*gradient_clip_val=null"):
+        optimizer_settings({"fused": True}, clips)
+    assert optimizer_settings({"fused": True}, {"precision": "bf16-mixed"}) == {"fused": True}
 
 
 @pytest.mark.parametrize(

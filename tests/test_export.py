@@ -441,7 +441,7 @@ def test_no_two_models_are_exported_to_one_folder(
     [
         (["--format", "pt2", "--int8"], "--format pt2 --int8: is not offered; give --format onnx"),
         (["--tolerance", "2"], "--tolerance=2.0: allowed is 0 to 1"),
-        (["--photos", "{}/none"], "No such file or directory: '{}/none'; give a place"),
+        (["--photos", "{}/none"], "--photos {}/none: holds no photos"),
         (["--photos", "{}/empty"], "empty: holds no photos that can be read; give others"),
         (["--out", "{}/model"], "model: exists and is no export"),
     ],

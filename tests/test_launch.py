@@ -23,7 +23,20 @@ from thaw.store import last_checkpoints
 def test_a_task_name_is_looked_at_before_a_folder_is_made_of_it() -> None:
     with pytest.raises(ConfigError, match=r"^task_name=../evil: allowed is the name of a folder"):
         launch.check_choices(["task_name=../evil"])
+    for word in ("++task_name=../evil", "task_name=a,../evil"):
+        with pytest.raises(ConfigError, match=r"^task_name=../evil: allowed is"):
+            launch.check_choices([word])
     launch.check_choices(["task_name='my task'", "task_name=a,b"])
+
+
+def test_words_that_hydra_cannot_read() -> None:
+    for word in ("data.root=/photos/Bild 1 (2)", "tags=[a,b", "data.root=my(1)"):
+        with pytest.raises(ConfigError) as error:
+            launch.check_choices([word])
+        assert str(error.value).startswith(f"{word}: cannot be read as KEY=VALUE (")
+        assert str(error.value).endswith(
+            "put quotes around a value with signs in it: \"KEY='VALUE'\""
+        )
 
 
 def test_torchvision_names_without_importing_it() -> None:

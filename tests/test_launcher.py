@@ -89,7 +89,9 @@ def test_damaged_sweeps_are_told(
     with pytest.raises(SystemExit):
         cli.main(["sweep", "resume", str(tmp_path)])
     said = capsys.readouterr().err
-    assert said.startswith(f"\nerror: {tmp_path}/multirun.yaml: is not as Hydra writes it (")
+    damaged = f"{tmp_path}/multirun.yaml: is not as Hydra writes it ("
+    missing = f"{tmp_path}: holds no sweep to go on with; give its folder, as logs/train/multiruns/"
+    assert said.startswith(f"\nerror: {missing if text is None else damaged}")
     assert said.count("\n") == 2
 
 

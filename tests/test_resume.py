@@ -123,9 +123,7 @@ def test_a_plan_that_goes_by_values_which_the_checkpoint_lacks(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"2 values of val/acc .* goes by val/loss of each"):
         fit(module_of(watching, monitor="val/loss"), tmp_path / "b", resume=start)
     other = plan_of("full")
-    with pytest.raises(
-        ConfigError, match=r"ckpt_path: .*other groups: conv, conv, .* there, conv low middle "
-    ):
+    with pytest.raises(ConfigError, match=r"^ckpt_path: its optimiser has the groups conv conv, "):
         fit(module_of(other), tmp_path / "d", resume=start)
     saved = torch.load(start, weights_only=True)
     saved["plan"]["values"].clear()

@@ -12,8 +12,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, ThawError, check_known, reason
+from thaw.errors import ConfigError, ThawError, check_known, near, reason
 from thaw.ranges import check_kind, check_ranges, leaves
+from thaw.trust import conf_dir
 
 KEYS = (
     "task_name", "tags", "seed", "monitor", "train", "test", "ckpt_path", "resume", "trust",
@@ -84,14 +85,17 @@ def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **comput
         given = {name: value for name, value in settings.items() if name[0] != "_"}
         named = {name: value for name, value in given.items()
                  if re.search(rf"\b{name.rstrip('s')}", str(error), re.IGNORECASE)}  # fmt: skip
-        words = ", ".join(f"{key}.{name}={value}" for name, value in (named or given).items())
-        raise ConfigError(f"{words}: {target} refuses it: {reason(error)}") from error
+        named = named or (given if len(given) < 9 else {})  # not all of a Trainer's
+        words = ", ".join(f"{key}.{name}={value}" for name, value in named.items())
+        raise ConfigError(f"{words or key}: {target} refuses it: {reason(error)}") from error
 
 
 def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
     """Compares the keys of a node with the arguments of its target, and their values' types."""
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{key}={node}: has no _target_; see conf/{key.partition('.')[0]}/")
+        group, _, name = key.partition(".")
+        meant = near(name, [file.stem for file in (conf_dir() / group).glob("*.yaml")])
+        raise ConfigError(f"{key}={node}: has no _target_{meant}; see conf/{group}/")
     target = node["_target_"]
     try:
         arguments = signature(made := get_object(str(target))).parameters

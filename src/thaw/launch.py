@@ -13,7 +13,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Sweep
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -97,15 +97,26 @@ def unquoted(text: str) -> str:
 
 
 def check_choices(words: Sequence[str]) -> None:
-    """Refuses what is no choice, and two from one group, of which Hydra would use the last."""
+    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
+
+    Hydra would silently use the last of these, and make a folder of any `task_name`.
+    """
     seen: dict[str, str] = {}
     for word in words:
+        if "=" not in word or word[0] == "-":
+            continue  # an option, or its value
+        try:
+            value = OverridesParser.create().parse_override(word).value()
+        except HydraException as error:
+            quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
+            message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
+            raise ConfigError(message) from error
         key = key_of(word)
-        if "=" not in word or word[0] in "-~" or not (conf_dir() / key).is_dir():
-            if word.startswith("task_name=") and "," not in word:  # before a folder is made of it
-                check_ranges({key: unquoted(word[10:])})
+        for each in value.list if isinstance(value, ChoiceSweep) else [value]:
+            if key == "task_name":
+                check_ranges({key: getattr(each, "text", each)})
+        if word[0] == "~" or not (conf_dir() / key).is_dir():
             continue
-        value = OverridesParser.create().parse_override(word).value()
         if not isinstance(value, str | list | Sweep):
             raise ConfigError(f"{word}: no such choice. Allowed are the files of conf/{key}/")
         if seen.setdefault(key, word) is not word:
@@ -161,6 +172,9 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         places = [place for place, _ in leaves({**settings, "hydra": None})]
         meant = near(name, has) or near(name, {at.rpartition(".")[2] for at in places}, places)
         but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
+        choice = next((word for word in words if key_of(word) == above and "," in word), "")
+        if choice:  # Hydra composes a sweep before its jobs, with the default choice
+            meant = f"; beside {choice} write '{key}=choice(VALUE)'"
         return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message

@@ -121,6 +121,11 @@ class PhotoDataModule(LightningDataModule):
             source = source.change(splitting.grouping(self.groups, self.folder))
         splits = self._draw_splits(source)
         if groups := splitting.count_groups(splits):
+            if not splits.val and self.val_fraction != 0:
+                raise ConfigError(
+                    f"data.groups: {groups} groups are too few to draw validation photos from. "
+                    "Choose smaller groups, or set data.val_fraction=0."
+                )
             print_once(f"data      {groups:,} groups, none of them in two splits")
         # Tools make no views for training, and tell of a broken photo when they come to it.
         if self.train_transform or self.on_bad_photo == "skip":

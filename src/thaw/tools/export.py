@@ -170,7 +170,8 @@ def find_photos(
         scratch: Where flowers are drawn if there are no photos. Nothing is calibrated on them.
     """
     if folder is not None:
-        every = [(path, path.parent.name) for path in picture_files(folder)]
+        paths = picture_files(folder) if folder.is_dir() else ()
+        every = [(path, path.parent.name) for path in paths]
         source, parts = f"photos of {folder}", (every[::2], every[1::2])
     else:
         try:

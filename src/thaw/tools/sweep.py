@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hydra_plugins.thaw_launcher import hydra_flags
 from thaw import launch, trust
+from thaw.errors import ConfigError
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -26,6 +27,9 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     file, script = folder / "multirun.yaml", launch.conf_dir().absolute().with_name("train.py")
     if given.trust:
         os.environ["THAW_TRUST"] = "1"  # the jobs, which resume, too
+    if not file.is_file():
+        example = "logs/train/multiruns/2026-01-31_12-00-00"
+        raise ConfigError(f"{folder}: holds no sweep to go on with; give its folder, as {example}")
     settings, hydra = launch.saved_words(file), trust.saved(file)
     try:
         again = [word for word in hydra["overrides"]["hydra"]

@@ -71,7 +71,7 @@ class SaveBest(ModelCheckpoint):
         """Removes what a killed run has left and the run that went on from it did not replace."""
         if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
             kept = {Path(path).name for path in self.best_k_models}
-            for path in Path(str(self.dirpath)).glob("best-*"):
+            for path in Path(str(self.dirpath)).glob("best-epoch_*"):
                 if path.name not in kept:
                     path.unlink()
 
@@ -201,17 +201,18 @@ def check_model(checkpoint: Mapping[str, Any], classes: list[str], own: Mapping[
 def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
     """Puts settings given beside `resume` into the optimiser states; refuses those of others."""
 
-    def kinds(parts: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
-        return [(part["name"], part["layer_groups"], part.keys()) for part in parts]
-
     for state in checkpoint.get("optimizer_states", []):
-        if kinds(state["param_groups"]) != kinds(groups):
-            there, here = (", ".join(" ".join(part["layer_groups"]) for part in parts)
-                           for parts in (state["param_groups"], groups))  # fmt: skip
+        there, here = (", ".join(" ".join([part["name"], *part["layer_groups"]]) for part in parts)
+                       for parts in (state["param_groups"], groups))  # fmt: skip
+        if there != here:
             raise ConfigError(
-                "ckpt_path: its optimiser is another one than optim=... of this run, or has other "
-                f"groups: {there} there, {here} here; go on with the optim, backbone, granularity "
-                "and layer-wise rates that the run was started with"
+                f"ckpt_path: its optimiser has the groups {there}, this run {here}; go on with the "
+                "backbone, granularity and layer-wise rates that the run was started with"
+            )
+        if state["param_groups"][0].keys() != groups[0].keys():
+            raise ConfigError(
+                "ckpt_path: was saved by another optimiser than optim=... of this run; choose the "
+                "one that the run was started with"
             )
         for saved, group in zip(state["param_groups"], groups, strict=True):
             saved.update({name: group[name] for name in group if name not in ("params", "lr")})

@@ -56,8 +56,11 @@ class Calibration(Metric):
         best, chosen = scores.float().max(1, keepdim=True)
         below = scores.float() - best  # N K, none above 0: the largest term of each sum is 1
         # One temperature at a time, since (T, N, K) needs 31 MB for 64 photos of 1,000 classes.
-        sums = [(below / temperature).logsumexp(1) for temperature in self.grid]
-        total = torch.stack(sums)  # T N
+        # A term below -80 no longer counts, and processors are slow at numbers that small.
+        part = torch.empty_like(below)
+        sums = [torch.mul(below, 1 / temperature, out=part).clamp_(min=-80).exp_().sum(1)
+                for temperature in self.grid]  # fmt: skip
+        total = torch.stack(sums).log()  # T N
         temperatures = below.new_tensor(self.grid)[:, None]  # T 1
         of_label = below.gather(1, labels[:, None]).T / temperatures  # T N
         of_mean = below.mean(1) / temperatures
