@@ -90,7 +90,7 @@ def test_damaged_sweeps_are_told(
         cli.main(["sweep", "resume", str(tmp_path)])
     said = capsys.readouterr().err
     damaged = f"{tmp_path}/multirun.yaml: is not as Hydra writes it ("
-    missing = f"{tmp_path}: holds no sweep to go on with; give its folder, as logs/train/multiruns/"
+    missing = f"{tmp_path}: holds no sweep to go on with; give the folder of one"
     assert said.startswith(f"\nerror: {missing if text is None else damaged}")
     assert said.count("\n") == 2
 

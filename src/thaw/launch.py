@@ -97,10 +97,7 @@ def unquoted(text: str) -> str:
 
 
 def check_choices(words: Sequence[str]) -> None:
-    """Refuses what Hydra cannot read, what is no choice, and two choices from one group.
-
-    Hydra would silently use the last of these, and make a folder of any `task_name`.
-    """
+    """Refuses words that Hydra cannot read, that are no choice, or choose from one group twice."""
     seen: dict[str, str] = {}
     for word in words:
         if "=" not in word or word[0] == "-":
@@ -173,8 +170,8 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         meant = near(name, has) or near(name, {at.rpartition(".")[2] for at in places}, places)
         but = f"but {', '.join(has)}" if has else f"nor any setting; choose {above}=... first"
         choice = next((word for word in words if key_of(word) == above and "," in word), "")
-        if choice:  # Hydra composes a sweep before its jobs, with the default choice
-            meant = f"; beside {choice} write '{key}=choice(VALUE)'"
+        # Hydra composes a sweep before its jobs, with the default choice
+        meant = f"; beside {choice} write '{key}=choice(VALUE)'" if choice else meant
         return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message

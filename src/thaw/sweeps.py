@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from thaw.errors import ConfigError, reason
 from thaw.launch import explained, key_of
 from thaw.store import last_checkpoints, read_plain
+from thaw.training.measures import MODES
 
 
 def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> float | None:
@@ -75,7 +76,8 @@ class RunFolder(Callback):
 
     def __init__(self) -> None:  # here, since Hydra brings callbacks to other processes
         OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
-        OmegaConf.register_new_resolver("direction", _direction, replace=True)
+        modes = {key: f"{mode}imize" for key, mode in MODES.items()}
+        OmegaConf.register_new_resolver("direction", lambda m: modes.get(m[4:]), replace=True)
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the folder; one that the command line names must hold no results."""
@@ -101,9 +103,3 @@ def _job_folder(number: int, words: ListConfig) -> str:
     """With a digest of the job's settings, since a search that is resumed may draw others."""
     given = OmegaConf.to_container(words, resolve=False)
     return f"{number}_{hashlib.sha256(repr(given).encode()).hexdigest()[:6]}"
-
-
-def _direction(monitor: str) -> str:
-    from thaw.training.measures import MODES
-
-    return f"{MODES.get(monitor.partition('/')[2], 'max')}imize"

@@ -1,7 +1,4 @@
-"""The small convolutional network that tutorials on cats and dogs train from scratch.
-
-It is the baseline that shows what transfer learning is worth. There are no weights for it.
-"""
+"""The small network that tutorials on cats and dogs train from scratch: a baseline, no weights."""
 
 from torch import Tensor, nn
 from torch.nn.functional import relu

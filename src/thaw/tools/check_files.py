@@ -152,7 +152,10 @@ def in_cores(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> It
 
 def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
     """What was seen in each photo; it is read again where its size or time is another."""
-    keys, found = [_key(path) for path in paths], {}
+    facts = [path.stat() if path.exists() else None for path in paths]  # None: `see` reports it
+    keys = [f"{path.absolute()} {each and (each.st_size, each.st_mtime_ns)}"
+            for path, each in zip(paths, facts, strict=True)]  # fmt: skip
+    wanted, found = {*keys}, {}
     cache.mkdir(parents=True, exist_ok=True)
     # with another number, of what is seen in a photo, all are read again
     with (cache / "seen-4.jsonl").open("a+", encoding="ascii") as file:
@@ -160,14 +163,10 @@ def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:
         for line in file:
             with suppress(ValueError):  # a line that a killed run cut short
                 key, *values = json.loads(line)
-                found[key] = Seen(*values)
+                if key in wanted:
+                    found[key] = Seen(*values)
         todo = {key: path for key, path in zip(keys, paths, strict=True) if key not in found}
         for key, seen in zip(todo, in_cores(see, [*todo.values()], "photos"), strict=True):
             file.write(f"\n{json.dumps([key, *seen])}\n")  # first ends what was cut short
             found[key] = seen
     return [found[key] for key in keys]
-
-
-def _key(path: Path) -> str:
-    facts = path.stat() if path.exists() else None  # a link into nothing, which `see` reports
-    return f"{path.absolute()} {facts and (facts.st_size, facts.st_mtime_ns)}"

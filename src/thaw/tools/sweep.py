@@ -28,8 +28,7 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     if given.trust:
         os.environ["THAW_TRUST"] = "1"  # the jobs, which resume, too
     if not file.is_file():
-        example = "logs/train/multiruns/2026-01-31_12-00-00"
-        raise ConfigError(f"{folder}: holds no sweep to go on with; give its folder, as {example}")
+        raise ConfigError(f"{folder}: holds no sweep to go on with; give the folder of one")
     settings, hydra = launch.saved_words(file), trust.saved(file)
     try:
         again = [word for word in hydra["overrides"]["hydra"]

@@ -79,9 +79,8 @@ class SaveBest(ModelCheckpoint):
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
     """The file of the best epoch by `monitor`; None: none was saved, the last weights count."""
     for each in callbacks:  # without validation photos, a `SaveBest` by nothing has the last epoch
-        if isinstance(each, ModelCheckpoint) and (
-            each.monitor == monitor or (each.monitor is None and isinstance(each, SaveBest))
-        ):
+        known = (monitor, None) if isinstance(each, SaveBest) else (monitor,)
+        if isinstance(each, ModelCheckpoint) and each.monitor in known:
             return each.best_model_path or None
     return None
 
@@ -200,7 +199,6 @@ def check_model(checkpoint: Mapping[str, Any], classes: list[str], own: Mapping[
 
 def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
     """Puts settings given beside `resume` into the optimiser states; refuses those of others."""
-
     for state in checkpoint.get("optimizer_states", []):
         there, here = (", ".join(" ".join([part["name"], *part["layer_groups"]]) for part in parts)
                        for parts in (state["param_groups"], groups))  # fmt: skip

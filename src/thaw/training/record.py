@@ -137,10 +137,10 @@ class EpochTable(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         phase = pl_module.phase
         if trainer.is_global_zero and trainer.current_epoch == phase.start > 0:
-            rates = [phase.rates[n] for n in pl_module.plan.groups[::-1] if n in phase.rates]
-            names = ", ".join(name for name in pl_module.plan.groups[::-1] if name in phase.rates)
-            place = f"from epoch {phase.start + 1} on, lr {rates[0]:.1e} to {min(rates):.1e}"
-            print(f"--- {phase.name}: {names} train {place} ---", flush=True)
+            own = {n: phase.rates[n] for n in pl_module.plan.groups[::-1] if n in phase.rates}
+            span = f"lr {max(own.values()):.1e} to {min(own.values()):.1e}"
+            place = f"train from epoch {phase.start + 1} on, {span}"
+            print(f"--- {phase.name}: {', '.join(own)} {place} ---", flush=True)
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._start(trainer, f"training {epoch}", trainer.num_training_batches)
 
