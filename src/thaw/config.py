@@ -83,8 +83,9 @@ def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **comput
         if roots.isdisjoint(LIBRARIES) or isinstance(error, ModuleNotFoundError):
             raise
         given = {name: value for name, value in settings.items() if name[0] != "_"}
+        said = str(error)
         named = {n: v for n, v in given.items()
-                 if re.search(rf"\b{n.rstrip('s')}|'{re.escape(str(v))}'", str(error), re.I)}  # fmt: skip
+                 if re.search(rf"\b{n.rstrip('s')}|'{re.escape(str(v))}'", said, re.I)}  # fmt: skip
         named = named or (given if len(given) < 9 else {})  # not all of a Trainer's
         words = ", ".join(f"{key}.{name}={value}" for name, value in named.items())
         raise ConfigError(f"{words or key}: {target} refuses it: {reason(error)}") from error

@@ -27,9 +27,8 @@ class DogsVsCats(PhotoDataModule):
         Kaggle      dogs-vs-cats/train/cat.0.jpg                   25,000
         Microsoft   PetImages/Cat/0.jpg                            25,000, of which 2 are empty
 
-    Empty files are left out; a line says which. Published errors are measured on fast.ai's valid/
-    or on a random 20 %. `test_fraction` (0-1) of the training photos are to test on, the same for
-    every seed: test1 of fast.ai and Kaggle has no labels.
+    Empty files are left out; a line says which. `test_fraction` (0-1) of the training photos are to
+    test on, the same for every seed: test1 of fast.ai and Kaggle has no labels.
     """
 
     name = "dogs_vs_cats"
