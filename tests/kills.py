@@ -23,7 +23,7 @@ import train
 from thaw import model_folder, store
 from thaw.classifier import Classifier
 from thaw.report import run_files
-from thaw.training import callbacks, checkpoints, metrics, record  # noqa: F401
+from thaw.training import callbacks, checkpoints
 from thaw.training.module import TransferModule
 
 WORDS = (*(word for word in SMALL if not word.startswith("callbacks=")), *TWO_AND_TWO,

@@ -262,7 +262,7 @@ def hashes(root: Path) -> dict[Path, str]:
 def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> None:
     before = made(tmp_path / "photos")
     words = ["data=folder", f"data.root={tmp_path}/photos", f"paths.cache_dir={tmp_path}/cache",
-             "--fast", "--page", f"{tmp_path}/check.html", "--skip", f"{tmp_path}/skip.txt",
+             "--fast", "--page", f"{tmp_path}/new/check.html", "--skip", f"{tmp_path}/skip.txt",
              "--kinds", "across,conflict"]  # fmt: skip
     (tmp_path / "run.py").write_text(
         "import sys\nfrom thaw import cli\nif __name__ == '__main__':\n"
@@ -285,7 +285,7 @@ def test_the_fast_check_needs_no_torch_and_changes_nothing(tmp_path: Path) -> No
     )
     from test_page import Reader  # with all that makes a run, which the other tests do without
 
-    page = Reader(tmp_path / "check.html")
+    page = Reader(tmp_path / "new" / "check.html")
     assert "Classes, the smallest first class test val train cold 4 2 7 warm 4 2 8" in page.text
     assert "cannot be read" in page.text
     assert "wrong <b>.png" in page.text

@@ -77,7 +77,7 @@ def _told(make: Any, key: str, settings: Mapping[str, Any], *args: Any, **comput
     """Calls a constructor; what one of a library refuses is told with the setting that it names."""
     try:
         return make(*args, **computed)
-    except Exception as error:
+    except Exception as error:  # a library's refusals are of all kinds; others go on below
         target = str(settings["_target_"])
         roots = {name.partition(".")[0] for name in (target, type(error).__module__)}
         if roots.isdisjoint(LIBRARIES) or isinstance(error, ModuleNotFoundError):

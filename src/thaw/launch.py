@@ -56,7 +56,7 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     except (ThawError, HydraException, OmegaConfBaseException) as error:
         said, code = f"error: {in_words(error, words)}", 1
         folder = folder if isinstance(error, PhotoError) else None  # or settings must change
-    except Exception as error:
+    except Exception as error:  # what `trouble` does not know is raised again
         if not (what := trouble(error)):
             raise
         said, code = f"error: {what}", 1

@@ -53,7 +53,7 @@ def _looks_whole(path: Path) -> bool:
                 image.verify()
                 return True
             return image.format in ("JPEG", "MPO") and _is_whole_jpeg(data)
-    except Exception:  # Pillow's plugins raise all kinds
+    except Exception:  # Pillow's plugins raise all kinds; the photo is decoded then, which decides
         return False
 
 

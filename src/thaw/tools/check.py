@@ -232,4 +232,5 @@ def write_findings(
         photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes,
         pictures=dict(zip(places, pictures, strict=True)),
     )  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8

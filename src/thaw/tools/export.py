@@ -133,9 +133,8 @@ def compare(model: ImageClassifier, run: Run, photos: Sequence[Labelled]) -> Par
     known = labels >= 0
     right, counted = (labels, known) if known.any() else (best, slice(None))
     shares = (float((rows.argmax(1) == right)[counted].mean()) for rows in (expected, got))
-    name, number = "/".join(photos[farthest][0].parts[-2:]), int(known.sum())
-    largest = float(difference[farthest])
-    return Parity(len(photos), int(differs.sum()), largest, name, number, *shares)
+    name, largest = "/".join(photos[farthest][0].parts[-2:]), float(difference[farthest])
+    return Parity(len(photos), int(differs.sum()), largest, name, int(known.sum()), *shares)
 
 
 def _judge(parity: Parity, given: Namespace) -> None:
