@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from thaw.backbones import tiny
-from thaw.data.flowers import FLOWERS, draw_flower
+from benchmarks.demo_pictures import FLOWERS, draw_flower
 
 
 def test_size_and_shapes() -> None:

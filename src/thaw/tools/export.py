@@ -12,12 +12,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 
 from thaw.data.decode import decode
-from thaw.data.flowers import FLOWERS, draw_flower
+from thaw.data.demo import ARCHIVE
 from thaw.data.photos import Photos, picture_files
 from thaw.errors import ConfigError, PhotoError, ThawError, check, reason
 from thaw.image_classifier import ImageClassifier, load
@@ -32,7 +33,8 @@ Labelled = tuple[Path, str | None]  # a photo, and the name of its class where t
 TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1, not by int8
 MAX_LOSS = 0.01  # of accuracy, 0-1
-TESTED, CALIBRATING, DRAWN = 500, 200, 32  # photos at most
+TESTED, CALIBRATING = 500, 200  # photos at most
+STEP = 32  # where there are no photos, every 32nd of the demo's 1,040 drawn flowers
 BATCH, ALONE = 8, 16  # photos at once; how many of the first photos also go one by one
 FACTS = "export.json"
 STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, where it is replaced
@@ -166,7 +168,7 @@ def find_photos(
         run: Folder of the run. Its validation photos test, its training photos calibrate.
         folder: Photos to take instead, at any depth; the name of the folder that a photo lies in
             counts as its class. Every second one calibrates.
-        scratch: Where flowers are drawn if there are no photos. Nothing is calibrated on them.
+        scratch: Where drawn flowers go if there are no photos. Nothing is calibrated on them.
     """
     if folder is not None:
         paths = picture_files(folder) if folder.is_dir() else ()
@@ -188,12 +190,10 @@ def find_photos(
         return source, tested, [path for path, _ in calibrating]
     if folder is not None:
         raise ConfigError(f"--photos {folder}: holds no photos that can be read; give others")
-    scratch.mkdir()
-    for number in range(DRAWN):
-        flower = draw_flower(number % len(FLOWERS), np.random.default_rng(number), 128)
-        flower.save(scratch / f"{number}.jpg", quality=92)
+    with ZipFile(ARCHIVE) as archive:
+        drawn = [Path(archive.extract(name, scratch)) for name in archive.namelist()[::STEP]]
     # a model of real flowers may know such a name too
-    return "drawn flowers", [(path, None) for path in sorted(scratch.iterdir())], []
+    return "drawn flowers", [(path, None) for path in drawn], []
 
 
 def _some(photos: Sequence[Labelled], most: int) -> list[Labelled]:
