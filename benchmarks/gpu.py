@@ -31,7 +31,7 @@ from torch import nn, optim
 from torch.nn import functional
 from torchvision import models
 
-from thaw import launch
+from thaw.compose import compose_run
 from thaw.training.device import best_precision, describe
 
 HERE = Path(__file__).resolve().parent
@@ -121,7 +121,7 @@ def thaw(given: argparse.Namespace, words: list[str], folder: Path) -> Row:
     """A run of train.py, by its epochs after the warm-up."""
     from train import run
 
-    cfg = launch.compose_run([
+    cfg = compose_run([
         *words, f"trainer={given.device}", f"trainer.max_epochs={WARM_UP + COUNTED}",
         "test=false", "callbacks=none", "logger=none", "trainer.benchmark=true",
         "callbacks.checkpoint=null", "callbacks.last=null",  # 300 MB an epoch, to a slow disk

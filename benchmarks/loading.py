@@ -19,7 +19,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms as tv
 
-from thaw import config, launch, transforms
+from thaw import config, transforms
+from thaw.compose import compose_run
 from thaw.data.base import PhotoDataModule
 from thaw.training.device import keep_freed_memory
 
@@ -46,7 +47,7 @@ def loading(settings: list[str]) -> float:
     Args:
         settings: as on the command line of train.py.
     """
-    cfg = launch.compose_run(settings)
+    cfg = compose_run(settings)
     spec = config.build(cfg.backbone, "backbone").input_spec
     data: PhotoDataModule = config.build(
         cfg.data,

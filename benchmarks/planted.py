@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from thaw import config, launch
+from thaw import config
+from thaw.compose import compose_run
 from thaw.tools import check
 
 DATA = Path(os.environ["THAW_DATA"])
@@ -34,7 +35,7 @@ SEEDS = 3
 
 def photos_of(source: str) -> list[tuple[Path, str]]:
     """All photos of a source, with the names of their classes."""
-    data = config.build(launch.compose_run([f"data={source}"]).data, "data")
+    data = config.build(compose_run([f"data={source}"]).data, "data")
     splits = filter(None, (data.train, data.val, data.test))
     return [(path, data.classes[label]) for photos in splits
             for path, label in zip(photos.paths, photos.labels, strict=True)]  # fmt: skip

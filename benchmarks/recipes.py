@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from thaw import launch
+from thaw.compose import compose_run
 from train import run
 
 DATA: dict[str, tuple[list[str], int]] = {  # settings, validation photos
@@ -79,7 +79,7 @@ def measure(candidate: str, data: str, backbone: str, seed: int) -> dict[str, An
         words.append(f"backbone.weights='{Path(os.environ['THAW_DATA'], 'weights', file)}'")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="recipes-") as folder:
-        cfg = launch.compose_run(words)
+        cfg = compose_run(words)
         cfg.paths.output_dir = folder
         results = run(cfg)
         history = json.loads(Path(folder, "history.json").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from runs import ROOT, SMALL, TWO_AND_TWO, draw_photos
 
 import train
 from thaw import launch
+from thaw.compose import compose_run
 from thaw.errors import ConfigError
 
 # A command line's words, and what must be said of them besides the key and the value given.
@@ -144,8 +145,6 @@ data.rooot=x                              | did you mean root?
 data=csv data.csv=/nowhere.csv            | allowed is a file
 data=flowers102 data.split=half           | official
 data=pets data.target=colour              | breed
-data=demo data.train_pictures=0           | 1 or more
-data=demo data.train_pictures=x           | whole number
 augment=strnog                            | did you mean strong
 augment.crop_scale=[0.5]                  | a list of 2
 augment.crop_scale=[1,0.5]                | [low, high]
@@ -346,7 +345,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache  # most rows differ from one command in the value of a setting
 def composed(*words: str) -> DictConfig:
-    return launch.compose_run(words)
+    return compose_run(words)
 
 
 def configured(photos: Path, words: list[str]) -> DictConfig:

@@ -22,7 +22,7 @@ from thaw.finetune.plan import Plan
 from thaw.stopping import signals
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import GracefulStop, SaveLast
-from thaw.training.ending import StopEarly
+from thaw.training.early_stopping import StopEarly
 from thaw.training.module import TransferModule
 from thaw.training.record import Record, current_rates
 

@@ -22,7 +22,7 @@ import thaw
 from thaw import cli
 from thaw.backbones.timm_backbone import timm_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
-from thaw.data.photos import picture_files
+from thaw.data.picture_files import picture_files
 from thaw.errors import ConfigError
 from thaw.image_classifier import ImageClassifier
 from thaw.tools import export as tool

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from thaw.errors import ConfigError
-from thaw.head import linear, mlp
+from thaw.head import linear
+from thaw.mlp_head import mlp
 
 
 def test_zeros_make_every_class_equally_likely() -> None:

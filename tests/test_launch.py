@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from runs import ROOT
 
 from thaw import launch
+from thaw.compose import compose_run
 from thaw.errors import ConfigError, Interrupted, PhotoError
 from thaw.store import last_checkpoints
 
@@ -218,7 +219,7 @@ def test_our_own_mistakes_keep_their_stack() -> None:
 def refused(*words: str) -> str:
     """What is said of a command line."""
     with pytest.raises(ConfigError) as error:
-        launch.compose_run(words)
+        compose_run(words)
     return str(error.value)
 
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from thaw.errors import ConfigError
-from thaw.training.measures import MODES, TITLES
+from thaw.report.curves import TITLES
+from thaw.training.measures import MODES
 from thaw.training.metrics import Scores, monitor_modes
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "monitor": "val/acc"}
-STOP = {"_target_": "thaw.training.ending.StopEarly", "monitor": "val/loss", "patience": 3}
+STOP = {"_target_": "thaw.training.early_stopping.StopEarly", "monitor": "val/loss", "patience": 3}
 
 
 def draw(

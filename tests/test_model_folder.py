@@ -23,20 +23,21 @@ from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
-from thaw.head import linear, mlp
+from thaw.head import linear
 from thaw.image_classifier import ImageClassifier
+from thaw.mlp_head import mlp
 from thaw.model_folder import describe, save_model, sha256
 
 CLASSES = ("cat", "ant", "bee")  # in no order that sorting would give
 LINEAR = {"_target_": "thaw.head.linear", "dropout": 0.1, "init": "normal"}
-MLP = {"_target_": "thaw.head.mlp", "hidden": [12], "dropout": 0.2, "norm": "batch"}
+MLP = {"_target_": "thaw.mlp_head.mlp", "hidden": [12], "dropout": 0.2, "norm": "batch"}
 
 
 def network(backbone: Backbone, head: dict[str, Any] = LINEAR) -> Classifier:
     """With weights and statistics that no fresh network has, and scores that make no class certain:
     deep networks with random weights give scores of millions."""
     torch.manual_seed(1)
-    make = {"thaw.head.linear": linear, "thaw.head.mlp": mlp}[head["_target_"]]
+    make = {"thaw.head.linear": linear, "thaw.mlp_head.mlp": mlp}[head["_target_"]]
     arguments = {name: value for name, value in head.items() if name != "_target_"}
     classifier = Classifier(backbone, make(backbone.out_features, len(CLASSES), **arguments))
     with torch.no_grad():

@@ -15,8 +15,8 @@ from thaw.classifier import Classifier
 from thaw.errors import ConfigError
 from thaw.finetune.builder import build_plan
 from thaw.finetune.plan import Plan
-from thaw.head import mlp
 from thaw.mixing import mixing
+from thaw.mlp_head import mlp
 from thaw.training.record import Record
 
 

@@ -23,7 +23,7 @@ from thaw import cli, config, launch
 from thaw.backbones.backbone import Crop
 from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
-from thaw.data.photos import natural
+from thaw.data.picture_files import natural
 from thaw.errors import ConfigError
 from thaw.tools import predict
 from thaw.tools.predict_files import copy_into

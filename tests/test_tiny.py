@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from thaw.backbones import tiny
 from benchmarks.demo_pictures import FLOWERS, draw_flower
+from thaw.backbones import tiny
 
 
 def test_size_and_shapes() -> None:

@@ -10,12 +10,11 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Sweep
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from thaw.errors import ConfigError, Interrupted, PhotoError, ThawError, near, reason, trouble
@@ -66,17 +65,6 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
         said += f"; go on with: python train.py resume={folder}"
     print(f"\n{said}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def compose_run(words: Sequence[str]) -> DictConfig:
-    """The configuration of `python train.py <words>`, with paths.output_dir=null."""
-    register_backbones()
-    try:
-        check_choices(words)
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            return compose("train", [*words, "paths.output_dir=null"])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(in_words(error, words)) from error
 
 
 def key_of(word: str) -> str:

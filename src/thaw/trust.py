@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,6 @@ from thaw.store import read_plain
 
 # Hydra's grammar has no quotes around a key, and no escapes for letters.
 TARGET = re.compile(r"""\b_target_ *[:=] *["']?([\w.]+)(?=["',}\])\s]|$)""")
-HARMLESS = re.compile(  # of a sweep: a launcher or sweeper by its name, and how much at once
-    r"--config-name=\w+|hydra/(launcher|sweeper)=\w+|"
-    r"hydra\.(launcher\.n_jobs|sweeper\.n_jobs|sweeper\.n_trials)=\d+"
-)
 TORCH = re.compile(r"torch\.optim\.(lr_scheduler\.)?[A-Z]\w*")  # a class, in no module below
 
 
@@ -49,18 +44,6 @@ def damaged(file: Path, error: Exception) -> ConfigError:
     )
 
 
-def check_sweep(words: Sequence[str], file: Path, *, is_same: bool) -> None:
-    """Refuses flags and Hydra's settings of a sweep that could run more than this train.py does.
-
-    `is_same` says whether the folder that the sweep was started in has no conf/ of its own.
-    """
-    for word in words:
-        if not HARMLESS.fullmatch(word):
-            _refuse(word, file, "sets the program itself")
-    if not is_same:
-        _refuse("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
-
-
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
     """The settings and choices in such a file; refuses what could run code or leave conf/."""
     words: list[str] = saved(file)["overrides"]["task"]
@@ -73,7 +56,7 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException:
-            _refuse(word, file, "is no setting")
+            refuse(word, file, "is no setting")
             continue
         key, names = override.key_or_group, TARGET.findall(word)
         unknown = [name for name in names if name not in known and not TORCH.fullmatch(name)]
@@ -87,11 +70,12 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
         }
         for what, is_so in reasons.items():
             if is_so:
-                _refuse(word, file, what)
+                refuse(word, file, what)
     return [word for word in words if word.lstrip("+~").partition("=")[0] != "trust"]
 
 
-def _refuse(word: str, file: Path, what: str) -> None:
+def refuse(word: str, file: Path, what: str) -> None:
+    """Raises a ConfigError about a word of such a file, unless the folder is trusted."""
     if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
         raise ConfigError(
             f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "

@@ -11,7 +11,8 @@ from typing import TextIO
 
 from thaw.data.base import PhotoDataModule, print_once
 from thaw.data.folder import SPLITS
-from thaw.data.photos import Photos, Splits, natural
+from thaw.data.photos import Photos, Splits
+from thaw.data.picture_files import natural
 from thaw.errors import ConfigError, check, near
 
 

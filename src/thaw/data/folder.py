@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.data.base import PhotoDataModule, print_once
-from thaw.data.photos import SUFFIXES, Photos, Splits, all_files, picture_files, visible
+from thaw.data.photos import Photos, Splits
+from thaw.data.picture_files import SUFFIXES, all_files, picture_files, visible
 from thaw.errors import ConfigError
 from thaw.store import make_once
 

@@ -10,8 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thaw.training.measures import TITLES
-
+TITLES = {
+    "loss": "loss", "acc": "accuracy", "acc_top5": "top-5 accuracy",
+    "acc_macro": "mean class accuracy", "f1": "macro F1", "ece": "calibration error",
+    "ece_uncalibrated": "calibration error before the temperature",
+}  # fmt: skip
 History = Sequence[Mapping[str, Any]]  # the rows of history.json: one for each epoch, from 1
 PANEL = (5, 3.8)  # inches
 

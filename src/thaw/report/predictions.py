@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thaw.data.photos import Photos, natural
+from thaw.data.photos import Photos
+from thaw.data.picture_files import natural
 from thaw.errors import ConfigError, reason
 from thaw.training.measures import BINS
 

@@ -21,7 +21,8 @@ from textwrap import shorten
 import numpy as np
 
 from thaw import config, launch
-from thaw.data.photos import SUFFIXES, visible
+from thaw.compose import compose_run
+from thaw.data.picture_files import SUFFIXES, visible
 from thaw.errors import check
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
@@ -104,7 +105,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
         replaced = {"resume", "ckpt_path", *map(launch.key_of, given.words)}
         given.words[:0] = [word for word in saved if launch.key_of(word) not in replaced]
     given.page = given.page or (given.model or Path()) / "check.html"
-    given.cfg = launch.compose_run(given.words)
+    given.cfg = compose_run(given.words)
     # thaw's own backbone, made for its demo, is used only where it was chosen
     chosen = "backbone" in map(launch.key_of, given.words)
     named = chosen or not given.cfg.backbone._target_.endswith(".tiny_backbone")
@@ -150,7 +151,7 @@ def look(given: argparse.Namespace) -> tuple[Listing, list[Finding], list[str]]:
 
 def list_photos(words: Sequence[str]) -> tuple[Listing, list[Path]]:
     """The photos of the source that the words choose, and pictures beside them in no split."""
-    cfg = launch.compose_run(words)
+    cfg = compose_run(words)
     config.check_keys(cfg)
     data = config.build(cfg.data, "data")
     rows = [(path, label, name) for name, part in data.splits.items()[::-1]

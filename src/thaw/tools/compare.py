@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thaw.errors import ConfigError, check
-from thaw.report.curves import draw_mean, finish_panel
+from thaw.report.curves import TITLES, draw_mean, finish_panel
 from thaw.text_table import text_table
 from thaw.tools.compare_runs import Comparison, Run, find_runs, group_runs, read_run
-from thaw.training.measures import MODES, TITLES
+from thaw.training.measures import MODES
 
 NOTES = (
     "The runs of a group differ in the seed or fold alone. Groups are ordered by the validation "

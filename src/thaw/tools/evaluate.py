@@ -17,8 +17,10 @@ import torch
 from tqdm import tqdm
 
 from thaw import config, launch
+from thaw.compose import compose_run
 from thaw.data.base import PhotoDataModule
-from thaw.data.photos import Photos, picture_files, visible
+from thaw.data.photos import Photos
+from thaw.data.picture_files import picture_files, visible
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
@@ -144,6 +146,6 @@ def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
                 "the run's folder, or choose photos, as data=folder data.root=my/photos"
             )
         own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in replaced]
-    cfg = launch.compose_run([*own, *words])
+    cfg = compose_run([*own, *words])
     config.check_keys(cfg)
     return config.build(cfg.data, "data")

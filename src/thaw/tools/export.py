@@ -19,7 +19,8 @@ import torch
 
 from thaw.data.decode import decode
 from thaw.data.demo import ARCHIVE
-from thaw.data.photos import Photos, picture_files
+from thaw.data.photos import Photos
+from thaw.data.picture_files import picture_files
 from thaw.errors import ConfigError, PhotoError, ThawError, check, reason
 from thaw.image_classifier import ImageClassifier, load
 from thaw.store import write_json
@@ -34,7 +35,7 @@ TOLERANCE = 0.05  # of a probability, 0-1
 OTHER_LABELS = 0.01  # share of the photos that may get another label, 0-1, not by int8
 MAX_LOSS = 0.01  # of accuracy, 0-1
 TESTED, CALIBRATING = 500, 200  # photos at most
-STEP = 32  # where there are no photos, every 32nd of the demo's 1,040 drawn flowers
+STEP = 33  # where there are no photos, every 33rd of the demo's 1,040 drawn flowers
 BATCH, ALONE = 8, 16  # photos at once; how many of the first photos also go one by one
 FACTS = "export.json"
 STALE = ("model.onnx", "model.onnx.data", "model.pt2")  # not of this export, where it is replaced

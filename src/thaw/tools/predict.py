@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from thaw.data.decode import decode
 from thaw.data.loading import choose_workers
-from thaw.data.photos import SUFFIXES, picture_files
+from thaw.data.picture_files import SUFFIXES, picture_files
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.store import sha256

@@ -22,9 +22,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from thaw import config, launch, model_folder, transforms
+from thaw import config, model_folder, transforms
 from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
+from thaw.compose import compose_run
 from thaw.data.photos import Splits
 from thaw.errors import check
 from thaw.features.key import feature_key
@@ -53,7 +54,7 @@ Row = tuple[Subject, str, str, Fitted]  # with the names of the layer and of the
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     """Measures, and prints the table and the command that trains the best."""
     given = read(parser, words)
-    cfgs = [launch.compose_run([*given.words, *chosen]) for chosen in given.backbones]
+    cfgs = [compose_run([*given.words, *chosen]) for chosen in given.backbones]
     rows: list[Row] = []
     for chosen, cfg in zip(given.backbones, cfgs, strict=True):
         subject = measure(chosen, cfg, every_layer=given.layers == "all")

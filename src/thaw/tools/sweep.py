@@ -6,6 +6,7 @@ Jobs that are done are passed over; others go on from their last checkpoint, or 
 """
 
 import os
+import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ from pathlib import Path
 from hydra_plugins.thaw_launcher import hydra_flags
 from thaw import launch, trust
 from thaw.errors import ConfigError
+
+HARMLESS = re.compile(  # a launcher or sweeper by its name, and how much at once
+    r"--config-name=\w+|hydra/(launcher|sweeper)=\w+|"
+    r"hydra\.(launcher\.n_jobs|sweeper\.n_jobs|sweeper\.n_trials)=\d+"
+)
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -37,8 +43,11 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
         os.chdir(hydra["runtime"]["cwd"])
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise trust.damaged(file, error) from error
-    is_same = launch.conf_dir().absolute() == script.with_name("conf")
-    trust.check_sweep([*flags, *again], file, is_same=is_same)
+    for word in (*flags, *again):
+        if not HARMLESS.fullmatch(word):
+            trust.refuse(word, file, "sets the program itself")
+    if launch.conf_dir().absolute() != script.with_name("conf"):
+        trust.refuse("runtime.cwd", file, "is a folder with a conf/ and a train.py of its own")
     place = f"hydra.sweep.dir={launch.quoted(folder)}"
     command = [sys.executable, str(script), "-m", *flags, *settings, *again, place]
     print(" ".join(command), flush=True)

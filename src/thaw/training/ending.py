@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -61,15 +61,6 @@ class StopDiverged(pl.Callback):
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
         if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
             raise DivergedError(diverged(trainer, pl_module))
-
-
-class StopEarly(EarlyStopping):
-    """Lightning's EarlyStopping from the last phase on: a frozen body is at its best too soon."""
-
-    def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
-        module = cast(TransferModule, trainer.lightning_module)
-        if trainer.current_epoch >= module.plan.phases[-1].start:
-            super()._run_early_stopping_check(trainer)
 
 
 def what_ended(trainer: Any, record: Record) -> dict[str, str]:

@@ -3,8 +3,3 @@
 MODES = {"loss": "min", "acc": "max", "acc_top5": "max", "acc_macro": "max", "f1": "max",
          "ece": "min", "ece_uncalibrated": "min"}  # fmt: skip
 BINS = 15  # of confidence, for the calibration error; the number that Guo et al. use
-TITLES = {
-    "loss": "loss", "acc": "accuracy", "acc_top5": "top-5 accuracy",
-    "acc_macro": "mean class accuracy", "f1": "macro F1", "ece": "calibration error",
-    "ece_uncalibrated": "calibration error before the temperature",
-}  # fmt: skip
