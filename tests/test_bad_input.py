@@ -145,6 +145,8 @@ data.rooot=x                              | did you mean root?
 data=csv data.csv=/nowhere.csv            | allowed is a file
 data=flowers102 data.split=half           | official
 data=pets data.target=colour              | breed
+data=demo data.train_pictures=0           | 1 to 30
+data=demo data.train_pictures=x           | 1 to 30
 augment=strnog                            | did you mean strong
 augment.crop_scale=[0.5]                  | a list of 2
 augment.crop_scale=[1,0.5]                | [low, high]

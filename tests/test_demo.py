@@ -32,6 +32,10 @@ def test_demo_has_its_pictures(tmp_path: Path) -> None:
             assert path.parent == data.folder / name / data.classes[label]
     assert decode(data.train.paths[0]).shape == (3, SIZE, SIZE)
     assert not (tmp_path / "none").exists()
+    few = demo(tmp_path, train_pictures=2, val_pictures=3, test_pictures=0)
+    assert few.val is not None
+    assert (len(few.train), len(few.val), few.test) == (32, 48, None)
+    assert {*few.train.paths} < {*data.train.paths}
 
 
 def test_the_seed_of_a_run_leaves_the_pictures(tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ pytestmark = [
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 STEPS = 6  # an epoch: 96 pictures, 16 at once
-CLASSES, TEST = 16, 25  # test pictures of each class
-DATA = ("data=demo", "data.train_per_class=6", "data.num_workers=0")
+CLASSES, TEST = 16, 10  # test pictures of each class
+DATA = ("data=demo", "data.train_pictures=6", "data.val_pictures=4",
+        f"data.test_pictures={TEST}", "data.num_workers=0")  # fmt: skip
 SMALL = (*DATA, "backbone=tiny", "trainer=gpu", "trainer.max_epochs=4",
          "trainer.log_every_n_steps=1", "callbacks=none", "logger=none",
          "+callbacks.watch._target_=test_gpu.Watch")  # fmt: skip
