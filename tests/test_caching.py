@@ -1,16 +1,13 @@
 """The frozen phase on cached features is the frozen phase, and the unfrozen one goes on from it."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import ROOT, SMALL, TWO_AND_TWO, command, configuration, draw_photos
+from runs import SMALL, TWO_AND_TWO, configuration, draw_photos
 
 import train
 from thaw.classifier import Classifier
@@ -143,31 +140,18 @@ def test_a_second_phase_of_the_head_has_views_of_its_own(
     assert printed.count("features  train") == 2
 
 
-def test_resume_inside_an_epoch_is_exact(photos: Path, tmp_path: Path) -> None:
-    """From the third of six steps of the first epoch."""
-    keep = (CACHE, "finetune.cached_views=2")
+def test_resume_is_exact(photos: Path, tmp_path: Path) -> None:
+    """From the third of six steps of a cached epoch, and from the last before the unfreeze."""
+    keep = (CACHE, "finetune.cached_views=2", "callbacks.checkpoint.save_top_k=-1",
+            "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
     save = ("+callbacks.each._target_=fits.Save", f"+callbacks.each.folder={tmp_path}",
             "+callbacks.each.steps=[3]")  # fmt: skip
     run(photos, tmp_path / "whole", *keep, *save)
-    shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    run(photos, tmp_path / "again", *keep, f"ckpt_path={tmp_path / 'step3.ckpt'}")
-    one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
-
-
-@pytest.mark.parametrize(
-    "epoch", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)]
-)
-def test_resume_is_exact(photos: Path, tmp_path: Path, epoch: int) -> None:
-    """From a cached epoch, from the last before the unfreeze, from an unfrozen one."""
-    keep = (CACHE, "finetune.cached_views=2", "callbacks.checkpoint.save_top_k=-1",
-            "callbacks.checkpoint.filename='{epoch}'")  # fmt: skip
-    run(photos, tmp_path / "whole", *keep)
-    shutil.copytree(tmp_path / "whole", tmp_path / "again")
-    start = tmp_path / "again" / "checkpoints" / f"{epoch}.ckpt"
-    run(photos, tmp_path / "again", *keep, f"ckpt_path={start}")
-    one, two = (last(tmp_path / name)["state_dict"] for name in ("whole", "again"))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    whole = last(tmp_path / "whole")["state_dict"]
+    for start in (tmp_path / "step3.ckpt", tmp_path / "whole" / "checkpoints" / "1.ckpt"):
+        run(photos, tmp_path / start.stem, *keep, f"ckpt_path={start}")
+        again = last(tmp_path / start.stem)["state_dict"]
+        assert all(torch.equal(value, again[name]) for name, value in whole.items()), start
 
 
 def test_a_folder_that_cannot_be_written_goes_on_without(
@@ -178,26 +162,6 @@ def test_a_folder_that_cannot_be_written_goes_on_without(
     said = r"^features  train: .*: going on without a cache, since .*cache.* Set paths\.cache"
     found = re.findall(said, capsys.readouterr().out, re.MULTILINE)
     assert len(found) == 1  # once, not in every epoch
-
-
-@pytest.mark.slow
-def test_two_nodes_without_a_shared_folder_go_on_without_a_cache(
-    photos: Path, tmp_path: Path
-) -> None:
-    """Two ranks with a cache folder each, as two nodes have: said once, and nothing is poisoned."""
-    words = (
-        *(word for word in SMALL if word not in ("trainer=cpu", "data.batch_size=4")),
-        *TWO_AND_TWO, f"data.root={photos}", "test=false", CACHE,
-        "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2",
-        f"hydra.run.dir={tmp_path / 'run'}", f"paths.root_dir={tmp_path}",
-        f"paths.cache_dir={tmp_path}/cache${{oc.env:LOCAL_RANK,0}}",
-    )  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command(*words), cwd=ROOT, env=environment, timeout=300, check=True,
-                         capture_output=True, text=True)  # fmt: skip
-    assert ran.stdout.count("features  train: 24 photos x 2 views: going on without") == 1
-    assert "is not one folder for all ranks. Set paths.cache_dir" in ran.stdout
-    assert not [*tmp_path.glob("cache*/features/*.bin"), *tmp_path.glob("cache*/features/*part")]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The base of all sources: splits, few-shot, loaders, and what is refused."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,12 +293,3 @@ def test_what_was_found_is_said_once(capsys: pytest.CaptureFixture[str]) -> None
     module.setup()
     said = capsys.readouterr().out
     assert said == "data      source: 2 classes, 2,000 train, no val, no test photos\n"
-
-
-@pytest.mark.slow
-def test_decoding_needs_neither_lightning_nor_hydra() -> None:
-    code = (
-        "import sys, thaw.data.decode, thaw.transforms;"
-        "assert not {'lightning', 'pytorch_lightning', 'hydra', 'omegaconf'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,13 @@ def test_commands(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", TABLE)
-def test_settings_of_the_table(setting: str, tmp_path: Path) -> None:
-    """Each setting that stands as code in the table is one that composes."""
-    configuration(tmp_path, *shlex.split(setting))
+def test_settings_of_the_table(tmp_path: Path) -> None:
+    """Each setting that stands as code in the table composes; one of each group at a time."""
+    groups: dict[str, list[list[str]]] = {}
+    for words in map(shlex.split, TABLE):
+        groups.setdefault(re.split("[.=]", words[0])[0], []).append(words)
+    for together in zip_longest(*groups.values(), fillvalue=()):
+        configuration(tmp_path, *chain(*together))
 
 
 def test_the_file_tree_is_the_file_tree() -> None:

@@ -114,22 +114,13 @@ QUICK = {
     "tiny": lambda: tiny_backbone(weights=None),
     "cnn": lambda: cnn_backbone(weights=None),
     "resnet": torchvision("resnet18", 64),
-    "mobilenet": torchvision("mobilenet_v3_small", 64),
     "squeezenet": torchvision("squeezenet1_1", 64),
     "timm vit": timm("vit_tiny_patch16_224", 64),
-    "timm efficientnet": timm("tf_efficientnet_lite0", 64),
 }
 LARGE = {
-    "vgg": torchvision("vgg11", 64),
-    "efficientnet": torchvision("efficientnet_b0", 64),
-    "densenet": torchvision("densenet121", 64),
-    "inception": torchvision("inception_v3", 128),
-    "convnext": torchvision("convnext_tiny", 64),
     "swin": torchvision("swin_t", 64),
-    "vit": torchvision("vit_b_16", 64),
     "timm registers": timm("vit_small_patch16_dinov3", 64),
     "timm mean of tokens": timm("vit_little_patch16_reg4_gap_256", 64),
-    "timm swin": timm("swin_tiny_patch4_window7_224", 224),
 }
 
 

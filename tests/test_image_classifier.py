@@ -156,8 +156,7 @@ def test_only_five_packages_are_needed_to_use_a_model(tmp_path: Path) -> None:
     So a model can be used where thaw was never installed to train. What torch itself imports comes
     first, so it is let in; filelock is one of the packages that torch requires.
     """
-    tiny(tmp_path / "tiny" / "model")
-    save(tmp_path / "resnet", torchvision_backbone("resnet18", weights=None, image_size=32))
+    save(tmp_path / "model", torchvision_backbone("resnet18", weights=None, image_size=32))
     path = photo(tmp_path / "photo.png")
     program = f"""
 import sys
@@ -172,16 +171,15 @@ class Refuses:
 
 sys.meta_path.insert(0, Refuses())
 import thaw
-for model in ("tiny", "resnet"):
-    print(thaw.load({str(tmp_path)!r} + "/" + model).predict({str(path)!r})[0].label)
+print(thaw.load({str(tmp_path)!r}).predict({str(path)!r})[0].label)
 try:
     import requests
 except ModuleNotFoundError:
     print("refused")
 """
     printed = subprocess.check_output([sys.executable, "-c", program], text=True).split()
-    assert set(printed[:2]) <= set(CLASSES)
-    assert printed[2:] == ["refused"]
+    assert printed[0] in CLASSES
+    assert printed[1:] == ["refused"]
 
 
 def test_torch_is_imported_when_a_model_is_loaded() -> None:

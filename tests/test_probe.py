@@ -241,14 +241,10 @@ WIDTHS = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name != "mobilenet_v2" else ())
-             for name in WIDTHS]
-)  # fmt: skip
+@pytest.mark.parametrize("name", WIDTHS)
 def test_the_last_layer_is_what_the_body_gives(name: str) -> None:
     torch.manual_seed(0)
-    size = None if name.startswith(("vit", "swin")) else 64
-    backbone = torchvision_backbone(name, weights=None, image_size=size)
+    backbone = torchvision_backbone(name, weights=None, image_size=64)
     outputs = outputs_of(backbone)
     assert list(outputs) == [group.name for group in backbone.groups]
     last = backbone.body.eval()(images(backbone.input_spec.size))

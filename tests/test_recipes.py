@@ -261,13 +261,15 @@ SHORT = {
     "dogs_vs_cats_resnet18_finetune": ["trainer.max_epochs=8"],
     "flowers102_resnet50": ["trainer.max_epochs=4", "finetune.unfreeze_epoch=2"],
 }
-FAST = ("dogs_vs_cats_cnn_scratch",)
+FAST, SLOW = "dogs_vs_cats_cnn_scratch", ("pets_resnet34_features", "flowers102_resnet50")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in RECIPES],
-)
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)
+                  + [pytest.mark.every] * (name not in (FAST, *SLOW)))
+     for name in RECIPES],
+)  # fmt: skip
 def test_it_runs(drawn: Path, tmp_path: Path, name: str) -> None:
     """The whole recipe at 32 pixels, from random weights, leaving no checkpoints."""
     results = train.run(configuration(

@@ -36,9 +36,11 @@ FAMILIES = {
     "mobilenetv2_050": (64, 1280),
     "maxvit_tiny_tf_224": (64, 512),
 }
-EACH = [  # a ResNet and a transformer now, the others with the slow tests
-    name if name in ("resnet18", "vit_small_patch14_reg4_dinov2")
-    else pytest.param(name, marks=pytest.mark.slow)
+FAST = ("resnet18", "vit_small_patch14_reg4_dinov2")
+SLOW = ("convnext_atto", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224")
+EACH = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)
+                 + [pytest.mark.every] * (name not in FAST + SLOW))
     for name in FAMILIES
 ]  # fmt: skip
 
