@@ -19,14 +19,24 @@ from thaw.backbones.torchvision_backbone import torchvision_backbone
 pytestmark = pytest.mark.slow
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
+# The smallest of each architecture; the others differ in depth, width and size.
+CI = ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s",
+      "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small",
+      "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnet50", "resnext50_32x4d",
+      "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32",
+      "wide_resnet50_2")  # fmt: skip
 CLASSES = 6007  # a prime, so that nothing else in a model has it
 
 
 def test_there_are_eighty() -> None:
     assert len(NAMES) == 80
+    assert set(CI) < set(NAMES)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.every] * (n not in CI)) for n in NAMES],
+)
 def backbone(request: pytest.FixtureRequest) -> Iterator[Backbone]:
     """Without values, so that even the largest is there at once."""
     with without_values():

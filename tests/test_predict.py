@@ -97,20 +97,27 @@ def test_the_test_split_gets_the_labels_of_the_runs_own_test(
 def test_real_photos_get_the_labels_of_the_runs_own_test(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All 6,149 test photos of Flowers102, decoded by worker processes, beside 2,040 others."""
+    """Pets, among them a GIF and a PNG named .jpg, by worker processes, beside 642 other photos.
+
+    What a pretrained body is worth, frozen and then unfrozen: 37 breeds of 17 photos each, where
+    chance is 2.7 %.
+    """
     launch.register_backbones()
     settings = (
         "backbone=mobilenet_v2",
         f"backbone.weights={data_dir / 'weights' / 'mobilenet_v2.pth'}",
-        "backbone.image_size=96", "data=flowers102", f"paths.data_dir={data_dir}", "trainer=cpu",
-        "callbacks=none", "logger=none", "finetune=feature_extraction", "trainer.max_epochs=3",
+        "backbone.image_size=96", "data=pets", f"paths.data_dir={data_dir}", "data.batch_size=16",
+        "finetune.unfreeze_epoch=2", "trainer=cpu", "trainer.max_epochs=3", "callbacks=none",
+        "logger=none",
     )  # fmt: skip
     results, labels = train_and_test(monkeypatch, tmp_path / "run", *settings)
-    assert len(labels) == 6149
+    assert results["val/acc"] > 0.3
+    assert [phase["name"] for phase in results["phases"]] == ["frozen", "unfrozen"]
+    assert len(labels) == 298
     folder = next(iter(labels)).parent
+    monkeypatch.setattr(predict, "choose_workers", lambda *_, **__: 2)
     rows = same_labels(tmp_path / "run", labels, [folder], tmp_path / "labels.csv")
-    assert len(rows) == 8189
-    assert results["test/ece"] < results["test/ece_uncalibrated"]
+    assert len(rows) == 940
 
 
 def test_one_line_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
