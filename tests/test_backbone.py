@@ -110,6 +110,7 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_vit_takes_another_size(tmp_path: Path) -> None:
     """Its position embedding is interpolated, as torchvision does."""
     torch.manual_seed(0)

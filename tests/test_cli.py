@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -41,10 +42,22 @@ def test_a_wrong_command_line(words: list[str], capsys: pytest.CaptureFixture[st
     assert "usage: thaw COMMAND" in capsys.readouterr().err
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+LONG = """
+import sys, types
+from thaw import cli
+tool = types.ModuleType("thaw.tools.models")
+tool.main = lambda *_: print("x" * 1_000_000)
+sys.modules["thaw.tools.models"] = tool
+sys.exit(cli.main())
+"""
+
+
+def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_text(LONG)
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -c 'import thaw.cli; exit(thaw.cli.main())' models | "
-         "true; echo ${PIPESTATUS[0]}"], check=True, capture_output=True, text=True,
+        ["bash", "-c", f"{sys.executable} long.py models | true; echo ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("141\n", "")
 

@@ -73,10 +73,22 @@ LEAVES = files("augment", "backbone", "callbacks", "data", "finetune", "head", "
 RECIPES = files("experiment", "debug", "hparams_search", "launcher")
 
 
+FREE = ("augment", "callbacks", "head", "logger", "mix", "optim", "report", "trainer")
+
+
 @functools.cache  # composing takes a quarter of a second: most of the time of these tests
+def together(place: int) -> DictConfig:
+    """The composed configuration with a choice of each group that goes with all other groups."""
+    leaves = [names[place % len(names)] for names in map(files, FREE)]
+    return configuration(RUN, *(leaf.replace("/", "=") for leaf in leaves))
+
+
+@functools.cache
 def chosen(leaf: str) -> DictConfig:
-    """The composed configuration of a run into RUN with one choice changed."""
+    """The composed configuration of a run into RUN with this choice."""
     group, _, name = leaf.partition("/")
+    if group in FREE:
+        return together(files(group).index(leaf))
     group = "phase@finetune.frozen" if group == "phase" else group
     return configuration(RUN, f"{group}={name}", *NEEDED.get(leaf, []))
 

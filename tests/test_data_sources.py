@@ -1,19 +1,15 @@
 """The sources, on small copies of their layouts and, with THAW_DATA, on the real photos."""
 
-import inspect
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from scipy.io import savemat
 
 from thaw.data import dogs_vs_cats, flowers102, pets
 from thaw.data.base import PhotoDataModule
-from thaw.data.csv import Csv
-from thaw.data.demo import Demo
 from thaw.data.dogs_vs_cats import DogsVsCats
 from thaw.data.flowers102 import Flowers102
 from thaw.data.folder import Folder
@@ -46,20 +42,6 @@ def size(photos: Photos | None) -> int:
 
 def sizes(module: PhotoDataModule) -> tuple[int, int, int]:
     return len(module.train), size(module.val), size(module.test)
-
-
-@pytest.mark.parametrize("source", [Flowers102, Pets, DogsVsCats, Folder, Csv, Demo])
-def test_yaml_has_every_argument_with_its_default(source: type) -> None:
-    module = source.__module__.rpartition(".")[2]
-    leaf = yaml.safe_load((ROOT / "conf" / "data" / f"{module}.yaml").read_text())
-    assert leaf.pop("_target_") == f"{source.__module__}.{source.__name__}"
-    arguments = dict(inspect.signature(source).parameters)
-    for key in ("train_transform", "eval_transform", "shrink"):  # given by train.py
-        del arguments[key]
-    assert set(leaf) == set(arguments)
-    for key, parameter in arguments.items():
-        if parameter.default is not parameter.empty and "${" not in str(leaf[key]):
-            assert leaf[key] == parameter.default, key
 
 
 # --- folder ---

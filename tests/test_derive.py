@@ -3,13 +3,18 @@
 from functools import cache
 
 import pytest
+import torch
 
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.finetune.rates import unfrozen_lr
 
-backbone = cache(lambda name: torchvision_backbone(name, None))
+
+@cache
+def backbone(name: str) -> Backbone:
+    with torch.device("meta"):
+        return torchvision_backbone(name, None)
 
 
 @pytest.mark.parametrize(

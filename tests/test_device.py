@@ -115,7 +115,8 @@ def test_describe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_channels_last(
     monkeypatch: pytest.MonkeyPatch, name: str, gpu: bool, photos: int, expected: bool
 ) -> None:
-    backbone = torchvision_backbone(name, None)
+    with torch.device("meta"):
+        backbone = torchvision_backbone(name, None)
     have(monkeypatch, (9, 0) if gpu else None)
     trainer = {"accelerator": "auto", "max_epochs": 10}
     assert uses_channels_last(backbone, trainer, photos) is expected

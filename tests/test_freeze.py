@@ -212,6 +212,7 @@ def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, backend: str 
     assert {f"classifier.{name}" for name in before} <= saved.keys()
 
 
+@pytest.mark.slow
 def test_compiled_is_compiled(tmp_path: Path) -> None:
     """Else the proof above would prove nothing: both phases must have run compiled code."""
     seen: set[tuple[bool, int]] = set()  # in training, parameters that take a gradient

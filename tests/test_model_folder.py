@@ -3,7 +3,9 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -63,9 +65,19 @@ def save(folder: Path, backbone: Backbone, head: dict[str, Any] = LINEAR) -> Cla
     return classifier
 
 
-def tiny(folder: Path) -> Path:
+@cache
+def files_of_tiny() -> dict[str, bytes]:
     torch.manual_seed(0)  # the same network, whatever other tests have drawn
-    save(folder, tiny_backbone(weights=None, image_size=32))
+    with TemporaryDirectory() as place:
+        save(Path(place, "model"), tiny_backbone(weights=None, image_size=32))
+        return {path.name: path.read_bytes() for path in Path(place, "model").iterdir()}
+
+
+def tiny(folder: Path) -> Path:
+    """A model folder of the tiny backbone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files_of_tiny().items():
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -143,7 +155,7 @@ def test_a_model_is_written_whole_or_not_at_all(
         save(folder, tiny_backbone(image_size=16))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.undo()
-    tiny(folder)  # over the old one and over what was left half done
+    save(folder, tiny_backbone(image_size=16))  # over the old one and what was left half done
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

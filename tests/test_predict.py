@@ -8,7 +8,7 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,6 @@ from test_model_folder import MLP, photo, save, tiny
 import thaw
 import train
 from thaw import cli, config, launch
-from thaw.backbones.backbone import Crop
 from thaw.backbones.tiny import tiny_backbone
 from thaw.data.decode import decode
 from thaw.data.picture_files import natural
@@ -68,9 +67,9 @@ def same_labels(
     return rows
 
 
-@pytest.mark.parametrize("crop", get_args(Crop))
+@pytest.mark.parametrize("crop", ["center", "pad"])
 def test_the_test_split_gets_the_labels_of_the_runs_own_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: Crop
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crop: str
 ) -> None:
     """Invariant 11, with BatchNorm, dropout, long photos and a temperature far from 1."""
     photos = draw_photos(tmp_path / "photos", other=12)
@@ -283,8 +282,10 @@ def many(folder: Path, number: int = 7) -> list[Path]:
     return [photo(folder / f"{index}.png", index) for index in range(number)]
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
-@pytest.mark.parametrize("kept", [0, 30, 0.5, 0.6, 1.0])
+@pytest.mark.parametrize(
+    ("form", "kept"),
+    [("csv", 0), ("csv", 30), ("csv", 0.5), ("csv", 1.0), ("jsonl", 0.5), ("jsonl", 0.6)],
+)
 def test_a_stopped_run_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, kept: float
 ) -> None:

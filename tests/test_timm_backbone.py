@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from order import reads
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -166,26 +165,6 @@ def test_weights_by_path(name: str, classes: int, tmp_path: Path, timm: Any) -> 
         assert torch.equal(value, state[key]), key
     assert "your own file" in backbone.licence
     assert not hasattr(backbone.body, "fc") or isinstance(backbone.body.fc, nn.Identity)
-
-
-def test_a_body_saved_by_thaw_is_taken(tmp_path: Path, timm: Any) -> None:
-    """It has no last layer."""
-    body = random_one("vit_tiny_patch16_224").body
-    save_file(dict(body.state_dict()), tmp_path / "body.safetensors")
-    again = timm_backbone("vit_tiny_patch16_224", str(tmp_path / "body.safetensors"), 64).body
-    assert all(
-        torch.equal(value, body.state_dict()[key]) for key, value in again.state_dict().items()
-    )
-
-
-def test_a_checkpoint_of_thaw_is_taken(tmp_path: Path, timm: Any) -> None:
-    """Its names have a prefix, and its head is another one."""
-    body = random_one("convnext_atto").body
-    state = {f"classifier.body.{name}": value for name, value in body.state_dict().items()}
-    state |= {"classifier.head.weight": torch.ones(3, 320), "classifier.head.bias": torch.ones(3)}
-    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
-    again = timm_backbone("convnext_atto", str(tmp_path / "best.ckpt")).body.state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in body.state_dict().items())
 
 
 @pytest.mark.slow

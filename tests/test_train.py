@@ -112,15 +112,6 @@ def test_resume_after_an_interrupt_is_exact(
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
 
 
-def test_early_stopping_waits_for_the_unfreeze(photos: Path, tmp_path: Path) -> None:
-    """A head that cannot learn gets no better from the first epoch on; patience is 1."""
-    run(photos, tmp_path, "callbacks=early_stopping", "callbacks.progress=null",
-        "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1.0",
-        "trainer.max_epochs=6", "finetune.unfreeze_epoch=3")  # fmt: skip
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert [row["phase"] for row in history] == ["frozen"] * 3 + ["unfrozen"] * 2
-
-
 def test_without_validation_photos_the_last_epoch_is_tested(photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.symlink_to(photos / "train")
