@@ -225,20 +225,6 @@ def test_signals_are_taken_over_and_given_back(tmp_path: Path, fails: bool) -> N
     assert [signal.getsignal(number) for number in numbers] == before
 
 
-def test_asked_in_the_last_step_the_run_ends_there(tmp_path: Path) -> None:
-    """So that a sweep does not go on with its next run."""
-    stop = GracefulStop(tmp_path)
-
-    class Ask(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.current_epoch == 2 and trainer.is_last_batch:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        fit(tmp_path, two_phases(), Ask(), stop, enable_checkpointing=True)
-    assert torch.load(stop.path, weights_only=True)["global_step"] == 3 * STEPS
-
-
 def test_with_one_step_an_epoch_a_signal_stops_at_the_end_of_the_epoch(tmp_path: Path) -> None:
     stop = GracefulStop(tmp_path)
 

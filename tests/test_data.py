@@ -1,14 +1,12 @@
 """The base of all sources: splits, few-shot, loaders, and what is refused."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from thaw.data.base import PhotoDataModule
 from thaw.data.loading import PhotoDataset
@@ -110,14 +108,6 @@ def test_folds_are_disjoint_stratified_and_make_up_all_photos(
         counts = [part.labels.count(label) for part in parts]
         assert max(counts) - min(counts) <= 1
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_a_fold_keeps_each_photo_with_its_label() -> None:
-    own = some(3, 50)
-    module = make(Splits(("a", "b"), some(8), own, None), folds=3, fold=2)
-    assert module.val is not None
-    for part in (module.train, module.val):
-        assert [int(path.parent.name) for path in part.paths] == list(part.labels)
 
 
 def test_few_shot_takes_from_the_other_folds() -> None:
@@ -232,55 +222,6 @@ def test_loaders_need_transforms() -> None:
         make().train_dataloader()
     with pytest.raises(ConfigError, match="cache=ram, shrink"):
         make(eval_transform=noise, cache="ram").test_dataloader()
-
-
-class Mean(lightning.LightningModule):
-    """One weight; counts what it validates on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.validated = self.tested = self.trained = 0
-
-    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        self.trained += len(batch[0])
-        return self.layer(batch[0].mean().view(1)).sum()
-
-    def validation_step(self, batch: list[Tensor], index: int) -> None:
-        self.validated += len(batch[0])
-
-    def test_step(self, batch: list[Tensor], index: int) -> None:
-        self.tested += len(batch[0])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.0)
-
-
-@pytest.mark.parametrize("validated", [True, False])
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 on torch 2.15
-def test_lightning_takes_the_loaders_and_their_absence(
-    pictures: Photos, validated: bool, tmp_path: Path
-) -> None:
-    val = pictures if validated else NONE
-    transforms: dict[str, Callable] = {"train_transform": noise, "eval_transform": noise}
-    module = make(
-        Splits(("a", "b"), pictures, val, None), num_workers=0, batch_size=4, **transforms
-    )
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=1.0 if validated else 0,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path,
-    )
-    model = Mean()
-    trainer.fit(model, datamodule=module)
-    assert (model.trained, model.validated) == (12, 18 if validated else 0)  # 6 in the sanity check
 
 
 def test_what_was_found_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

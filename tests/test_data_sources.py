@@ -1,6 +1,5 @@
 """The sources, on small copies of their layouts and, with THAW_DATA, on the real photos."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -294,16 +293,6 @@ def test_nothing_is_written_where_the_photos_are(source: type, tmp_path: Path) -
 
 
 @pytest.mark.photos
-def test_real_flowers(data_dir: Path) -> None:
-    module = Flowers102(data_dir=data_dir, cache_dir=data_dir)
-    assert sizes(module) == (1020, 1020, 6149)
-    assert [module.train.labels.count(label) for label in range(102)] == [10] * 102
-    label_of = {p.name: k for photos in (module.train, module.test) for p, k in pairs(photos)}
-    assert module.classes[label_of["image_06734.jpg"]] == "pink primrose"
-    assert module.classes[label_of["image_00001.jpg"]] == "passion flower"
-
-
-@pytest.mark.photos
 def test_real_flowers_as_torchvision_reads_them(data_dir: Path) -> None:
     from torchvision.datasets import Flowers102 as Reference
 
@@ -332,16 +321,3 @@ def test_real_pets_as_torchvision_reads_them(data_dir: Path) -> None:
 @pytest.mark.photos
 def test_real_dogs_vs_cats(data_dir: Path) -> None:
     assert sizes(DogsVsCats(data_dir=data_dir, cache_dir=data_dir)) == (1282, 320, 400)
-
-
-@pytest.mark.photos
-def test_real_photos_in_folders(data_dir: Path, tmp_path: Path) -> None:
-    """Pets copied into class folders give the same picture for the same class."""
-    module = Pets(data_dir=data_dir, cache_dir=data_dir, val_fraction=0, train_per_class=2)
-    for path, label in pairs(module.train):
-        (tmp_path / module.classes[label]).mkdir(exist_ok=True)
-        shutil.copy(path, tmp_path / module.classes[label])
-    copied = folder(tmp_path, val_fraction=0)
-    assert copied.classes == module.classes
-    expected = {(path.name, label) for path, label in pairs(module.train)}
-    assert {(path.name, label) for path, label in pairs(copied.train)} == expected

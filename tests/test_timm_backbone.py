@@ -132,16 +132,6 @@ def test_the_input_spec_is_timms(timm: Any) -> None:
     assert spec.std == pytest.approx(norm.std.tolist(), abs=1e-6)
 
 
-@pytest.mark.slow
-def test_dinov2_has_its_own_size_and_takes_another(timm: Any) -> None:
-    with without_values():
-        name = "vit_small_patch14_reg4_dinov2.lvd142m"
-        assert timm_backbone(name, None).input_spec.size == 518
-        body = timm_backbone(name, None, image_size=70).body
-    assert body.get_parameter("pos_embed").shape == (1, 5 * 5, 384)
-    assert body.get_parameter("reg_token").shape == (1, 4, 384)
-
-
 def saved(timm: Any, name: str, path: Path, **options: Any) -> dict[str, Tensor]:
     """Weights that nobody trained, as timm's users save them."""
     torch.manual_seed(1)
@@ -165,16 +155,6 @@ def test_weights_by_path(name: str, classes: int, tmp_path: Path, timm: Any) -> 
         assert torch.equal(value, state[key]), key
     assert "your own file" in backbone.licence
     assert not hasattr(backbone.body, "fc") or isinstance(backbone.body.fc, nn.Identity)
-
-
-@pytest.mark.slow
-def test_position_embeddings_are_resized_as_timm_does(tmp_path: Path, timm: Any) -> None:
-    state = saved(timm, "vit_small_patch14_dinov2", tmp_path / "dino.pth", img_size=56)
-    body = timm_backbone("vit_small_patch14_dinov2", str(tmp_path / "dino.pth"), 84).body
-    from timm.layers import resample_abs_pos_embed
-
-    expected = resample_abs_pos_embed(state["pos_embed"], (6, 6), num_prefix_tokens=1)
-    assert torch.allclose(body.get_parameter("pos_embed"), expected, atol=1e-6)
 
 
 def test_the_authors_own_names_are_converted(tmp_path: Path, timm: Any) -> None:
