@@ -115,25 +115,6 @@ def test_the_record_has_the_metrics_of_the_checkpoints_epoch() -> None:
     assert record.metrics_of(None) == {"val/acc": 0.3}
 
 
-def test_rates_are_those_of_the_plan_and_frozen_is_zero(tmp_path: Path) -> None:
-    seen: list[dict[str, float]] = []
-
-    class Look(pl.Callback):
-        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
-            seen.append(current_rates(trainer))
-
-    plan = two_phases(2, frozen={"lr": 1e-9})
-    fit(tmp_path, plan, Look())
-    plan = replace(plan, steps_per_epoch=STEPS)
-    assert seen == [
-        {f"lr/{name}": plan.learning_rate(name, epoch, step / STEPS) for name in NAMES}
-        for epoch in range(2)
-        for step in range(STEPS)
-    ]
-    assert seen[0] == {"lr/conv": 0, "lr/low": 0, "lr/middle": 0, "lr/deep": 0, "lr/head": 1e-9}
-    assert seen[STEPS]["lr/deep"] == 5e-13
-
-
 def test_rates_are_logged_at_their_interval_and_at_each_epochs_start(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name="", version="")
     fit(tmp_path, two_phases(), logger=logger, log_every_n_steps=2)

@@ -31,6 +31,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("photos"))
 
 
+@pytest.fixture(scope="module")
+def ended(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has ended."""
+    folder = tmp_path_factory.mktemp("ended") / "run"
+    run_small(photos, folder)
+    return folder
+
+
+@pytest.fixture
+def copied(ended: Path, tmp_path: Path) -> Path:
+    """That run in another folder: one that was moved."""
+    return shutil.copytree(ended, tmp_path / "moved")
+
+
 def test_the_best_is_that_of_the_monitored_metric_whatever_the_order(tmp_path: Path) -> None:
     other = ModelCheckpoint(monitor="val/loss", mode="min")
     ours = SaveBest(dirpath=tmp_path, monitor="val/acc", mode="max")
@@ -66,27 +80,26 @@ def test_without_a_best_checkpoint_the_last_weights_are_tested_after_a_resume(
     assert resumed["test/loss"] == whole["test/loss"]
 
 
-def test_a_run_that_was_moved_keeps_its_best_checkpoint(photos: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(
+    photos: Path, ended: Path, copied: Path
+) -> None:
     """Lightning forgets it when the folder has another name (its issue 11379)."""
-    first = run_small(photos, tmp_path / "run")
-    best = Path(first["best_checkpoint"])
-    shutil.move(tmp_path / "run", tmp_path / "moved")
-    again = run_small(photos, tmp_path / "moved", f"resume={tmp_path / 'moved'}")
-    assert Path(again["best_checkpoint"]) == tmp_path / "moved" / "checkpoints" / best.name
+    first = json.loads((ended / "results.json").read_text())
+    again = run_small(photos, copied, f"resume={copied}")
+    best = Path(first["best_checkpoint"]).name
+    assert Path(again["best_checkpoint"]) == copied / "checkpoints" / best
     assert again["test/acc"] == first["test/acc"]
-    history = json.loads((tmp_path / "moved" / "history.json").read_text())
+    history = json.loads((copied / "history.json").read_text())
     epoch = torch.load(again["best_checkpoint"], weights_only=True)["epoch"]
     assert history[epoch]["val/acc"] == max(row["val/acc"] for row in history)
 
 
 def test_a_run_that_goes_on_in_another_folder_has_a_best_epoch_of_its_own(
-    photos: Path, tmp_path: Path
+    photos: Path, ended: Path, tmp_path: Path
 ) -> None:
-    run_small(photos, tmp_path / "run", "test=false")
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    words = (f"ckpt_path={last}", "trainer.max_epochs=5")
-    results = run_small(photos, tmp_path / "longer", *words)
-    assert Path(results["best_checkpoint"]).parent == tmp_path / "longer" / "checkpoints"
+    last = ended / "checkpoints" / "last.ckpt"
+    results = run_small(photos, tmp_path, f"ckpt_path={last}", "trainer.max_epochs=5")
+    assert Path(results["best_checkpoint"]).parent == tmp_path / "checkpoints"
 
 
 def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
@@ -99,18 +112,17 @@ def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
         use_settings(checkpoint, here)
 
 
-def test_optimiser_settings_beside_resume_count(photos: Path, tmp_path: Path) -> None:
+def test_optimiser_settings_beside_resume_count(photos: Path, copied: Path) -> None:
     """torch's optimisers would load those of the checkpoint in their place."""
-    run_small(photos, tmp_path, "test=false")
-    more = (f"resume={tmp_path}", "trainer.max_epochs=5")
-    run_small(photos, tmp_path, *more, "optim.weight_decay=0.25", "optim.betas=[0.8,0.9]")
-    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    more = (f"resume={copied}", "trainer.max_epochs=5")
+    run_small(photos, copied, *more, "optim.weight_decay=0.25", "optim.betas=[0.8,0.9]")
+    last = torch.load(copied / "checkpoints" / "last.ckpt", weights_only=True)
     groups = last["optimizer_states"][0]["param_groups"]
     assert {(*group["betas"], group["weight_decay"]) for group in groups} == {
         (0.8, 0.9, 0.25), (0.8, 0.9, 0.0)
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"another optimiser than optim="):
-        run_small(photos, tmp_path, *more, "optim=sgd")
+        run_small(photos, copied, *more, "optim=sgd")
 
 
 def test_a_damaged_checkpoint_is_never_used(
@@ -181,10 +193,10 @@ def test_what_a_killed_run_left_is_gone_when_it_has_ended(photos: Path, tmp_path
 
 
 def test_what_slurm_requeues_from_is_gone_before_the_test(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning would load hpc_ckpt_1.ckpt again, and test the weights of an earlier epoch."""
-    plain = run_small(photos, tmp_path / "plain")
+    plain = json.loads((ended / "results.json").read_text())
     for name in ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID", "NNODES"):
         monkeypatch.setenv(f"SLURM_{name}", "1" if name[0] in "JN" and name != "NODEID" else "0")
     monkeypatch.setenv("SLURM_JOB_NAME", "thaw")

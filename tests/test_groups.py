@@ -13,43 +13,25 @@ from thaw.backbones.tracing import last_layer, run_without_data, trace
 # models' papers and their own printed structure, not from what `split` gives.
 FAMILIES = {
     "resnet18": ("fc", 512, ["conv1", "layer1", "layer2", "layer3", "layer4"]),
-    "vgg11_bn": (
-        "classifier.6",
-        4096,
-        [
-            "features.0", "features.4", "features.8-11", "features.15-18", "features.22-25",
-            "classifier.0", "classifier.3",
-        ],
-    ),
-    "mobilenet_v2": (
-        "classifier.1",
-        1280,
-        ["features.0-1", "features.2-3", "features.4-6", "features.7-13", "features.14-18"],
-    ),
-    "efficientnet_b0": (
-        "classifier.1",
-        1280,
-        ["features.0-1", "features.2", "features.3", "features.4-5", "features.6-8"],
-    ),
-    "densenet121": (
-        "classifier",
-        1024,
-        [
-            "features.conv0", "features.denseblock1", "features.transition1-denseblock2",
-            "features.transition2-denseblock3", "features.transition3-denseblock4",
-        ],
-    ),
-    "convnext_tiny": (
-        "classifier.2",
-        768,
-        ["features.0-1", "features.2-3", "features.4-5", "features.6-7"],
-    ),
-    "swin_t": ("head", 768, ["features.0-1", "features.2-3", "features.4-5", "features.6-7"]),
-    "vit_b_32": (
-        "heads.head",
-        768,
-        ["conv_proj", *(f"encoder.layers.encoder_layer_{block}" for block in range(12))],
-    ),
+    "vgg11_bn": ("classifier.6", 4096, [
+        "features.0", "features.4", "features.8-11", "features.15-18", "features.22-25",
+        "classifier.0", "classifier.3",
+    ]),
+    "mobilenet_v2": ("classifier.1", 1280, [
+        "features.0-1", "features.2-3", "features.4-6", "features.7-13", "features.14-18",
+    ]),
+    "efficientnet_b0": ("classifier.1", 1280, [
+        "features.0-1", "features.2", "features.3", "features.4-5", "features.6-8",
+    ]),
+    "densenet121": ("classifier", 1024, [
+        "features.conv0", "features.denseblock1", "features.transition1-denseblock2",
+        "features.transition2-denseblock3", "features.transition3-denseblock4",
+    ]),
+    "convnext_tiny": ("classifier.2", 768, [f"features.{n}-{n + 1}" for n in (0, 2, 4, 6)]),
+    "swin_t": ("head", 768, [f"features.{n}-{n + 1}" for n in (0, 2, 4, 6)]),
+    "vit_b_32": ("heads.head", 768, [
+        "conv_proj", *(f"encoder.layers.encoder_layer_{block}" for block in range(12)),
+    ]),
 }  # fmt: skip
 
 

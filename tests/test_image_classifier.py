@@ -19,11 +19,16 @@ from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.data.decode import decode
 from thaw.errors import ConfigError, PhotoError
+from thaw.image_classifier import ImageClassifier
 from thaw.transforms import eval_transform, normalise
 
 
-def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ImageClassifier:
+    return thaw.load(tiny(tmp_path_factory.mktemp("model")))
+
+
+def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path, model: ImageClassifier) -> None:
     paths = [photo(tmp_path / f"{number}.png", number, (40, 40 + number)) for number in range(5)]
     by_path = model.predict(paths, batch_size=2)
     assert model.predict([str(path) for path in paths], batch_size=2) == by_path
@@ -44,9 +49,8 @@ def test_predict_takes_paths_pictures_and_tensors(tmp_path: Path) -> None:
     assert model.predict([]) == []
 
 
-def test_predict_takes_batches_and_lists_of_batches(tmp_path: Path) -> None:
+def test_predict_takes_batches_and_lists_of_batches(tmp_path: Path, model: ImageClassifier) -> None:
     """In one order, whatever they come in: the answers are those of the files."""
-    model = thaw.load(tiny(tmp_path / "model"))
     paths = [photo(tmp_path / f"{number}.png", number) for number in range(4)]
     expected = model.predict(paths)
     assert len({prediction.probability for prediction in expected}) == 4
@@ -63,32 +67,23 @@ def test_predict_takes_batches_and_lists_of_batches(tmp_path: Path) -> None:
         torch.zeros(9, 9).byte(), 7, b"photo", None, [None], np.zeros((9, 9, 3), np.uint8),
     ],
 )  # fmt: skip
-def test_predict_refuses_what_is_no_photo(tmp_path: Path, what: Any) -> None:
+def test_predict_refuses_what_is_no_photo(model: ImageClassifier, what: Any) -> None:
     """Of a float tensor nobody knows what 1 means, of an array what its colours are."""
-    model = thaw.load(tiny(tmp_path / "model"))
     with pytest.raises(TypeError, match=r"no photo: .*uint8 \(3, H, W\) or \(N, 3, H, W\) in RGB"):
         model.predict(what)
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_predict_refuses_batches_of_nothing(tmp_path: Path, size: int) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
-    with pytest.raises(ConfigError, match=rf"batch_size={size}: allowed is 1 or more"):
-        model.predict(photo(tmp_path / "a.png"), batch_size=size)
-
-
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_predict_refuses_pillows_numbers_without_a_white(tmp_path: Path, mode: str) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
-    with pytest.raises(PhotoError, match=rf"Pillow picture \(.*mode {mode} have.*give a whole one"):
-        model.predict(Image.new(mode, (9, 9)))
-
-
-def test_predict_names_a_broken_photo(tmp_path: Path) -> None:
-    model = thaw.load(tiny(tmp_path / "model"))
+def test_predict_names_what_is_wrong(tmp_path: Path, model: ImageClassifier) -> None:
+    """Batches of nothing, a broken photo, and Pillow's numbers without a white."""
+    for size in (0, -1):
+        with pytest.raises(ConfigError, match=rf"batch_size={size}: allowed is 1 or more"):
+            model.predict(photo(tmp_path / "a.png"), batch_size=size)
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(PhotoError, match=r"cut\.jpg"):
         model.predict(tmp_path / "cut.jpg")
+    for mode in ("F", "I"):
+        with pytest.raises(PhotoError, match=rf"mode {mode} have.*give a whole one"):
+            model.predict(Image.new(mode, (9, 9)))
 
 
 @pytest.mark.parametrize("crop", get_args(Crop))

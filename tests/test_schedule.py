@@ -115,16 +115,6 @@ def test_what_follows_the_warmup_begins_after_it() -> None:
     assert values == pytest.approx([1 / 8, 5 / 8, 1, 1, 0.1, 0.1])
 
 
-def test_torchs_cosine_agrees() -> None:
-    """The same numbers as CosineAnnealingLR, which many will compare with."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    cosine = lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
-    for ours in shares(Schedule(1.0, "cosine"), 4, 3):
-        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
-        optimizer.step()
-        cosine.step()
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
