@@ -192,7 +192,11 @@ def twins() -> Classifier:
     return model
 
 
-@pytest.mark.parametrize("backend", [None, slow("inductor")])
+@pytest.mark.parametrize(
+    "backend",
+    [None, slow("aot_eager"),
+     pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.every])],
+)  # fmt: skip
 def test_after_the_unfreeze_every_parameter_learns(tmp_path: Path, backend: str | None) -> None:
     module = module_of(plan_of("freeze_unfreeze"), twins())
     if backend:

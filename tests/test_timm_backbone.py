@@ -36,7 +36,7 @@ FAMILIES = {
     "maxvit_tiny_tf_224": (64, 512),
 }
 FAST = ("resnet18", "vit_small_patch14_reg4_dinov2")
-SLOW = ("convnext_atto", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224")
+SLOW = ("convnext_atto", "swin_tiny_patch4_window7_224")
 EACH = [
     pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)
                  + [pytest.mark.every] * (name not in FAST + SLOW))
