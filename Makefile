@@ -26,7 +26,7 @@ train: install ## run train.py; settings in ARGS: make train ARGS="backbone=resn
 	$(BIN)/python train.py $(ARGS)
 
 test: install ## the fast tests, offline, a few minutes
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-all: install ## all tests, the slow ones too; with THAW_DATA also those on real photos
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
