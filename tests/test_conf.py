@@ -37,6 +37,7 @@ GROUPS = (  # of a backbone with a classifier of several layers
 # What train.py computes, so that it stands in no file.
 COMPUTED = {
     "thaw.head": {"in_features", "num_classes"},
+    "thaw.mlp_head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec"},
     "thaw.mixing": {"num_classes"},
     "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "derived_lr"},
