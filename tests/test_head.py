@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from thaw.errors import ConfigError
 from thaw.head import linear
 from thaw.mlp_head import mlp
 
@@ -33,9 +32,3 @@ def test_mlp_layers() -> None:
     assert head(torch.randn(4, 8)).shape == (4, 5)
     batch = mlp(8, 5, hidden=[16], norm="batch")
     assert any(isinstance(layer, nn.BatchNorm1d) for layer in batch.children())
-
-
-@pytest.mark.parametrize("hidden", [[], [0]])
-def test_bad_widths(hidden: list[int]) -> None:
-    with pytest.raises(ConfigError, match=r"head\.hidden=\[0?\]: allowed is a list"):
-        mlp(8, 5, hidden=hidden)

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from runs import ROOT
 
 from thaw import launch
-from thaw.compose import compose_run
 from thaw.errors import ConfigError, Interrupted, PhotoError
 from thaw.store import last_checkpoints
 
@@ -214,38 +213,6 @@ def test_the_reason_that_torch_hides_is_said(capsys: pytest.CaptureFixture[str])
 def test_our_own_mistakes_keep_their_stack() -> None:
     with pytest.raises(ZeroDivisionError), launch.explained():
         raise ZeroDivisionError
-
-
-def refused(*words: str) -> str:
-    """What is said of a command line."""
-    with pytest.raises(ConfigError) as error:
-        compose_run(words)
-    return str(error.value)
-
-
-def test_a_choice_that_a_group_has_not() -> None:
-    assert refused("optim=lion") == "optim=lion: no such choice. Allowed: adam, adamw, sgd"
-    assert refused("backbone=resnet-18").startswith(
-        "backbone=resnet-18: no such choice. Allowed: see python train.py --help; did you mean "
-        "resnet18 or "
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["optim.momentum=0.9"], "optim.momentum=0.9: optim has no momentum, but betas, "),
-        (["optim=adam", "optim.wieght_decay=1"], "optim.wieght_decay=1: optim "
-         "has no wieght_decay, but betas, weight_decay, fused; did you mean weight_decay?"),
-        (["callbacks.early_stopping.patience=2"], "callbacks.early_stopping.patience=2: callbacks "
-         "has no early_stopping, but checkpoint, last, "),
-        (["labelsmoothing=0"], "labelsmoothing=0: train.yaml has no labelsmoothing, but "),
-        (["+seed=1"], "Could not append to config. An item is already at 'seed'. Either remove + "),
-        (["seed=1,2"], "Ambiguous value for argument 'seed=1,2'"),
-    ],
-)  # fmt: skip
-def test_a_key_that_a_choice_has_not(words: list[str], said: str) -> None:
-    assert refused("data=demo", *words).startswith(said)
 
 
 def test_a_group_is_chosen_from_once() -> None:

@@ -103,22 +103,6 @@ def test_without_validation_photos_nothing_stops_early() -> None:
         monitor_modes({"early_stopping": STOP}, monitor="val/acc", validates=False)
 
 
-@pytest.mark.parametrize(
-    "monitor", ["val/accuracy", "test/acc", "train/loss", "acc", "val/", "val/temperature"]
-)
-@pytest.mark.parametrize("validates", [True, False])
-def test_a_metric_that_is_not_there(monitor: str, validates: bool) -> None:
-    with pytest.raises(ConfigError) as error:
-        monitor_modes(
-            {"checkpoint": {**CHECKPOINT, "monitor": monitor}}, monitor="val/acc",
-            validates=validates,
-        )  # fmt: skip
-    assert str(error.value).startswith(f"callbacks.checkpoint.monitor={monitor}: allowed is val/")
-    assert str(error.value).endswith(
-        "val/loss, val/acc, val/acc_top5, val/acc_macro, val/f1, val/ece, val/ece_uncalibrated"
-    )
-
-
 def test_the_best_checkpoint_goes_by_the_metric_of_the_run() -> None:
     other = {"checkpoint": {**CHECKPOINT, "monitor": "val/loss"}}
     with pytest.raises(

@@ -10,7 +10,6 @@ from torchvision.models import ResNet18_Weights
 from torchvision.transforms import InterpolationMode, v2
 
 from thaw.backbones.backbone import Crop, InputSpec
-from thaw.errors import ConfigError
 from thaw.transforms import Shrink, eval_transform, normalise, train_transform
 
 SPEC = InputSpec(32, 40, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -81,11 +80,6 @@ def test_squash_is_one_resize_of_both_sides() -> None:
     image = picture(50, 90)
     view = eval_transform(replace(SPEC, crop="squash"))(image)
     assert torch.equal(view, v2.functional.resize(image, [32, 32], antialias=True))
-
-
-def test_a_way_to_crop_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"data\.crop=middle: allowed is center, squash, pad"):
-        eval_transform(replace(SPEC, crop="middle"))  # pyright: ignore
 
 
 def test_views_are_random_and_seeded() -> None:
@@ -176,9 +170,3 @@ def test_the_evaluation_view_of_a_shrunken_picture_is_that_of_the_picture(
         assert min(small.shape[1:]) == min(40, *size)  # never enlarged
     assert small.numel() <= 3 * 40 * 91
     assert torch.equal(eval_transform(spec)(small), eval_transform(spec)(image))
-
-
-@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.9, 0.5), (0.5, 1.5)])
-def test_crops_out_of_range(scale: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match=r"augment\.crop_scale=.*allowed"):
-        train_transform(SPEC, crop_scale=scale)
