@@ -135,6 +135,7 @@ def test_a_scheduler_of_torch_that_cannot_work(make: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"lr": 0.0}, "lr=0.0: allowed is a positive rate"),
         ({"schedule": "step", "step_epochs": 2, "gamma": 2.0}, "gamma=2.0: allowed is a factor"),
         ({"schedule": "plateau", "gamma": 0.1}, "patience=null: allowed is 0 or more epochs"),
         ({"schedule": partial(lr_scheduler.StepLR, step_size=1), "patience": 2}, "patience=2: all"),
