@@ -139,6 +139,8 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
     import torch  # the first process of a sweep has no use for it
 
     try:
+        if not Path(path).is_file():  # a pipe or a device would never end
+            raise FileNotFoundError
         with ZipFile(path) as file:
             if file.testzip():
                 raise BadZipFile
