@@ -29,6 +29,8 @@ def check_keys(cfg: DictConfig) -> None:
     """Refuses values out of range, and keys of train.yaml and paths that nothing reads."""
     check_known(cfg, KEYS)  # pyright: ignore[reportArgumentType]  a mapping too
     check_known(cfg.get("paths") or {}, PATHS, "paths.")
+    if gone := [key for key in KEYS if key not in cfg]:
+        raise ConfigError(f"{gone[0]}: is gone, as by ~{gone[0]} or {gone[0]}=[]; leave that out")
     check_ranges(plain(cfg))
     if cfg.get("report"):  # it is built at the end of a run
         _check_node({**plain(cfg.report), "_partial_": True}, "report", {})
@@ -102,7 +104,7 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
         arguments = signature(made := get_object(str(target))).parameters
         with suppress(NameError):  # an annotation that only a type checker can read
             arguments = signature(made, eval_str=True).parameters
-    except (ImportError, ValueError, HydraException, OmegaConfBaseException) as error:
+    except (ImportError, TypeError, ValueError, HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{key}._target_={target}: cannot be found ({reason(error)})") from error
     named = {name: each for name, each in arguments.items()
              if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}  # fmt: skip

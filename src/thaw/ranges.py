@@ -33,7 +33,7 @@ def batches(*others: Any) -> Rule:
 INT, REAL, CORES, HUGE = (int,), (int, float), os.cpu_count() or 1, 1e30
 BELOW_1 = 1 - 2**-53
 TRUTH: Rule = (lambda v: isinstance(v, bool), "true or false")
-FILE: Rule = (lambda v: v is None or type(v) is str, "a path, or null")
+FILE: Rule = (lambda v: v is None or (type(v) is str and v > ""), "a path, or null")
 RATE: Rule = (lambda v: type(v) not in REAL or 0 < v <= 10, "a rate above 0, up to 10, like 1e-3")
 SHARE, DEGREES = within(REAL, 0, 1, "a number, 0 to 1"), "a number of degrees, 0 to"
 SEED = within(INT, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
@@ -48,6 +48,7 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "label_smoothing": within(REAL, 0, 0.99, "a share, 0 to 0.99"),
     "backbone.image_size": within(INT, 8, 4096, "8 to 4096 pixels", None),
     "head.dropout": within(REAL, 0, BELOW_1, "a number, 0 to below 1"),
+    "head.hidden.*": within(INT, 1, 1 << 16, "a list of whole numbers, 1 to 65536"),
     "data.classes": (lambda v: isinstance(v, list | None), "a list of two or more names, or null"),
     "data.batch_size": count(1, "auto"), "data.train_per_class": count(1, None),
     "data.num_workers": within(INT, 0, max(64, 4 * CORES), f"0 to {max(64, 4 * CORES)}", None),
@@ -61,7 +62,7 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "augment.shear": within(REAL, 0, 60, f"{DEGREES} 60"),
     "mix.*_alpha": within(REAL, 1e-9, HUGE, "a number above 0, like 0.2", None),
     "finetune.*.lr": RATE, "finetune.rates.*": RATE,
-    "optim.weight_decay": within(REAL, 0, HUGE, "0 or more"),
+    "optim.weight_decay": within(REAL, 0, HUGE, "0 or more"), "optim.momentum": SHARE,
     "trainer.accelerator": (lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps"),
                             "auto, cpu, gpu, cuda or mps"),
     "trainer.devices": (lambda v: type(v) is not int or v <= max(8, CORES),
@@ -72,6 +73,8 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "trainer.limit_train_batches": batches(None), "trainer.limit_val_batches": batches(None, 0),
     "trainer.limit_test_batches": batches(None, 0), "trainer.overfit_batches": batches(0),
     "trainer.num_sanity_val_steps": count(-1), "callbacks.*.save_top_k": count(-1),
+    "callbacks.*.filename": (lambda v: "/" not in str(v) and str(v).count("{") == str(v).count("}"),
+                             "text, a name without / in it, like epoch_{epoch:03d}"),
     "callbacks.*.patience": count(0), "callbacks.*.images": count(1),
     "callbacks.*.every_seconds": within(REAL, 0, HUGE, "0 or more seconds"),
     "callbacks.*.decay": within(REAL, 1e-9, BELOW_1, "a number above 0, below 1"),
@@ -85,6 +88,7 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         for name in filter(lambda name: fnmatchcase(key, name), RANGES):
             fits, allowed = RANGES[name]
             check(fits(value), key, value, allowed)
+        check(type(value) is not float or abs(value) <= HUGE, key, value, "a finite number")
     for key, value in (("head.norm", "batch"), ("finetune.batchnorm", "train")):
         alone = found.get("data.batch_size") == 1 and found.get(key) == value
         check(not alone, "data.batch_size", 1, f"2 or more, since {key}={value}")
@@ -101,7 +105,7 @@ def leaves(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 PLAIN: dict[Any, Rule] = {  # what a file has for a type
     bool: TRUTH, int: (lambda v: type(v) is int, "a whole number"),
     float: (lambda v: type(v) in REAL, "a number"), str: (lambda v: type(v) is str, "text"),
-    Path: (lambda v: type(v) is str, "a path"), NoneType: (lambda v: v is None, "null"),
+    Path: (lambda v: type(v) is str and v > "", "a path"), NoneType: (lambda v: v is None, "null"),
     dict: (lambda v: isinstance(v, Mapping), "a mapping"),
 }  # fmt: skip
 PLAIN[Mapping] = PLAIN[dict]

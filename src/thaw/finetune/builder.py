@@ -142,7 +142,7 @@ def layer_rates(
         share = (decay or 1.0) ** -place if ratio is None else ratio + (1 - ratio) * group.depth
         rates[group.name] = phase.lr * share
     for name, rate in (phase.rates or {}).items():
-        place, own = f"{key}.rates.{name}", groups_named(groups, name, f"{key}.rates")
+        place, own = f"{key}.rates.{name}", groups_named(groups, str(name), f"{key}.rates")
         check(is_number(rate) and rate > 0, place, rate, "a positive rate, like 1e-4")
         if trained is not None:
             allowed = f"no rate for a group that never trains; {', '.join(sorted(trained))} train"

@@ -47,7 +47,7 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 def optimizer_settings(optim: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Decides `fused: auto`: it is fast, but Lightning 2.6.6 cannot clip it in mixed precision."""
-    mixed, fused = str(trainer.get("precision")).endswith("mixed"), optim.get("fused")
+    mixed, fused = str(trainer.get("precision")).endswith(("mixed", "16")), optim.get("fused")
     fits = not (mixed and fused is True and trainer.get("gradient_clip_val"))
     check(fits, "optim.fused", fused, "auto, or trainer.gradient_clip_val=null in mixed precision")
     return {**optim, **({"fused": not mixed} if fused == "auto" else {})}

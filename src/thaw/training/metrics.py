@@ -153,8 +153,12 @@ def monitor_modes(callbacks: Any, *, monitor: str, validates: bool) -> dict[str,
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
         key, target = f"callbacks.{name}", str(node.get("_target_"))
-        fits = "StochasticWeightAveraging" not in target  # which has one rate for all layer groups
-        check(fits, f"{key}._target_", target, "callbacks=ema, which keeps layer-wise rates")
+        fits = not target.endswith(
+            ("StochasticWeightAveraging", "Finetuning")
+        )  # have rates of their own
+        check(
+            fits, f"{key}._target_", target, "callbacks=ema and finetune=..., which keep our rates"
+        )
         if (own := node.get("monitor")) is None:
             continue
         check(str(own) in known.split(", "), f"{key}.monitor", own, known)
