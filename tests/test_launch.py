@@ -118,6 +118,12 @@ def test_without_resume_the_command_line_stays(words: list[str]) -> None:
     assert launch.resume_words(words) == words
 
 
+def test_options_come_first_for_argparse() -> None:
+    words = ["seed=1,2", "-m", "~tags", "--config-dir", "here", "head=mlp"]
+    there = ["-m", "--config-dir", "here", "seed=1,2", "~tags", "head=mlp"]
+    assert launch.resume_words(words) == there
+
+
 def test_resume_of_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.yaml is missing.*ckpt_path=FILE"):
         launch.resume_words([f"resume={tmp_path}"])
@@ -183,7 +189,7 @@ FULL = "No space left on device"
         (ValueError(f"I/O error: {FULL} (os error 28)"), f"{FULL} (os error 28): make room"),
         (
             OSError(errno.EROFS, "Read-only file system", "x"),
-            "file system: 'x': make room",
+            "file system: 'x': allow this user to write there",
         ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "num_workers"),
         (MisconfigurationException("Try at least `limit_train_batches=0.03`"), "batches=0.03`"),

@@ -6,7 +6,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from signal import Signals
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+DISK = (*FULL, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class ThawError(Exception):
@@ -46,7 +47,9 @@ def trouble(error: Exception) -> str | None:
     for each in (error, error.__context__):  # torch says that "it failed", after the reason
         if any(os.strerror(number) in str(each) for number in DISK):
             said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
-            return f"{said}: make room, or set paths.root_dir to another folder"
+            full = any(os.strerror(number) in str(each) for number in FULL)
+            how = "make room" if full else "allow this user to write there"
+            return f"{said}: {how}, or set paths.root_dir to another folder"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"

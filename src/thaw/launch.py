@@ -102,8 +102,9 @@ def check_choices(words: Sequence[str]) -> None:
                 check_ranges({key: getattr(each, "text", each)})
         if word[0] == "~" or not (conf_dir() / key).is_dir():
             continue
-        if not isinstance(value, str | list | Sweep):
-            raise ConfigError(f"{word}: no such choice. Allowed are the files of conf/{key}/")
+        several = isinstance(value, list) and key in ("callbacks", "logger", "experiment", "debug")
+        if not several and not isinstance(value, str | Sweep):
+            raise ConfigError(f"{word}: no such choice. Allowed is one of the files of conf/{key}/")
         if seen.setdefault(key, word) is not word:
             both = f"{seen[key]} {word}: {key} is chosen twice"
             raise ConfigError(f"{both}; leave one out, or sweep over them: -m {key}=ONE,TWO")
@@ -115,9 +116,10 @@ def resume_words(words: Sequence[str]) -> list[str]:
     A setting given beside `resume` replaces the saved one of the same key. Applying the function to
     its own result changes nothing, because Lightning starts further ranks with that command line.
     """
-    chosen = [word for word in words if word.startswith("resume=")]
+    words = sorted(words, key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first,
+    chosen = [word for word in words if word.startswith("resume=")]  # for argparse
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
-        return list(words)
+        return words
     folder = Path(unquoted(chosen[-1].removeprefix("resume="))).expanduser()
     file = folder / ".hydra" / "hydra.yaml"
     if not file.is_file():
@@ -134,7 +136,6 @@ def resume_words(words: Sequence[str]) -> list[str]:
         replaced.add("ckpt_path")
     saved = [word for word in saved_words(file, trusted="trust=true" in given)
              if key_of(word) not in replaced]  # fmt: skip
-    given.sort(key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first, for argparse
     return [*given, *saved, *resume_settings]
 
 
@@ -162,6 +163,8 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         meant = f"; beside {choice} write '{key}=choice(VALUE)'" if choice else meant
         return f"{given}: {above or 'train.yaml'} has no {name}, {but}{meant}"
     message = " ".join(str(error).split()).partition(" See https://hydra.cc")[0]
+    if key := getattr(error, "full_key", None):  # of what stands in ${...}
+        return f"{key}: {message.partition(' full_key:')[0]}; give a value without ${{...}}"
     return f"{message}. A setting is KEY=VALUE" if "missing EQUAL" in message else message
 
 

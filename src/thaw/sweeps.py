@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from thaw.errors import ConfigError, reason
+from thaw.errors import ConfigError, check, reason
 from thaw.launch import explained, key_of
 from thaw.store import last_checkpoints, read_plain
 from thaw.training.measures import MODES
@@ -86,6 +86,10 @@ class RunFolder(Callback):
             return
         with explained():  # Hydra turns other errors of a callback into warnings
             given = "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
+            check(config.hydra.run.dir > "", "hydra.run.dir", "", "the path of a folder")
+            output: Any = OmegaConf.to_container(config.paths, resolve=False)
+            if "hydra" not in (place := str(output["output_dir"])):
+                raise ConfigError(f"paths.output_dir={place}: is set by hydra.run.dir=FOLDER")
             try:
                 if given:
                     folder.mkdir(parents=True, exist_ok=True)
