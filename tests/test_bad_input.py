@@ -10,10 +10,11 @@ import lightning.pytorch as pl
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from runs import ROOT, SMALL, TWO_AND_TWO, draw_photos
 
 import train
-from thaw import launch
+from thaw import config, launch
 from thaw.compose import compose_run
 from thaw.errors import ConfigError
 
@@ -98,10 +99,12 @@ head.init=ones                            | zeros
 head.init=3                               | zeros
 head.hidden=512                           | has no hidden
 head=mlp head.hidden=512                  | list
-head=mlp head.hidden=[0]                  | list
-head=mlp head.hidden=[a]                  | list
+head=mlp head.hidden=[0]                  | list of whole
+head=mlp head.hidden=[a]                  | list of whole
+head=mlp head.hidden=[99999999999]        | 1 to 65536
+head=mlp head.hidden=[true]               | list of whole
 head=mlp head.hidden=[]                   | list
-head=mlp head.hidden=[1.5]                | list
+head=mlp head.hidden=[1.5]                | list of whole
 head=mlp head.hidden=null                 | list
 head=mlp head.norm=group                  | batch
 head=mlp data.batch_size=1                | 2 or more
@@ -328,6 +331,54 @@ seed=1 seed=2 backbone=tiny backbone=cnn  | chosen twice
 ~nothing                                  | nothing
 seed                                      | KEY=VALUE
 head.dropout=[                            | head.dropout=[
+optim=[adam,sgd]                          | one of the files
+backbone=[resnet18,resnet34]              | one of the files
+mix=[mixup,cutmix]                        | one of the files
+finetune=[full,partial]                   | one of the files
+-m optim=[adam,sgd]                       | one of the files
+optim=ADAM                                | adamw
+data=                                     | no such choice
+logger=[]                                 | is gone
+callbacks=[]                              | is gone
+~callbacks                                | is gone
+~optim                                    | is gone
+~tags                                     | is gone
+~finetune.mode                            | is needed
+~data._target_                            | _target_
+++optim.lr=0.1                            | finetune.frozen.lr
+++seed=0x10                               | whole number
+ckpt_path=                                | a path
+ckpt_path=/dev/zero                       | no such file
+ckpt_path=/tmp                            | no such file
+data.root=                                | a path
+data.root=/dev/null                       | is no folder
+data=csv data.csv=                        | a path
+data.skip=                                | a path
+label_smoothing=1e400                     | 0 to
+label_smoothing=.inf                      | 0 to
+label_smoothing=2020-01-01                | 0 to
+label_smoothing='0.1'                     | 0 to
+finetune.frozen.lr=-0.0                   | rate
+finetune.frozen.lr=1e-400                 | rate
+finetune.frozen.lr={a:1}                  | rate
+finetune.rates={1:1e-3}                   | layer
+finetune.unfreeze_epoch=true              | whole number
+finetune.unfrozen=[a]                     | mapping|ListConfig
+data.batch_size=true                      | whole number
+data.fold=-0.0                            | whole number
+data.classes=[red,red]                    | different
+data.cache=RAM                            | none, ram
+data._target_=thaw.data.folder            | cannot be found
+optim._target_=[a]                        | cannot be found
+optim=sgd optim.momentum=nan              | 0 to 1
+optim=sgd optim.momentum=5                | 0 to 1
++optim.eps=1e400                          | finite
+trainer.precision=16-MIXED                | 16-mixed
+trainer.limit_train_batches=true          | whole number
++trainer.max_time={minutes:nan}           | finite
++callbacks.mine={_target_:lightning.pytorch.callbacks.BackboneFinetuning} | finetune=
+callbacks=default callbacks.checkpoint.filename=../../evil | without /
+callbacks=default callbacks.checkpoint.filename=/tmp/evil  | without /
 =3                                        | =3
 """
 ROWS = [
@@ -396,6 +447,26 @@ def test_a_wrong_setting_is_told(
     assert launch.key_of(words[-1]).rpartition(".")[2] in said
     assert "\n" not in said
     assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", ["seed=${seed}", "seed=${nosuch}", "seed=${oc.env:NO_SUCH}"])
+def test_what_stands_for_nothing_is_told(word: str) -> None:
+    with pytest.raises(OmegaConfBaseException) as error:
+        config.check_keys(compose_run([word]))
+    assert re.search(
+        r"^seed: .*; give a value without \$\{\.\.\.\}$", launch.in_words(error.value, [])
+    )
+
+
+@pytest.mark.parametrize("word", ["hydra.run.dir=", "paths.output_dir=/tmp/x"])
+def test_the_folder_of_a_run_has_one_name(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", word, f"paths.root_dir={tmp_path}"])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert "hydra.run.dir" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
