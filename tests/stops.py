@@ -7,14 +7,23 @@ from collections.abc import Callable
 
 import kills
 import pytest
-from kills import MOMENTS, Place
+from kills import Place
 
 from thaw import stopping
+
+# one of each kind; `python tests/kills.py` has them all
+KINDS = ("before fit", "caching val", "frozen", "at the unfreeze", "validating", "saving last",
+         "writing a checkpoint", "testing", "results")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("kills"))
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("workers"), "data.num_workers=1")
 
 
 def send(number: int) -> Callable[[], None]:
@@ -33,27 +42,31 @@ def check_stopped(place: Place, name: str) -> None:
     place.check_ended(name)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", KINDS)
 def test_a_signal_at_each_moment(place: Place, moment: str) -> None:
-    number = (signal.SIGTERM, signal.SIGINT)[list(MOMENTS).index(moment) % 2]
+    number = stopping.NUMBERS[KINDS.index(moment) % 2]
     name = f"signal {moment}".replace(" ", "-")
     assert place.run(name, kills.at(moment, send(number))) == 128 + number, place.said(name)
     assert moment != "caching val" or "features  val" not in place.said(name), "ended the pass"
     check_stopped(place, name)
 
 
-@pytest.mark.parametrize("number", stopping.NUMBERS)
-@pytest.mark.parametrize("moment", ["caching train", "unfrozen", "validating", "testing"])
-def test_a_signal_to_the_whole_group_with_workers(
-    tmp_path_factory: pytest.TempPathFactory, moment: str, number: int
-) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("caching train", signal.SIGINT),
+        ("unfrozen", signal.SIGTERM),
+        ("validating", signal.SIGTERM),
+    ],
+)
+def test_a_signal_to_the_whole_group_with_workers(workers: Place, moment: str, number: int) -> None:
     """As systemd and containers send it."""
-    workers = Place(tmp_path_factory.mktemp("workers"), "data.num_workers=1")
-    assert workers.run("run", kills.at(moment, lambda: os.killpg(0, number))) == 128 + number
-    check_stopped(workers, "run")
+    name = f"group {moment}".replace(" ", "-")
+    assert workers.run(name, kills.at(moment, lambda: os.killpg(0, number))) == 128 + number
+    check_stopped(workers, name)
 
 
-@pytest.mark.parametrize("moment", ["random", "caching val", "writing a checkpoint", "results"])
+@pytest.mark.parametrize("moment", ["random", "caching val", "writing a checkpoint"])
 def test_a_killed_run_ends_as_one_that_was_not(place: Place, moment: str) -> None:
     name = f"kill {moment}".replace(" ", "-")
     if moment == "random":

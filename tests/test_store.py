@@ -90,7 +90,7 @@ def test_files_that_are_no_plain_values(tmp_path: Path, name: str) -> None:
         read_plain(file, list)
     with file.open("wb") as opened:
         opened.truncate(LARGEST + 1)
-    with pytest.raises(ConfigError, match="no file, or above 100 MB"):
+    with pytest.raises(ConfigError, match="no file, or above 30 MB"):
         read_plain(file)
 
 
@@ -100,3 +100,11 @@ def test_a_small_file_stays_small(tmp_path: Path) -> None:
     file.write_text("a: &a [1, 2]\nb: [*a, *a]\n")
     with pytest.raises(ConfigError, match=r"a\.yaml: is damaged.*it has aliases"):
         read_plain(file)
+
+
+@pytest.mark.parametrize("text", ["[" * 99_999 + "]" * 99_999, "- a\n" * 99_999])
+def test_yaml_that_would_take_minutes(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"a\.yaml: is damaged.*larger than Hydra's files"):
+        read_plain(file, list)

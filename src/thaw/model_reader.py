@@ -4,7 +4,6 @@ Nothing in either is run as code: they name the backbone and the head, and `thaw
 builds those that it knows.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from thaw.errors import ConfigError, check
 from thaw.model_folder import FORMAT, single_precision
-from thaw.store import read_checkpoint, sha256
+from thaw.store import read_checkpoint, read_plain, sha256
 
 MAX_SIDE = 4096  # pixels of an image, which has to fit into the memory
 CONTROL = r"[\x00-\x1f\x7f-\x9f]"  # characters that could change what a terminal shows
@@ -53,7 +52,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = {name.removeprefix(own): value for name, value in checkpoint["state_dict"].items()
                  if name.startswith(own)}  # fmt: skip
     else:
-        model, weights = json.loads(file.read_text("utf-8")), file.with_name("model.safetensors")
+        model, weights = read_plain(file), file.with_name("model.safetensors")
         if not weights.is_file() or sha256(weights) != model["sha256"]:
             raise ConfigError(
                 f"{weights}: is missing, or is not the file that model.json was written with (by "
@@ -79,6 +78,7 @@ def _check_values(file: Path, model: dict[str, Any]) -> None:
         (0 < scale < math.inf, "temperature", "a number above 0"),
         (are_classes, "classes", "a list of names, all different, without control characters"),
         (are_sides, "input", f"sides of 1 to {MAX_SIDE} pixels"),
-        (len(spec["mean"]) == len(spec["std"]) == 3, "input", "mean and std of three colours"),
+        (len(spec["mean"]) == len(spec["std"]) == 3 and min(spec["std"]) > 0, "input",
+         "mean and std of three colours, std above 0"),
     ):
         check(fits, f"{file}: {key}", model[key], allowed)

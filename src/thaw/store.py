@@ -15,7 +15,7 @@ from filelock import FileLock
 from thaw.errors import ConfigError, reason
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # in a run's checkpoints/; the one before it
-LARGEST = 100_000_000  # bytes of a file of plain values
+LARGEST, LARGEST_YAML = 30_000_000, 300_000  # of a file of plain values, at worst 0.8 GB, 10 s
 
 
 class Store:
@@ -96,6 +96,8 @@ def write_json(content: Any, path: Path) -> None:
 def _plain_yaml(text: str) -> Any:
     import yaml  # not needed to use a model
 
+    if len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000:  # each is slower
+        raise ValueError("it is larger than Hydra's files are")
     try:  # without aliases: Hydra writes none, and with them a small file becomes a huge tree
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("it has aliases")
