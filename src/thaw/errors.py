@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from signal import Signals
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-DISK = (*FULL, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO,
+        errno.ENOTDIR, errno.EEXIST)  # fmt: skip
 
 
 class ThawError(Exception):
@@ -47,9 +47,7 @@ def trouble(error: Exception) -> str | None:
     for each in (error, error.__context__):  # torch says that "it failed", after the reason
         if any(os.strerror(number) in str(each) for number in DISK):
             said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
-            full = any(os.strerror(number) in str(each) for number in FULL)
-            how = "make room" if full else "allow this user to write there"
-            return f"{said}: {how}, or set paths.root_dir to another folder"
+            return f"{said}: make room or allow writing, or set paths.root_dir to another folder"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"

@@ -116,8 +116,8 @@ def resume_words(words: Sequence[str]) -> list[str]:
     A setting given beside `resume` replaces the saved one of the same key. Applying the function to
     its own result changes nothing, because Lightning starts further ranks with that command line.
     """
-    words = sorted(words, key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # options first,
-    chosen = [word for word in words if word.startswith("resume=")]  # for argparse
+    words = sorted(words, key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # for argparse
+    chosen = [word for word in words if word.startswith("resume=")]
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
         return words
     folder = Path(unquoted(chosen[-1].removeprefix("resume="))).expanduser()

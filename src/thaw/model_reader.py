@@ -74,11 +74,11 @@ def _check_values(file: Path, model: dict[str, Any]) -> None:
     are_sides = all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides)
     are_names = all(isinstance(name, str) and not re.search(CONTROL, name) for name in names)
     are_classes = isinstance(names, list) and are_names and 0 < len(set(names)) == len(names)
+    are_colours = len(spec["mean"]) == len(spec["std"]) == 3 and min(spec["std"]) > 0
     for fits, key, allowed in (
         (0 < scale < math.inf, "temperature", "a number above 0"),
         (are_classes, "classes", "a list of names, all different, without control characters"),
         (are_sides, "input", f"sides of 1 to {MAX_SIDE} pixels"),
-        (len(spec["mean"]) == len(spec["std"]) == 3 and min(spec["std"]) > 0, "input",
-         "mean and std of three colours, std above 0"),
+        (are_colours, "input", "mean and std of three colours, std above 0"),
     ):
         check(fits, f"{file}: {key}", model[key], allowed)

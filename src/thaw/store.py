@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
+import yaml
 from filelock import FileLock
 
 from thaw.errors import ConfigError, reason
@@ -93,30 +94,26 @@ def write_json(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _plain_yaml(text: str) -> Any:
-    import yaml  # not needed to use a model
-
-    if len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000:  # each is slower
-        raise ValueError("it is larger than Hydra's files are")
-    try:  # without aliases: Hydra writes none, and with them a small file becomes a huge tree
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases")
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
 def read_plain(path: Path, kind: type = dict) -> Any:
     """The content of a JSON or YAML file; ConfigError: not there, damaged, or no `kind`."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would never end
             raise OSError(f"no file, or above {LARGEST / 1e6:.0f} MB")
         text = path.read_text("utf-8")
-        content = json.loads(text) if path.suffix == ".json" else _plain_yaml(text)
+        if path.suffix == ".json":
+            content = json.loads(text)
+        elif (
+            len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000
+        ):  # they take long
+            raise ValueError("it is larger than Hydra's files are")
+        elif any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("it has aliases")  # with them a small file becomes a huge tree
+        else:
+            content = yaml.safe_load(text)
         if not isinstance(content, kind):
             raise TypeError(f"its content is no {kind.__name__}")
         return content
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
         ) from error

@@ -87,9 +87,9 @@ class RunFolder(Callback):
         with explained():  # Hydra turns other errors of a callback into warnings
             given = "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
             check(config.hydra.run.dir > "", "hydra.run.dir", "", "the path of a folder")
-            output: Any = OmegaConf.to_container(config.paths, resolve=False)
-            if "hydra" not in (place := str(output["output_dir"])):
-                raise ConfigError(f"paths.output_dir={place}: is set by hydra.run.dir=FOLDER")
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+            other = "paths.output_dir" in map(key_of, words)
+            check(not other, "paths.output_dir", "...", "hydra.run.dir=FOLDER in place of it")
             try:
                 if given:
                     folder.mkdir(parents=True, exist_ok=True)

@@ -153,12 +153,8 @@ def monitor_modes(callbacks: Any, *, monitor: str, validates: bool) -> dict[str,
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
         key, target = f"callbacks.{name}", str(node.get("_target_"))
-        fits = not target.endswith(
-            ("StochasticWeightAveraging", "Finetuning")
-        )  # have rates of their own
-        check(
-            fits, f"{key}._target_", target, "callbacks=ema and finetune=..., which keep our rates"
-        )
+        fits = not target.endswith(("StochasticWeightAveraging", "Finetuning"))  # with other rates
+        check(fits, f"{key}._target_", target, "callbacks=ema, or a choice of finetune=")
         if (own := node.get("monitor")) is None:
             continue
         check(str(own) in known.split(", "), f"{key}.monitor", own, known)
