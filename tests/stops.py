@@ -10,6 +10,7 @@ import pytest
 from kills import Place
 
 from thaw import stopping
+from thaw.training import checkpoints
 
 # one of each kind; `python tests/kills.py` has them all
 KINDS = ("before fit", "caching val", "frozen", "at the unfreeze", "validating", "saving last",
@@ -49,6 +50,17 @@ def test_a_signal_at_each_moment(place: Place, moment: str) -> None:
     assert place.run(name, kills.at(moment, send(number))) == 128 + number, place.said(name)
     assert moment != "caching val" or "features  val" not in place.said(name), "ended the pass"
     check_stopped(place, name)
+
+
+def test_a_signal_in_a_validation_that_takes_long(place: Place) -> None:
+    """It is left, and so is what its epoch has trained; the same bits come of it."""
+
+    def before() -> None:
+        checkpoints.VALIDATION_SECONDS = 0
+        kills.at("validating", send(signal.SIGTERM))()
+
+    assert place.run("long-validation", before) == 128 + signal.SIGTERM
+    check_stopped(place, "long-validation")
 
 
 @pytest.mark.parametrize(
