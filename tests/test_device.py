@@ -56,7 +56,14 @@ def test_several_devices_are_ddp() -> None:
 
 def test_fused() -> None:
     """Only where Lightning can clip: in mixed precision it refuses a fused optimiser."""
-    kinds = {"32-true": True, 32: True, "bf16-mixed": False, "16-mixed": False}
+    kinds = {
+        "32-true": True,
+        32: True,
+        "bf16-mixed": False,
+        "16-mixed": False,
+        16: False,
+        "bf16": False,
+    }
     for precision, fused in kinds.items():
         found = optimizer_settings({"fused": "auto", "betas": 1}, {"precision": precision})
         assert found == {"fused": fused, "betas": 1}
