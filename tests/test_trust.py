@@ -5,6 +5,7 @@ import pickle
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -214,3 +215,15 @@ def test_a_hostile_checkpoint_runs_nothing(legacy: bool, tmp_path: Path) -> None
         assert "weights_only" not in str(error.value)
         assert "\n" not in str(error.value)
     assert not mark.exists()
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    """torch stores what it saves; 2 GB of zeros in a file of 4 MB would fill the memory."""
+    plain, bomb = tmp_path / "plain.ckpt", tmp_path / "bomb.ckpt"
+    torch.save({"hyper_parameters": {"classes": ["a"]}, "x": torch.zeros(9)}, plain)
+    read_checkpoint(plain)
+    with ZipFile(plain) as source, ZipFile(bomb, "w", ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(ConfigError, match="is damaged or is no checkpoint"):
+        read_checkpoint(bomb)

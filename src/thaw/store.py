@@ -141,7 +141,7 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
         if not Path(path).is_file():  # a pipe or a device would never end
             raise FileNotFoundError
         with ZipFile(path) as file:
-            if file.testzip():
+            if any(entry.compress_type for entry in file.infolist()) or file.testzip():  # a bomb
                 raise BadZipFile
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if "classes" in checkpoint["hyper_parameters"]:
