@@ -2,13 +2,16 @@
 
 from argparse import ArgumentParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from test_check import made
 
-from thaw.tools import check
-from thaw.tools.check_alike import NEIGHBOURS, doubts, nearest, outliers
+from thaw.tools import check, probe
+from thaw.tools.check_alike import NEIGHBOURS, doubts, look_alike, nearest, outliers
+from thaw.tools.check_files import Listing, Seen
 
 
 def test_doubts_and_outliers() -> None:
@@ -31,6 +34,25 @@ def test_doubts_and_outliers() -> None:
     assert found[0] == 120
     assert len(found) <= 4
     assert doubts(table[:8], np.zeros(8, int)) == []  # of one class nothing is doubted
+
+
+def test_a_photo_is_far_also_where_classes_are_small() -> None:
+    """The tenth nearest photo is then of another class and, by distances alone, nothing is far."""
+    distances = np.append(np.linspace(0.2, 0.7, 200), 0.95)[:, None]
+    assert [place for place, _ in outliers(distances)] == [200]
+
+
+def test_a_placeholder_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = np.random.default_rng(0).normal(1, 0.2, size=(40, 8))
+    table[[3, 30]] = np.eye(8)[[0, 5]]
+    subject = SimpleNamespace(tables=[(torch.from_numpy(table),)])
+    monkeypatch.setattr(probe, "measure", lambda *args, **more: subject)
+    photos = Listing([Path(f"{n}.jpg") for n in range(40)], [0] * 40, ["train"] * 40, ("a", "b"))
+    seen = [Seen({"flat": "has two colours"} if n == 3 else {}, str(n)) for n in range(40)]
+    found, _ = look_alike(photos, seen, None)
+    told = [each.photos for each in found if each.kinds == ("outlier",)]
+    assert told[0] == (30,)
+    assert (3,) not in told
 
 
 @pytest.mark.slow  # other processes import torch

@@ -93,9 +93,9 @@ def test_classes_and_skipped_photos(root: Path) -> None:
         ("path,label\n0.jpg,a\n1.jpg\n", r"line 3: label is empty"),
         ("path,label\n0.jpg,a\n1.jpg,b,c\n", r"line 3: more values than columns"),
         ("path,label\n0.jpg,a\n1.jpg,b\n0.jpg,b\n", r"line 4: .*0\.jpg is in line 2 already"),
-        ("path,label,split\n0.jpg,a,train\n1.jpg,b,later\n", r"line 3: split must be one of train"),
+        ("path,label,split\n0.jpg,a,train\n1.jpg,b,later\n", r"line 3: split 'later' must be one"),
         ("path,label,split\n0.jpg,a,train\n1.jpg,b,train\n2.jpg,c,test\n", r"line 4: no .*'c'"),
-        ("file,label\n0.jpg,a\n", r"name the column 'path' once.* There are: file, label"),
+        ("file,label\n0.jpg,a\n", r"name the column 'path' once \(there are: file, label\)"),
         ("path,label\n0.jpg,a\n", r"1 classes to train on; two or more"),
         ("path,label\n", r"0 classes to train on"),
         ("", r"line 1: must name the column 'path' once"),
@@ -153,6 +153,7 @@ def test_parquet_is_read_by_pandas(root: Path, monkeypatch: pytest.MonkeyPatch) 
         ("0.jpg,a", "0.jpg,B\udce4r", r"class 'B\\udce4r' is not in UTF-8"),
         ("path,label,split", "\npath,label,split", "line 1: must name the column 'path' once"),
         ("0.jpg,a", '0.jpg,"a', "unexpected end of data"),
+        ("path", "p\0a\0t\0h\0", "line 1: is no text in UTF-8. Save it as CSV UTF-8"),
     ],
 )
 def test_tables_that_would_be_read_wrongly(root: Path, old: str, new: str, said: str) -> None:

@@ -54,13 +54,13 @@ class Csv(PhotoDataModule):
         lines: dict[Path, int] = {}
         for line, row in self._rows():
             path, label = self.folder / row[self.path_column], row[self.label_column]
-            split = SPLITS.get(row.get(self.split_column, "train").lower())
+            split = SPLITS.get(given := row.get(self.split_column, "train").lower())
             if path in lines:
                 raise self._error(line, f"{path} is in line {lines[path]} already")
             if not path.is_file():
                 raise self._error(line, f"there is no file {path}; data.images names its folder")
             if not label or not split:
-                rule = f"{self.split_column} must be one of {', '.join(SPLITS)}"
+                rule = f"{self.split_column} {given!r} must be one of {', '.join(SPLITS)}"
                 raise self._error(line, rule if label else f"{self.label_column} is empty")
             lines[path] = line
             if self.wanted is None or label in self.wanted:
@@ -85,6 +85,8 @@ class Csv(PhotoDataModule):
         with self._open() as file:
             first = file.readline()
             file.seek(0)
+            if "\0" in first:
+                raise self._error(1, "is no text in UTF-8. Save it as CSV UTF-8 or as .parquet")
             separator = max(",;\t", key=first.count)
             table = csv.DictReader(file, delimiter=separator, restval="", strict=True)
             try:
@@ -93,8 +95,9 @@ class Csv(PhotoDataModule):
                 for column in read:
                     optional = column in ("split", self._column) and column not in names
                     if names.count(column) != 1 and not optional:
-                        hint = f"{near(column, names)}. There are: {', '.join(names)}"
-                        raise self._error(1, f"must name the column {column!r} once{hint}")
+                        hint = f"there are: {', '.join(names)}{near(column, names)}"
+                        fault = f"must name the column {column!r} once ({hint}). For other names "
+                        raise self._error(1, f"{fault}set data.path_column, label_column ...")
                 if others := [name for name in names if name not in read]:
                     print_once(f"data      columns that are not read: {', '.join(others)}")
                 for row in table:

@@ -87,8 +87,8 @@ class Splits:
         check(len({*names}) == len(names) > 1, "data.classes", [*names], rule)
         for name in names:
             if name not in self.classes:
-                hint = f"{near(name, self.classes)}. There are: {', '.join(self.classes)}"
-                raise ConfigError(f"data.classes: there is no class {name!r}{hint}")
+                hint = f"{', '.join(self.classes)}{near(name, self.classes)}"
+                raise ConfigError(f"data.classes: there is no class {name!r}. There are: {hint}")
         labels = {self.classes.index(name): label for label, name in enumerate(names)}
 
         def relabelled(part: Photos) -> Photos:

@@ -32,8 +32,7 @@ SCALES = np.linspace(1, 0.5, 15)  # of the largest size that fits
 ALIKE = 0.91
 # Of two labels more is asked: a cat in a meadow and a dog on a beach under one horizon reach 0.94.
 ALIKE_OF_TWO_LABELS = 0.95
-NEIGHBOURS = 20  # the farthest of them tells an outlier, so that a few alike are still some
-VOTES = 10  # the nearest, whose labels count
+NEIGHBOURS = 10  # whose labels count; the farthest tells an outlier, so a few alike are still some
 CLOSE = 0.3  # cosine distance of features up to which two photos may be one picture
 FOLDS = 5  # and the least photos of a class for its labels to be judged
 # In doubt: the share of the own label is below this part of what chance gives. Of 20 wrong labels
@@ -144,6 +143,8 @@ def look_alike(
         findings.append(Finding(("label",), (int(places[n]),), why))
     distances, others = nearest(table, table, NEIGHBOURS + 1)  # the first is the photo itself
     for n, far in outliers(distances):
+        if "flat" in seen[places[n]].notes:
+            continue  # that is told already
         why = f"{far:.1f} deviations farther from others than usual"
         findings.append(Finding(("outlier",), (int(places[n]),), why))
     one, two = np.nonzero(distances[:, : NEAR + 1] < CLOSE)
@@ -163,7 +164,7 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
         return []
     # C as `thaw probe` chooses it for such features; what does not converge is right all the same
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=100, tol=1e-3))
-    pair = [("linear", linear), ("near", KNeighborsClassifier(VOTES))]
+    pair = [("linear", linear), ("near", KNeighborsClassifier(NEIGHBOURS))]
     both = VotingClassifier(pair, voting="soft")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
@@ -179,6 +180,8 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
 
 def outliers(distances: Array) -> list[tuple[int, float]]:
     """Photos that lie far from all others, the farthest first, and how many deviations far."""
-    last = distances[:, -1] - np.median(distances[:, -1])
+    last = distances[:, -1].clip(1e-3, 1 - 1e-3)
+    last = np.log(last / (1 - last))  # as they end at 1; else where classes are small none is far
+    last = last - np.median(last)
     far = last / max(1.4826 * np.median(np.abs(last)), 1e-9)  # 1.4826: of a normal distribution
     return [(int(n), float(far[n])) for n in np.argsort(-far, kind="stable") if far[n] > FAR]
