@@ -98,6 +98,19 @@ def test_broken_files(content: bytes | str | None, tmp_path: Path) -> None:
         assert check_files.see_all([path], tmp_path / "cache")[0].notes == seen.notes
 
 
+def test_what_stops_training_is_on_the_usual_list(tmp_path: Path) -> None:
+    from thaw.data.broken import find_broken
+
+    photo(0).save(path := tmp_path / "a.jpg", quality=95)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
+    path.write_bytes(data)
+    assert "Corrupt JPEG" in find_broken([path])[path]
+    assert list(notes(path)) == ["damaged"]
+    given = check.read(ArgumentParser(), ["data=demo", "--skip", "skip.txt"])
+    assert given.kinds == "broken,damaged,across"
+
+
 def test_a_check_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
