@@ -152,18 +152,22 @@ def test_copies_are_found_and_others_are_not(tmp_path: Path, here: None) -> None
         pictures[5].crop((10, 8, 110, 84)),  # 14: only features lead to it
         ImageOps.mirror(pictures[6]),  # 15
         plain("white"), plain("#fefefe"),  # all that is flat looks alike
+        pictures[7].rotate(90, expand=True), pictures[8].rotate(180),  # 18, 19
+        pictures[9].resize((90, 90)), ImageOps.mirror(pictures[10].rotate(270, expand=True)),
     ]  # fmt: skip
     paths = [tmp_path / f"{n}.{'png' if n in (3, 12) else 'jpg'}" for n in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
     seen = [check_files.see(path) for path in paths]
-    labels, splits = [0] * 12 + [1] + [0] * 5, ["test"] * 13 + ["train"] * 5
+    labels, splits = [0] * 12 + [1] + [0] * 9, ["test"] * 13 + ["train"] * 9
     photos = Listing(paths, labels, splits, ("a", "b"))
-    found = check_alike.find_copies(photos, seen, [(14, 5), (0, 1), (2, 2)])
+    found = check_alike.find_copies(photos, seen, [(14, 5), (0, 1), (2, 2), (10, 21)])
     assert [each for each in found if each.photos == (3, 12)] == [found[0]]
     assert {each.photos: each.kinds for each in found} == {
         (3, 12): ("conflict", "exact"), (4, 13): ("across", "near"),
         (5, 14): ("across", "near"), (6, 15): ("across", "near"),
+        (7, 18): ("across", "near"), (8, 19): ("across", "near"),
+        (9, 20): ("across", "near"), (10, 21): ("across", "near"),
     }  # fmt: skip
     assert (5, 14) not in {each.photos for each in check_alike.find_copies(photos, seen)}
 

@@ -71,17 +71,18 @@ def find_copies(
 
 
 def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs among these photos whose thumbnails are alike, as they are or if one is mirrored."""
+    """Pairs among these photos whose thumbnails are alike, if need be one mirrored or turned."""
     if not places:
         return []
     small = [Image.fromarray(seen[n].thumbnail()).resize((SIDE, SIDE), Image.Resampling.BOX)
              for n in places]  # fmt: skip
     grey = np.stack([np.asarray(each, np.float32).ravel() for each in small])  # (N, SIDE * SIDE)
     table: Any = normalize(grey - grey.mean(axis=1, keepdims=True))
-    mirrored = table.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(table.shape)
+    square = table.reshape(-1, SIDE, SIDE)
+    turned = [np.rot90(square, quarters, (1, 2)) for quarters in range(3)]  # 3 is 1 the other way
     pairs = []
-    for asked in (table, mirrored):
-        distances, others = nearest(table, asked)
+    for asked in (*turned, square[:, :, ::-1]):
+        distances, others = nearest(table, asked.reshape(table.shape))
         one, two = np.nonzero(distances < ROUGH)
         near = others[one, two].tolist()
         pairs += [(places[a], places[b]) for a, b in zip(one.tolist(), near, strict=True)]
@@ -99,14 +100,19 @@ def likeness(both: tuple[Seen, Seen]) -> float:
     """The best correlation, -1 to 1, of one of two pictures in grey with a part of the other.
 
     The part has the shape of the whole picture, and 0.5 to 1 of the largest size that fits. The
-    other picture may be mirrored.
+    other picture may be mirrored; or, as a whole, turned by quarters and of another shape.
     """
     one, two = (each.thumbnail().astype(np.float32) for each in both)
+    turned = [np.rot90(each, n) for each in (two, two[:, ::-1]) for n in range(4)]  # quarters
+    shape = one.shape[::-1]
+    squashed = [Image.fromarray(each).resize(shape, Image.Resampling.BOX) for each in turned]
+    whole = max(_best_fit(one, np.asarray(each), SCALES[:1]) for each in squashed)
     ways = [(a, b) for other in (two, two[:, ::-1]) for a, b in ((one, other), (other, one))]
     halves = ([np.asarray(Image.fromarray(each).reduce(2)) for each in way] for way in ways)
     rough = [_best_fit(part, whole, SCALES[::2]) for part, whole in halves]
     best = int(np.argmax(rough))
-    return _best_fit(*ways[best], SCALES) if rough[best] > ALIKE - 0.1 else rough[best]
+    part = _best_fit(*ways[best], SCALES) if rough[best] > ALIKE - 0.1 else rough[best]
+    return max(whole, part)
 
 
 def _best_fit(part: Array, whole: Array, scales: Array) -> float:
