@@ -136,6 +136,10 @@ def test_a_check_goes_on_where_it_was_stopped(
     assert [one == two for one, two in zip(before, after, strict=True)] == [True, False, True, True]
     see_all(paths, tmp_path / "cache")
     assert len(read) == 6
+    paths[2].write_bytes(b"")
+    assert "broken" in see_all(paths, tmp_path / "cache")[2].notes
+    monkeypatch.setattr(check_files, "see", lambda path: after[0])  # a package that reads it
+    assert see_all(paths, tmp_path / "cache")[2] == after[0]
 
 
 @pytest.fixture

@@ -62,8 +62,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         if found := {n for each in findings if kind in each.kinds for n in each.photos}:
             rows.append([kind, f"{len(found):,}", about])
     print(f"\n{text_table(rows, right=(1,)) if findings else 'Nothing odd was found.'}\n")
-    told = f"page      {given.page}: the photos, what is odd about each, and its path"
-    print(*notes, "", told, sep="\n")
+    print(*notes, f"\npage      {given.page}: photos, what is odd about each, its path", sep="\n")
     if given.model and given.page == given.model / "check.html":
         write_json(notes, given.model / "check.json")
         from thaw.report.page import write_page  # with torch, as in the functions below

@@ -28,16 +28,14 @@ ROUGH = 0.1  # cosine distance of thumbnails up to which two photos may be one p
 SCALES = np.linspace(1, 0.5, 15)  # of the largest size that fits
 # Correlation from which they are one picture. 94 % of crops of Flowers102 to 60 to 95 % of the
 # sides, scaled and saved at quality 50, reach it; of pairs in Pets and Dogs vs. Cats those that are
-# no copies have 0.90 at most, and all others 0.94 and more.
-ALIKE = 0.91
-# Of two labels more is asked: a cat in a meadow and a dog on a beach under one horizon reach 0.94.
-ALIKE_OF_TWO_LABELS = 0.95
+# no copies have 0.90 at most, and all others 0.94 and more. Of two labels more is asked: a cat in a
+# meadow and a dog on a beach under one horizon reach 0.94.
+ALIKE, ALIKE_OF_TWO_LABELS = 0.91, 0.95
 NEIGHBOURS = 10  # whose labels count; the farthest tells an outlier, so a few alike are still some
 CLOSE = 0.3  # cosine distance of features up to which two photos may be one picture
 FOLDS = 5  # and the least photos of a class for its labels to be judged
-# In doubt: the share of the own label is below this part of what chance gives. Of 20 wrong labels
-# among 1,000 photos, three draws each, it found 55 of 60 in Flowers102, 54 in Pets and in Dogs vs.
-# Cats; the count of confident learning found 35, 44 and 51.
+# In doubt: the share of the own label is below this part of what chance gives. What that finds, and
+# what the count of confident learning does, is in docs/check.md.
 DOUBT = 0.3
 FAR = 2.75  # robust standard deviations above the median; of 1,000 normal values 3 are
 
@@ -61,12 +59,10 @@ def find_copies(
     findings = []
     for (one, two), alike in sorted(found.items(), key=lambda item: -item[1]):
         same = seen[one].pixels == seen[two].pixels
-        kinds = (
-            *["conflict"] * (photos.labels[one] != photos.labels[two]),
-            *["across"] * (photos.splits[one] != photos.splits[two]), "exact" if same else "near",
-        )  # fmt: skip
+        kinds = [kind for kind, each in (("conflict", photos.labels), ("across", photos.splits))
+                 if each[one] != each[two]]  # fmt: skip
         why = "the same pixels" if same else f"correlation {alike:.2f}"
-        findings.append(Finding(kinds, (one, two), why))
+        findings.append(Finding((*kinds, "exact" if same else "near"), (one, two), why))
     return findings
 
 
@@ -80,12 +76,11 @@ def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[tuple[int, 
     table: Any = normalize(grey - grey.mean(axis=1, keepdims=True))
     square = table.reshape(-1, SIDE, SIDE)
     turned = [np.rot90(square, quarters, (1, 2)) for quarters in range(3)]  # 3 is 1 the other way
-    pairs = []
+    at, pairs = np.array(places), list[tuple[int, int]]()
     for asked in (*turned, square[:, :, ::-1]):
         distances, others = nearest(table, asked.reshape(table.shape))
         one, two = np.nonzero(distances < ROUGH)
-        near = others[one, two].tolist()
-        pairs += [(places[a], places[b]) for a, b in zip(one.tolist(), near, strict=True)]
+        pairs += zip(at[one].tolist(), at[others[one, two]].tolist(), strict=True)
     return pairs
 
 
@@ -104,10 +99,9 @@ def likeness(both: tuple[Seen, Seen]) -> float:
     """
     one, two = (each.thumbnail().astype(np.float32) for each in both)
     turned = [np.rot90(each, n) for each in (two, two[:, ::-1]) for n in range(4)]  # quarters
-    shape = one.shape[::-1]
-    squashed = [Image.fromarray(each).resize(shape, Image.Resampling.BOX) for each in turned]
-    whole = max(_best_fit(one, np.asarray(each), SCALES[:1]) for each in squashed)
-    ways = [(a, b) for other in (two, two[:, ::-1]) for a, b in ((one, other), (other, one))]
+    same = [Image.fromarray(each).resize(one.shape[::-1], Image.Resampling.BOX) for each in turned]
+    whole = max(_best_fit(one, np.asarray(each), SCALES[:1]) for each in same)
+    ways = [pair for other in turned[::4] for pair in ((one, other), (other, one))]
     halves = ([np.asarray(Image.fromarray(each).reduce(2)) for each in way] for way in ways)
     rough = [_best_fit(part, whole, SCALES[::2]) for part, whole in halves]
     best = int(np.argmax(rough))
@@ -149,10 +143,9 @@ def look_alike(
         findings.append(Finding(("label",), (int(places[n]),), why))
     distances, others = nearest(table, table, NEIGHBOURS + 1)  # the first is the photo itself
     for n, far in outliers(distances):
-        if "flat" in seen[places[n]].notes:
-            continue  # that is told already
-        why = f"{far:.1f} deviations farther from others than usual"
-        findings.append(Finding(("outlier",), (int(places[n]),), why))
+        if "flat" not in seen[places[n]].notes:  # that is told already
+            why = f"{far:.1f} deviations farther from others than usual"
+            findings.append(Finding(("outlier",), (int(places[n]),), why))
     one, two = np.nonzero(distances[:, : NEAR + 1] < CLOSE)
     return findings, [*zip(places[one].tolist(), places[others[one, two]].tolist(), strict=True)]
 
@@ -170,8 +163,8 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
         return []
     # C as `thaw probe` chooses it for such features; what does not converge is right all the same
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=100, tol=1e-3))
-    pair = [("linear", linear), ("near", KNeighborsClassifier(NEIGHBOURS))]
-    both = VotingClassifier(pair, voting="soft")
+    near = KNeighborsClassifier(NEIGHBOURS)
+    both = VotingClassifier([("linear", linear), ("near", near)], voting="soft")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -187,7 +180,7 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
 def outliers(distances: Array) -> list[tuple[int, float]]:
     """Photos that lie far from all others, the farthest first, and how many deviations far."""
     last = distances[:, -1].clip(1e-3, 1 - 1e-3)
-    last = np.log(last / (1 - last))  # as they end at 1; else where classes are small none is far
-    last = last - np.median(last)
-    far = last / max(1.4826 * np.median(np.abs(last)), 1e-9)  # 1.4826: of a normal distribution
+    far = np.log(last / (1 - last))  # as they end at 1; else where classes are small none is far
+    far -= np.median(far)
+    far /= max(1.4826 * np.median(np.abs(far)), 1e-9)  # 1.4826: of a normal distribution
     return [(int(n), float(far[n])) for n in np.argsort(-far, kind="stable") if far[n] > FAR]
