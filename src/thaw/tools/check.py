@@ -36,7 +36,7 @@ KINDS = {
     "conflict": "one picture with two labels",
     "across": "one picture in two splits: what is measured there is too good",
     "exact": "the same pixels twice",
-    "near": "nearly the same picture twice: a crop, another size, mirrored, the next of a burst",
+    "near": "nearly the same picture twice: a crop, another size, turned, the next of a burst",
     "label": "the label is in doubt, by photos that look alike",
     "model": "the model says another class, as surely as of photos that it gets right",
     "outlier": "unlike all others: off topic?",
