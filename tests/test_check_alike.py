@@ -10,7 +10,15 @@ import torch
 from test_check import made
 
 from thaw.tools import check, probe
-from thaw.tools.check_alike import NEIGHBOURS, doubts, look_alike, nearest, outliers
+from thaw.tools.check_alike import (
+    ALIKE,
+    NEIGHBOURS,
+    doubts,
+    likeness,
+    look_alike,
+    nearest,
+    outliers,
+)
 from thaw.tools.check_files import Listing, Seen
 
 
@@ -40,6 +48,17 @@ def test_a_photo_is_far_also_where_classes_are_small() -> None:
     """The tenth nearest photo is then of another class and, by distances alone, nothing is far."""
     distances = np.append(np.linspace(0.2, 0.7, 200), 0.95)[:, None]
     assert [place for place, _ in outliers(distances)] == [200]
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.93, False), (0.98, True)])
+def test_turned_pictures_must_be_more_alike(share: float, found: bool) -> None:
+    """A round flower is much like another one that is turned."""
+    rng = np.random.default_rng(0)
+    one, noise = rng.normal(size=(2, 32, 32))
+    two = np.rot90(share * one + np.sqrt(1 - share**2) * noise)
+    greys = [(128 + 30 * each).clip(0, 255).astype(np.uint8).tobytes() for each in (one, two)]
+    first, second = (Seen({}, "", 32, grey.hex()) for grey in greys)
+    assert (likeness((first, second)) >= ALIKE) == found
 
 
 def test_a_placeholder_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
