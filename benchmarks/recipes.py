@@ -66,6 +66,12 @@ CANDIDATES: dict[str, list[str]] = {
     "smoothing_0.2": ["label_smoothing=0.2"],
     "smoothing_0.3": ["label_smoothing=0.3"],
     "ema": ["+callbacks.ema={_target_:thaw.training.averaging.EMA,decay:0.99}"],
+    "half": ["finetune=partial", "finetune.top=0.5"],
+    "combo": [
+        "label_smoothing=0.4",
+        "augment.crop_scale=[0.2,1.0]",
+        "optim.weight_decay=0.1",
+    ],
     "quick": ["experiment=quick"],
     "best": ["experiment=best"],
 }
