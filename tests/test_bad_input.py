@@ -379,6 +379,7 @@ trainer.limit_train_batches=true          | whole number
 +callbacks.mine={_target_:lightning.pytorch.callbacks.BackboneFinetuning} | finetune=
 callbacks=default callbacks.checkpoint.filename=../../evil | without /
 callbacks=default callbacks.checkpoint.filename=/tmp/evil  | without /
+callbacks=default callbacks.checkpoint.filename='best-{epoch'  | closed
 =3                                        | =3
 """
 ROWS = [
