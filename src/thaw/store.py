@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import yaml
 from filelock import FileLock
 
 from thaw.errors import ConfigError, reason
@@ -102,18 +101,18 @@ def read_plain(path: Path, kind: type = dict) -> Any:
         text = path.read_text("utf-8")
         if path.suffix == ".json":
             content = json.loads(text)
-        elif (
-            len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000
-        ):  # they take long
-            raise ValueError("it is larger than Hydra's files are")
-        elif any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError("it has aliases")  # with them a small file becomes a huge tree
         else:
+            import yaml  # not needed to use a model
+
+            if len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000:
+                raise ValueError("it is larger than Hydra's files are")  # and would take long
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+                raise ValueError("it has aliases")  # with them a small file becomes a huge tree
             content = yaml.safe_load(text)
         if not isinstance(content, kind):
             raise TypeError(f"its content is no {kind.__name__}")
         return content
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except Exception as error:  # of the file, of both parsers, or of too deep a nesting
         raise ConfigError(
             f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
         ) from error
