@@ -338,8 +338,8 @@ finetune=[full,partial]                   | one of the files
 -m optim=[adam,sgd]                       | one of the files
 optim=ADAM                                | adamw
 data=                                     | no such choice
-logger=[]                                 | is gone
-callbacks=[]                              | is gone
+logger=[]                                 | logger=none
+callbacks=[]                              | callbacks=none
 ~callbacks                                | is gone
 ~optim                                    | is gone
 ~tags                                     | is gone

@@ -194,7 +194,7 @@ def test_a_setting_that_a_mode_does_not_have_names_those_that_do(mode: str) -> N
         message = refused(mode=mode, **needed, **{name: values[name]})
         assert message.startswith(f"finetune={mode} finetune.{name}")
         assert f": this mode has no {name}; it has {', '.join(own)}." in message
-        assert message.endswith(f"Use finetune={' or '.join(others)}")
+        assert message.endswith(f"Use finetune={' or '.join(others)}, or finetune.{name}=null")
 
 
 def test_a_feature_extraction_that_is_told_to_unfreeze() -> None:
@@ -202,7 +202,7 @@ def test_a_feature_extraction_that_is_told_to_unfreeze() -> None:
     assert message == (
         "finetune=feature_extraction finetune.unfreeze_epoch=1: this mode has no unfreeze_epoch; "
         "it has frozen, cache_features, cached_views. Use finetune=freeze_unfreeze or partial or "
-        "gradual"
+        "gradual, or finetune.unfreeze_epoch=null"
     )
     message = refused(mode="feature_extraction", frozen=CONSTANT, unfrozen={"lr": 0.1, "mix": None})
     assert message.startswith("finetune=feature_extraction finetune.unfrozen={'lr': 0.1}: ")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from benchmarks.demo_pictures import COUNTS, FLOWERS, SIZE, draw_flower
 from thaw.data.decode import decode
-from thaw.data.demo import ARCHIVE, Demo
+from thaw.data.demo import ARCHIVE, VERSION, Demo
+from thaw.store import sha256
 
 
 def demo(cache: Path, **settings: Any) -> Demo:
@@ -48,6 +49,8 @@ def test_the_archive_is_what_the_program_draws() -> None:
     with ZipFile(ARCHIVE) as archive:
         names = archive.namelist()
         pictures = {name: archive.read(name) for name in names}
+    # where the archive has changed on purpose: raise VERSION, so that no cache keeps the old one
+    assert (VERSION, sha256(ARCHIVE)[:8]) == (4, "068d8624")
     assert len(names) == len({*pictures.values()}) == 16 * sum(COUNTS.values())  # none is twice
     for label, name in enumerate(FLOWERS):
         drawn = np.asarray(draw_flower(label, np.random.default_rng([2, label, 3]), SIZE), float)

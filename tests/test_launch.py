@@ -185,11 +185,11 @@ FULL = "No space left on device"
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, FULL, "a.json"), f"{FULL}: 'a.json': make room or allow"),
+        (OSError(errno.ENOSPC, FULL, "a.json"), f"{FULL}: 'a.json': make room, allow"),
         (ValueError(f"I/O error: {FULL} (os error 28)"), f"{FULL} (os error 28): make room"),
         (
             OSError(errno.EROFS, "Read-only file system", "x"),
-            "file system: 'x': make room or allow",
+            "file system: 'x': make room, allow",
         ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "num_workers"),
         (MisconfigurationException("Try at least `limit_train_batches=0.03`"), "batches=0.03`"),

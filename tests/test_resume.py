@@ -90,9 +90,7 @@ def test_every_mode_and_every_schedule(tmp_path: Path, mode: str, schedule: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mode", "schedule"), [pair for pair in PAIRS if pair[0] in (*FAST, "partial")]
-)
+@pytest.mark.parametrize(("mode", "schedule"), [pair for pair in PAIRS if pair[0] in SEVERAL])
 def test_every_checkpoint_of_modes_of_several_phases(
     tmp_path: Path, mode: str, schedule: str
 ) -> None:

@@ -30,7 +30,8 @@ def check_keys(cfg: DictConfig) -> None:
     check_known(cfg, KEYS)  # pyright: ignore[reportArgumentType]  a mapping too
     check_known(cfg.get("paths") or {}, PATHS, "paths.")
     if gone := [key for key in KEYS if key not in cfg]:
-        raise ConfigError(f"{gone[0]}: is gone, as by ~{gone[0]} or {gone[0]}=[]; leave that out")
+        way = "none" if (conf_dir() / gone[0] / "none.yaml").is_file() else "CHOICE"
+        raise ConfigError(f"{gone[0]}: is gone, as by ~{gone[0]} or []; write {gone[0]}={way}")
     check_ranges(plain(cfg))
     if cfg.get("report"):  # it is built at the end of a run
         _check_node({**plain(cfg.report), "_partial_": True}, "report", {})

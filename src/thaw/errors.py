@@ -47,7 +47,7 @@ def trouble(error: Exception) -> str | None:
     for each in (error, error.__context__):  # torch says that "it failed", after the reason
         if any(os.strerror(number) in str(each) for number in DISK):
             said = str(each).rpartition("[Errno ")[2].partition("] ")[2] or each
-            return f"{said}: make room or allow writing, or set paths.root_dir to another folder"
+            return f"{said}: make room, allow writing, or change paths.root_dir or paths.cache_dir"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"

@@ -1,6 +1,7 @@
 """What the value of a setting may be, by its annotation and by its name."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -73,8 +74,9 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "trainer.limit_train_batches": batches(None), "trainer.limit_val_batches": batches(None, 0),
     "trainer.limit_test_batches": batches(None, 0), "trainer.overfit_batches": batches(0),
     "trainer.num_sanity_val_steps": count(-1), "callbacks.*.save_top_k": count(-1),
-    "callbacks.*.filename": (lambda v: "/" not in str(v) and str(v).count("{") == str(v).count("}"),
-                             "a name without /, in which each { is closed"),
+    "callbacks.checkpoint.filename": (
+        lambda v: not re.search("[/{}]", re.sub("{[^{}]*}", "", str(v))),
+        "a name without / outside of {METRIC}, in which each { is closed"),
     "callbacks.*.patience": count(0), "callbacks.*.images": count(1),
     "callbacks.*.every_seconds": within(REAL, 0, HUGE, "0 or more seconds"),
     "callbacks.*.decay": within(REAL, 1e-9, BELOW_1, "a number above 0, below 1"),

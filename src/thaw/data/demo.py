@@ -31,16 +31,15 @@ class Demo(PhotoDataModule):
         make_once(self.folder, _unpack)
 
     def find_splits(self) -> Splits:
-        classes = tuple(sorted(path.name for path in (self.folder / "train").glob("*/")))
+        names = (path.name for path in (self.folder / "train").iterdir() if path.is_dir())
+        classes = tuple(sorted(names))
 
         def photos(split: str) -> Photos:
             numbers = range(getattr(self, f"{split}_pictures"))
             folders = [(self.folder / split / name, k) for k, name in enumerate(classes)]
             return Photos.of((folder / f"{i:04d}.jpg", k) for folder, k in folders for i in numbers)
 
-        return Splits(
-            tuple(classes), photos("train"), photos("val") or None, photos("test") or None
-        )
+        return Splits(classes, photos("train"), photos("val") or None, photos("test") or None)
 
 
 def _unpack(folder: Path) -> Path:

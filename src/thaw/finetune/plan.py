@@ -101,7 +101,7 @@ def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             others = [other for other, names in MODES.items() if name in names]
             raise ConfigError(
                 f"finetune={mode} finetune.{name}={value}: this mode has no {name}; it has "
-                f"{', '.join(own)}. Use finetune={' or '.join(others)}"
+                f"{', '.join(own)}. Use finetune={' or '.join(others)}, or finetune.{name}=null"
             )
     return {name: settings[name] for name in own}
 

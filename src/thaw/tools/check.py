@@ -48,7 +48,7 @@ KINDS = {
     "mode": "transparent, of several frames, or another colour mode. thaw makes it one RGB picture",
 }
 MOST = 48  # findings of a kind that are shown
-DEFAULT = "broken,damaged,across"  # what stops training, and what makes figures too good
+DEFAULT = "broken,damaged,across"  # what (mostly) stops training, or makes figures too good
 
 
 def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

@@ -153,8 +153,8 @@ def monitor_modes(callbacks: Any, *, monitor: str, validates: bool) -> dict[str,
         if not isinstance(node, Mapping):  # off, or told when it is built
             continue
         key, target = f"callbacks.{name}", str(node.get("_target_"))
-        fits = not target.endswith(("StochasticWeightAveraging", "Finetuning"))  # with other rates
-        check(fits, f"{key}._target_", target, "callbacks=ema, or a choice of finetune=")
+        bad = target.endswith(("StochasticWeightAveraging", "Finetuning")) and "lightning" in target
+        check(not bad, f"{key}._target_", target, "callbacks=ema, or a choice of finetune=")
         if (own := node.get("monitor")) is None:
             continue
         check(str(own) in known.split(", "), f"{key}.monitor", own, known)
