@@ -157,7 +157,7 @@ def in_words(error: Exception, words: Sequence[str]) -> str:
         settings: Any = OmegaConf.to_container(node._get_root(), resolve=False)
         places = [place for place, _ in leaves({**settings, "hydra": None})]
         meant = near(name, has) or near(name, {at.rpartition(".")[2] for at in places}, places)
-        but = f"but {', '.join(has)}" if has else f"nor any setting; +{given} adds it"
+        but = f"but {', '.join(has)}" if has else f"nor others; choose {above}=... or add +{given}"
         choice = next((word for word in words if key_of(word) == above and "," in word), "")
         # Hydra composes a sweep before its jobs, with the default choice
         meant = f"; beside {choice} write '{key}=choice(VALUE)'" if choice else meant
