@@ -1,6 +1,7 @@
 """`thaw check`: what it sees in files, which copies and doubts it finds; it changes nothing."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from thaw.errors import ConfigError
+from thaw.errors import ConfigError, ThawError
 from thaw.report.predictions import Predictions
 from thaw.tools import check, check_alike, check_files
 from thaw.tools.check import left_out
@@ -349,3 +350,8 @@ def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) ->
     exact = {tuple(photos.paths[n].stem[-5:] for n in each.photos) for each in findings
              if {"across", "exact"} <= {*each.kinds}}  # fmt: skip
     assert {("07309", "07307"), ("08067", "08077")} <= exact
+
+
+def test_a_process_that_was_killed_is_told() -> None:
+    with pytest.raises(ThawError, match="was killed, perhaps for want of memory; start again"):
+        list(check_files.in_cores(os._exit, [1], "photos"))
