@@ -98,24 +98,25 @@ def read_plain(path: Path, kind: type = dict) -> Any:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would never end
             raise OSError(f"no file, or above {LARGEST / 1e6:.0f} MB")
-        text = path.read_text("utf-8")
         if path.suffix == ".json":
-            content = json.loads(text)
+            content = json.loads(path.read_text("utf-8"))
         else:
             import yaml  # not needed to use a model
 
-            if len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000:
-                raise ValueError("it is larger than Hydra's files are")  # and would take long
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-                raise ValueError("it has aliases")  # with them a small file becomes a huge tree
-            content = yaml.safe_load(text)
+            text = path.read_text("utf-8")
+            large = len(text) > LARGEST_YAML or text.count("[") + text.count("{") > 2_000
+            try:  # with aliases a small file becomes a huge tree
+                if large or any(isinstance(each, yaml.AliasEvent) for each in yaml.parse(text)):
+                    raise ValueError("it has aliases, or is larger than Hydra's files are")
+                content = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from error
         if not isinstance(content, kind):
             raise TypeError(f"its content is no {kind.__name__}")
         return content
-    except Exception as error:  # of the file, of both parsers, or of too deep a nesting
-        raise ConfigError(
-            f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
-        ) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        fault = f"{path}: is damaged, or of another program than this thaw ({reason(error)})"
+        raise ConfigError(fault) from error
 
 
 def sha256(path: Path, note: dict[str, Any] | None = None) -> str:

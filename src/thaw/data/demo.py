@@ -1,8 +1,8 @@
 """The demo: drawn flowers that come with thaw, to try everything without a network."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import ZipFile
 
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos, Splits
@@ -43,6 +43,5 @@ class Demo(PhotoDataModule):
 
 
 def _unpack(folder: Path) -> Path:
-    with ZipFile(ARCHIVE) as archive:
-        archive.extractall(folder)
+    shutil.unpack_archive(ARCHIVE, folder)
     return folder
