@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -41,16 +42,21 @@ class Classifier(nn.Module):
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
+        self.fold, self.folded = backbone.fold, None  # makes training steps faster
 
     @property
     def group_names(self) -> tuple[str, ...]:
         return tuple(group.name for group in self.groups)
 
     def features(self, images: Tensor) -> Tensor:  # N 3 H W -> N D, what the head gets
-        return self.body(images)
+        if not self.training or self.trainable == {HEAD} or torch.compiler.is_compiling():
+            return self.body(images)
+        self.folded = self.folded or self.fold(self.body, images)
+        with self.folded():
+            return self.body(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.body(images))
+        return self.head(self.features(images))
 
     def set_trainable(self, names: Collection[str], batchnorm: BatchNormMode) -> None:
         """Freezes every group but `names`, and sets the mode of every module accordingly."""

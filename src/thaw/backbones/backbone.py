@@ -1,7 +1,9 @@
 """What every backbone provides, also the preprocessing that its weights were trained with."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torchvision.transforms import InterpolationMode
@@ -45,6 +47,9 @@ class Backbone:
     licence: str  # one line on the licence of the weights, as their publisher declares it
     weights: str  # one line on the weights that were loaded ("random" for none)
     builder: str = ""  # what built it, see `rebuild.BUILDERS`; empty for a user's own
+    fold: Callable[..., Any] = lambda body, images: (
+        nullcontext
+    )  # for training steps, see `folding.fold`
 
     def cropped(self, crop: Crop) -> "Backbone":
         """Returns the same backbone with images made square in this way."""

@@ -95,15 +95,11 @@ def gather(
 
 def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
     """Raises ValueError unless every parameter is in exactly one group and all names differ."""
-    count = Counter(chain.from_iterable(group.parameters for group in groups))
-    names = Counter(group.name for group in groups)
-    wrong = {
-        "in no group": [name for name in parameters if not count[name]],
-        "in several": [name for name, times in count.items() if times > 1],
-        "group names used twice": [name for name, times in names.items() if times > 1],
-    }
-    if any(wrong.values()):
-        raise ValueError(f"layer groups must hold every parameter exactly once: {wrong}")
+    count = Counter(chain.from_iterable([group.name, *group.parameters] for group in groups))
+    wrong = [name for name, times in count.items() if times > 1]
+    wrong += [name for name in parameters if not count[name]]
+    if wrong:
+        raise ValueError(f"each name must be in the layer groups exactly once, not so: {wrong}")
 
 
 def children(body: nn.Module, name: str) -> list[str]:

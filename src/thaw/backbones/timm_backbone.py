@@ -14,6 +14,7 @@ from torchvision.transforms import InterpolationMode
 
 from thaw.backbones import groups, tracing
 from thaw.backbones.backbone import Backbone, InputSpec, make_traced
+from thaw.backbones.folding import fold
 from thaw.backbones.groups import Granularity, LayerGroup, only_vectors
 from thaw.backbones.pretrained import OFFLINE, Source, differences, own_source, read_weights
 from thaw.backbones.rebuild import without_values
@@ -59,7 +60,7 @@ def timm_backbone(
     body = _without_last_layer(model)
     parts = ordered_groups(body, seen, granularity)
     features = tracing.run_without_data(body, spec.size).shape[1]
-    facts = source.licence, source.label, "timm"
+    facts = source.licence, source.label, "timm", fold
     return Backbone(full_name, body, features, spec, parts, *facts)
 
 

@@ -1,6 +1,7 @@
 """torchvision's models as backbones."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torchvision.models
 from torch import nn
 
 from thaw.backbones.backbone import Backbone, InputSpec, assemble
+from thaw.backbones.folding import fold
 from thaw.backbones.groups import Granularity
 from thaw.backbones.pretrained import OFFLINE, Source, own_source
 from thaw.errors import ConfigError, near
@@ -41,7 +43,7 @@ def torchvision_backbone(
     spec = InputSpec(preset.crop_size[0], preset.resize_size[0], mean, std, preset.interpolation)
     spec = spec.at(image_size)
     make = partial(torchvision_model, name, random=weights is None)
-    return assemble("torchvision", name, make, spec, source, granularity)
+    return replace(assemble("torchvision", name, make, spec, source, granularity), fold=fold)
 
 
 def torchvision_model(name: str, size: int, *, random: bool = True) -> nn.Module:

@@ -1,0 +1,110 @@
+"""BatchNorm inside convolutions: the same results and gradients, and nothing left behind."""
+
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from runs import TWO_AND_TWO, configuration
+from torch import Tensor, nn
+
+import train
+from thaw.backbones import folding
+from thaw.backbones.folding import fold
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    monkeypatch.setattr(folding, "DEVICES", ["cpu"])
+
+
+def network(name: str) -> nn.Module:
+    """In float64, with statistics and scales that are not 1 and 0; BatchNorm in eval mode."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5).double().train()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_var is not None
+            assert layer.running_mean is not None
+            for values in (layer.weight.data, layer.running_var):
+                values.uniform_(0.5, 1.5)
+            for values in (layer.bias.data, layer.running_mean):
+                values.normal_(0, 0.1)
+            layer.eval()
+    return model
+
+
+def images() -> Tensor:
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)).double()
+
+
+def results(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    """Class scores and the gradients of all weights."""
+    model.zero_grad()
+    torch.manual_seed(2)  # of dropout
+    scores = model(images())
+    scores.square().sum().backward()
+    return scores, {name: weight.grad for name, weight in model.named_parameters()}  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("resnet18", 20), ("mobilenetv2_100", 52), ("tf_efficientnet_lite0", 44), ("densenet121", 59)],
+)
+def test_results_and_gradients(name: str, pairs: int) -> None:
+    model = network(name)
+    state, modes = deepcopy(model.state_dict()), [each.training for each in model.modules()]
+    scores, gradients = results(model)
+    context = fold(model, images())
+    with context():
+        assert len([m for m in model.modules() if "forward" in vars(m)]) == 2 * pairs
+        inside, theirs = results(model)
+    assert not any("forward" in vars(module) for module in model.modules())
+    torch.testing.assert_close(inside, scores)
+    torch.testing.assert_close(theirs, gradients)
+    assert modes == [each.training for each in model.modules()]
+    torch.testing.assert_close(dict(model.state_dict()), dict(state), rtol=0, atol=0)
+
+
+def test_an_output_that_something_else_reads() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.norm.running_mean.fill_(1.0)  # pyright: ignore
+
+        def forward(self, images: Tensor) -> Tensor:
+            output = self.conv(images)
+            return output + self.norm(output)
+
+    assert fold(Both().double(), images()) is nullcontext
+
+
+def test_batchnorm_in_training_mode_is_left_alone() -> None:
+    model = network("resnet18").train()
+    context = fold(model, images())
+    before = model.bn1.running_mean.clone()  # pyright: ignore
+    with context():
+        assert not any("forward" in vars(module) for module in model.modules())
+        model(images())
+    assert not torch.equal(before, model.bn1.running_mean)  # pyright: ignore
+
+
+def test_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unfrozen epochs change by rounding alone; so does no frozen one."""
+    found = []
+    for devices in ([], ["cpu"]):
+        monkeypatch.setattr(folding, "DEVICES", devices)
+        words = ("backbone=resnet18", "backbone.weights=null", "backbone.image_size=32",
+                 "trainer=cpu", "data=demo", "data.train_pictures=4", "data.val_pictures=4",
+                 "test=false", "logger=none", "trainer.max_epochs=4", *TWO_AND_TWO)  # fmt: skip
+        cfg = configuration(tmp_path / str(len(devices)), *words)
+        train.run(cfg)
+        saved = torch.load(tmp_path / str(len(devices)) / "checkpoints/last.ckpt")
+        found.append(saved["state_dict"])
+    one, two = found
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
