@@ -18,16 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from thaw.backbones.backbone import Crop
-from thaw.data import splitting
+from thaw.data import loading, splitting
 from thaw.data.broken import describe, find_broken
-from thaw.data.loading import (
-    PhotoDataset,
-    Pictures,
-    Transform,
-    choose_workers,
-    make_loader,
-    read_pictures,
-)
 from thaw.data.photos import Photos, Splits
 from thaw.errors import ConfigError, check, shown
 
@@ -79,16 +71,16 @@ class PhotoDataModule(LightningDataModule):
     cache: Literal["none", "ram"] = "none"  # ram: decode once, shrink and keep in memory
     crop: Crop = "center"  # how evaluation makes photos square; read by what makes the transforms
     seed: int = 0  # of validation and few-shot, and of the order and views in training
-    train_transform: Transform | None = None
-    eval_transform: Transform | None = None
-    shrink: Transform | None = None  # to the size that the cache keeps
+    train_transform: loading.Transform | None = None
+    eval_transform: loading.Transform | None = None
+    shrink: loading.Transform | None = None  # to the size that the cache keeps
 
     def __post_init__(self) -> None:
         super().__init__()
         self.data_dir = Path(self.data_dir).expanduser()
         self.folder = self.data_dir / self.home
         self.cache_dir = Path(self.cache_dir).expanduser()
-        self._pictures: dict[str, Pictures | None] = {}  # by split
+        self._pictures: dict[str, loading.Pictures | None] = {}  # by split
         self.skipped = 0  # photos that data.skip left out
         self.bad_photos: list[str] = []  # those that data.on_bad_photo=skip left out
         fits, rule = None in (self.folds, self.val_fraction), "null, since data.folds is set"
@@ -204,7 +196,7 @@ class PhotoDataModule(LightningDataModule):
         on_cpu = trainer is None or trainer.strategy.root_device.type == "cpu"
         workers = self.num_workers
         if workers is None:
-            workers = choose_workers(len(photos), devices, on_cpu=on_cpu)
+            workers = loading.choose_workers(len(photos), devices, on_cpu=on_cpu)
         batch_size = self.batch_size
         if batch_size == "auto":
             # The power of two, 16 to 64, that makes an epoch about 32 steps: a few hundred photos
@@ -214,12 +206,12 @@ class PhotoDataModule(LightningDataModule):
             batch_size = max(1, min(64, max(16, power)) // ranks)
         # the test photos are read only once anyway
         if self.shrink and self.cache == "ram" and split not in ("test", *self._pictures):
-            self._pictures[split] = read_pictures(
+            self._pictures[split] = loading.read_pictures(
                 photos, self.shrink, num_workers=workers, label=f"{split}, {len(photos):,} photos",
                 processes=devices, verbose=trainer is None or trainer.is_global_zero,
             )  # fmt: skip
-        loader = make_loader(
-            PhotoDataset(photos, transform, self.eval_transform, self._pictures.get(split)),
+        loader = loading.make_loader(
+            loading.PhotoDataset(photos, transform, self.eval_transform, self._pictures.get(split)),
             labels=photos.labels, batch_size=batch_size, num_workers=workers,
             train=train, seed=self.seed, balanced=self.balanced,
             rank=trainer.global_rank if trainer else 0, world_size=ranks,

@@ -28,7 +28,7 @@ class Demo(PhotoDataModule):
 
     def prepare_data(self) -> None:
         """Unpacks the pictures, once for parallel jobs; the folder exists only if it is whole."""
-        make_once(self.folder, _unpack)
+        make_once(self.folder, lambda part: shutil.unpack_archive(ARCHIVE, part) or part)
 
     def find_splits(self) -> Splits:
         names = (path.name for path in (self.folder / "train").iterdir() if path.is_dir())
@@ -40,8 +40,3 @@ class Demo(PhotoDataModule):
             return Photos.of((folder / f"{i:04d}.jpg", k) for folder, k in folders for i in numbers)
 
         return Splits(classes, photos("train"), photos("val") or None, photos("test") or None)
-
-
-def _unpack(folder: Path) -> Path:
-    shutil.unpack_archive(ARCHIVE, folder)
-    return folder

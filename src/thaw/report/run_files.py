@@ -80,8 +80,8 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
         rows.append((phase["name"], f"{epochs:<11}{speed}"))
     rows += [("ended", results["ended"])] if "ended" in results else []
     seconds = f"{results['seconds']:.1f} s in all"
-    rows.append(("run", f"{seconds}   seed {results['seed']}   {results['device']}"))
-    rows.append(("folder", str(folder)))
+    run = f"{seconds}   seed {results['seed']}   {results['device']}"
+    rows += [("run", run), ("folder", str(folder))]
     rows += [("page", str(page))] if (page := folder / "report.html").is_file() else []
     rows.append(("next", f"thaw predict {folder} photo.jpg"))
     return "\n".join(["", *(f"{name:<10}{text}" for name, text in rows)])
@@ -99,9 +99,8 @@ def log_final(
 
 def versions() -> dict[str, str]:
     """The versions of everything that can change a result."""
-    parts = {"torch": torch, "torchvision": torchvision, "lightning": lightning}
-    others = {name: part.__version__ for name, part in parts.items()}
-    return {"thaw": thaw.__version__, "python": platform.python_version(), **others}
+    parts = {part.__name__: part.__version__ for part in (thaw, torch, torchvision, lightning)}
+    return {"python": platform.python_version(), **parts}
 
 
 def git_revision() -> str | None:

@@ -68,10 +68,8 @@ def uses_channels_last(backbone: Backbone, trainer: Mapping[str, Any], photos: i
     first: EfficientNet-Lite0's first step on an H100 took 25 s instead of 0.8 s (torch 2.11, bf16,
     256 images of 224 pixels), and the others gained a fifth.
     """
-    depthwise = any(
-        isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
-        for layer in backbone.body.modules()
-    )
+    convolutions = (each for each in backbone.body.modules() if isinstance(each, nn.Conv2d))
+    depthwise = any(each.groups == each.in_channels > 1 for each in convolutions)
     on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     is_short = photos * trainer["max_epochs"] < SHORT_RUN
     return backbone.is_convolutional and not (depthwise and on_gpu and is_short)
@@ -89,7 +87,6 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc" or torch.cuda.is_available():
         return
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
-    libc = ctypes.CDLL(None)
-    libc.mallopt(trim_threshold, -1)  # never trim
-    libc.mallopt(mmap_max, 0)  # large blocks come from the heap too, which is not trimmed
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-1, -1)  # M_TRIM_THRESHOLD in malloc.h: never trim
+    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap too, which is not trimmed

@@ -47,9 +47,8 @@ class Calibration(Metric):
         steps = range(-LARGEST, LARGEST + 1)
         self.grid = [STEP**step for step in steps] if temperature is None else [1.0, temperature]
         size = len(self.grid)
-        self.add_state("loss", torch.zeros(size), dist_reduce_fx="sum")
-        self.add_state("spread", torch.zeros(size), dist_reduce_fx="sum")
-        self.add_state("bins", torch.zeros(size, BINS, 3), dist_reduce_fx="sum")
+        for name, shape in (("loss", (size,)), ("spread", (size,)), ("bins", (size, BINS, 3))):
+            self.add_state(name, torch.zeros(shape), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
         """Adds the class scores (N, K), before the softmax, and the labels (N,) of a batch."""
