@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     from thaw import model_folder, transforms
     from thaw.classifier import Classifier
     from thaw.data.splitting import in_proportion
-    from thaw.finetune.rates import derive
+    from thaw.finetune.rates import unfrozen_lr
     from thaw.report import run_files
     from thaw.training import checkpoints, device, ending, metrics
     from thaw.training.callbacks import ApplyPlan, CacheFeatures
@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     plan = config.build(
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
-        derived=derive(backbone, len(data.train)),
+        derived_lr=unfrozen_lr(backbone, len(data.train)),
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip

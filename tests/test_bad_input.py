@@ -215,7 +215,7 @@ finetune=partial finetune.unfreeze_epoch=2 finetune.top=[nosuch]    | layer
 finetune=partial finetune.unfreeze_epoch=2 finetune.top=-1          | layer
 finetune=partial finetune.unfreeze_epoch=2 finetune.top=1.5         | layer
 finetune=gradual finetune.every_epochs=0  | 1 or more
-finetune=full finetune.top=2              | partial
+finetune.top=2                            | partial
 finetune.unfreeze_on_plateau=0            | 1 or more
 optim=lion                                | adamw
 optim=sdg                                 | did you mean sgd

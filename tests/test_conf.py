@@ -40,7 +40,7 @@ COMPUTED = {
     "thaw.mlp_head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec"},
     "thaw.mixing": {"num_classes"},
-    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "derived"},
+    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "derived_lr"},
     "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }

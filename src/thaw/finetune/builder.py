@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
-from thaw.errors import ConfigError, check, near, shown
+from thaw.errors import ConfigError, check, near
 from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
-from thaw.finetune.rates import Derived, is_number, is_whole
+from thaw.finetune.rates import is_number, is_whole
 
 Groups = Sequence[LayerGroup]  # stem first, head last
 CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs; 1 is worse by 0.7 points (benchmarks/LOG.md)
@@ -24,22 +24,18 @@ def build_plan(
     rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
-    mixes: bool = False, limits_batches: bool = False, derived: Derived = Derived(),  # noqa: B008
+    mixes: bool = False, limits_batches: bool = False, derived_lr: tuple[float, str] = (1e-3, ""),
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
     freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
     `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
-    the batches, and nothing is cached. `derived` is what `auto` stands for.
+    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is, and why.
     """
     settings, note = settings_of(mode, locals()), ""
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived.lr}
-        note = f" finetune.unfrozen.lr={derived.lr:.1e}"
-    if settings.get("top") == "auto":
-        settings["top"] = derived.top
-        note += f" finetune.top={shown(derived.top)}"
-    note = note and f"\nauto:{note} {derived.why}"
+        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr[0]}
+        note = f"\nfinetune.unfrozen.lr=auto is {derived_lr[0]:.1e} {derived_lr[1]}"
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
     in_list = mode == "phases"

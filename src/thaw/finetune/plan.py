@@ -22,7 +22,7 @@ _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
 # The files of conf/finetune/ and the settings that each has. What one does not have is null there.
 MODES: dict[str, tuple[str, ...]] = {
-    "freeze_unfreeze": ("top", *_BOTH),
+    "freeze_unfreeze": _BOTH,
     "partial": ("top", *_BOTH),
     "gradual": ("top", "every_epochs", *_BOTH),
     "feature_extraction": ("frozen", *_CACHE),

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, NamedTuple, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import torch
 
@@ -14,19 +14,13 @@ from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, check
 
-NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
-         "plateau": ("gamma", "patience")}  # fmt: skip  # settings that a schedule must have
-MANY, SEVERAL_THOUSAND = 1000, 5000  # photos: the rate is the highest; the whole body trains
+NEEDS = {  # settings without which a schedule is not one
+    "constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
+    "plateau": ("gamma", "patience"),
+}  # fmt: skip
+MANY = 1000  # photos from which on the rate is the highest
 HIGHEST, LOWEST = 1e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose
-
-
-class Derived(NamedTuple):
-    """What `auto` stands for in conf/finetune/, and why."""
-
-    lr: float = 1e-3  # of the head after the unfreeze
-    top: float | None = None  # share of the body's layer groups that is ever unfrozen; None: all
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,26 +158,22 @@ def parameter_groups(
     return result
 
 
-def derive(backbone: Backbone, photos: int) -> Derived:
-    """Gives what `auto` stands for, as measured in benchmarks/LOG.md.
+def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
+    """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
-    The rate, for Adam. Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the
-    square of their number, at least 1e-4: with few photos a high rate loses more of what the
-    weights know than it learns. Without normalisation layers, a tenth (measured on SqueezeNet; as
-    torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
+    Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
+    at least 1e-4: with few photos a high rate loses more of what the weights know than it learns
+    (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
+    as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
     layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with
     (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
-
-    The top: of a large pretrained convolutional body the upper half below 5,000 photos, which is
-    as accurate there as all of it, and faster.
     """
     if not backbone.is_convolutional:
-        return Derived(LOWEST, None, "for linear layers")
+        return LOWEST, "for linear layers"
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
-        return Derived(HIGHEST, None, "for a small network")
-    top = 0.5 if photos < SEVERAL_THOUSAND and backbone.weights != "random" else None
+        return HIGHEST, "for a small network"
     rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
     why = f"for {photos:,} photos"
-    return Derived(rate, top, why) if normalises else Derived(rate / 10, top, f"{why}, no norm")
+    return (rate, why) if normalises else (rate / 10, f"{why}, no norm")
