@@ -108,7 +108,7 @@ def test_parameter_groups_of_one_name_may_hold_other_layers() -> None:
     here = [{"name": "a..c", "layer_groups": ["a", "c"]}]
     checkpoint = {"optimizer_states": [{"param_groups": there}]}
     use_settings(checkpoint, there)
-    with pytest.raises(ConfigError, match=r"has the groups a\.\.c a b c, this run a\.\.c a c,"):
+    with pytest.raises(ConfigError, match=r"has the groups a\.\.c a b c, this run a\.\.c a c;"):
         use_settings(checkpoint, here)
 
 
@@ -121,7 +121,7 @@ def test_optimiser_settings_beside_resume_count(photos: Path, copied: Path) -> N
     assert {(*group["betas"], group["weight_decay"]) for group in groups} == {
         (0.8, 0.9, 0.25), (0.8, 0.9, 0.0)
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"another kind than optim="):
+    with pytest.raises(ConfigError, match=r"another optimiser than optim="):
         run_small(photos, copied, *more, "optim=sgd")
 
 

@@ -1,9 +1,14 @@
 """BatchNorm inside convolutions: the same results and gradients, and nothing left behind."""
 
+import os
+import pickle
+import signal
 from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import timm
 import torch
@@ -13,6 +18,8 @@ from torch import Tensor, nn
 import train
 from thaw.backbones import torchvision_backbone
 from thaw.backbones.folding import fold
+from thaw.classifier import Classifier
+from thaw.errors import Interrupted
 
 
 def network(name: str) -> nn.Module:
@@ -75,6 +82,64 @@ def test_an_output_that_something_else_reads() -> None:
             return output + self.norm(output)
 
     assert fold(Both().double(), images()) is nullcontext
+
+
+def test_what_must_not_be_folded() -> None:
+    """What recomputes in the backward pass; layers that a user has changed or looks into."""
+    model: Any = network("resnet18")
+    model.set_grad_checkpointing()
+    assert fold(model, images()) is nullcontext
+    results(model)
+    model.set_grad_checkpointing(False)
+    model.conv1.register_forward_hook(lambda *_: None)
+    model.layer1[0].bn1.forward = model.layer1[0].bn1.forward
+    with fold(model, images())():
+        folded = [name for name, m in model.named_modules() if "forward" in vars(m)]
+    assert len(folded) == 2 * 18 + 1
+    assert "forward" in vars(model.layer1[0].bn1)
+    assert not {"conv1", "bn1", "layer1.0.conv1"} & {*folded}
+
+
+def test_an_error_leaves_nothing_behind() -> None:
+    model: Any = network("resnet18")
+    with pytest.raises(RuntimeError):
+        fold(model, images().float())
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_copy_and_a_saved_one_fold_by_themselves() -> None:
+    backbone = torchvision_backbone.torchvision_backbone("resnet18", None, 32)
+    model = Classifier(backbone, nn.Linear(512, 3)).train()
+    model.set_trainable(model.group_names, "eval")
+    pictures = torch.rand(2, 3, 32, 32)
+    expected = model(pictures)
+    for other in (deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(other(pictures), expected)
+        assert {id(layer) for pair in other.folded.args[0] for layer in pair} <= {
+            id(layer) for layer in other.modules()
+        }  # fmt: skip
+
+
+def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path) -> None:
+    """Stopped inside the first unfrozen epoch; what folds is found again."""
+    words = ("backbone=resnet18", "backbone.weights=null", "backbone.image_size=32", *TWO_AND_TWO,
+             "trainer=cpu", "data=demo", "data.train_pictures=4", "data.val_pictures=2",
+             "test=false", "logger=none", "trainer.max_epochs=4")  # fmt: skip
+    train.run(configuration(tmp_path / "whole", *words))
+    with pytest.raises(Interrupted):
+        train.run(
+            configuration(tmp_path / "cut", *words, "+callbacks.stop._target_=test_folding.Stop")
+        )
+    train.run(configuration(tmp_path / "cut", *words, f"resume={tmp_path / 'cut'}"))
+    one, two = (torch.load(tmp_path / name / "checkpoints/last.ckpt") for name in ("whole", "cut"))
+    torch.testing.assert_close(one["state_dict"], two["state_dict"], rtol=0, atol=0)
+
+
+class Stop(pl.Callback):
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 10:  # of 4 steps an epoch
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_batchnorm_in_training_mode_is_left_alone() -> None:

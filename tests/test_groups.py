@@ -102,4 +102,4 @@ def test_cover_names_what_is_missing_doubled_and_repeated() -> None:
     groups = [LayerGroup("a", ("x", "y"), ()), LayerGroup("a", ("y",), ())]
     with pytest.raises(ValueError, match="exactly once") as error:
         check_cover(groups, ["x", "y", "z"])
-    assert "not so: ['a', 'y', 'z']" in str(error.value)
+    assert "not so: ['z', 'y', 'a']" in str(error.value)

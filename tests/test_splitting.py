@@ -91,6 +91,13 @@ def test_the_first_photos_are_of_all_classes(limit: str) -> None:
     assert Counter(test.labels[:30])[2] in (18, 19, 20)  # 38 of 60
 
 
+def test_many_rare_classes_are_among_the_first() -> None:
+    part = photos(1000, *[5] * 100)
+    splits = Splits(tuple(map(str, range(101))), part, None, None)
+    first = Counter(in_proportion(splits, {"overfit_batches": 3}, seed=0).train.labels[:192])
+    assert 110 < first[0] < 146  # 128 in proportion
+
+
 def test_a_whole_run_keeps_the_order_of_the_files() -> None:
     limits = {"overfit_batches": 0.0, "limit_val_batches": None}
     assert in_proportion(SPLITS, limits, seed=0) is SPLITS

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,8 @@ class Classifier(nn.Module):
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
-        self.fold, self.folded = backbone.fold, None  # makes training steps faster
+        self.fold: Any = backbone.fold  # makes training steps faster, see `folding`
+        self.folded: Any = None
 
     @property
     def group_names(self) -> tuple[str, ...]:

@@ -95,11 +95,12 @@ def gather(
 
 def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None:
     """Raises ValueError unless every parameter is in exactly one group and all names differ."""
-    count = Counter(chain.from_iterable([group.name, *group.parameters] for group in groups))
-    wrong = [name for name, times in count.items() if times > 1]
-    wrong += [name for name in parameters if not count[name]]
+    count = Counter(chain.from_iterable(group.parameters for group in groups))
+    names = Counter(group.name for group in groups)
+    wrong = [name for name in parameters if not count[name]]
+    wrong += [name for each in (count, names) for name, times in each.items() if times > 1]
     if wrong:
-        raise ValueError(f"each name must be in the layer groups exactly once, not so: {wrong}")
+        raise ValueError(f"layer groups must have each name exactly once, not so: {wrong}")
 
 
 def children(body: nn.Module, name: str) -> list[str]:

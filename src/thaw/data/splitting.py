@@ -81,12 +81,13 @@ def in_proportion(splits: Splits, trainer: Mapping[str, Any], seed: int) -> Spli
         return splits
 
     def ordered(part: Photos) -> Photos:
-        order = random.Random(seed).sample(range(len(part)), len(part))
-        counts, seen, places = Counter(part.labels), Counter[int](), dict[int, float]()
-        for index in order:
-            seen[label := part.labels[index]] += 1
-            places[index] = seen[label] / counts[label]
-        return part.subset(sorted(order, key=places.__getitem__))
+        draw, seen, counts = random.Random(seed), Counter[int](), Counter(part.labels)
+        places: dict[int, float] = {}  # 0-1, by a photo's rank in its class, which is drawn
+        for index in draw.sample(range(len(part)), len(part)):
+            label = part.labels[index]
+            places[index] = (seen[label] + draw.random()) / counts[label]
+            seen[label] += 1
+        return part.subset(sorted(places, key=places.__getitem__))
 
     return splits.change(ordered)
 

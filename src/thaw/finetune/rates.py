@@ -14,10 +14,8 @@ from thaw.backbones.backbone import Backbone
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError, check
 
-NEEDS = {  # settings without which a schedule is not one
-    "constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
-    "plateau": ("gamma", "patience"),
-}  # fmt: skip
+NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
+         "plateau": ("gamma", "patience")}  # fmt: skip  # settings that a schedule must have
 MANY = 1000  # photos from which on the rate is the highest
 HIGHEST, LOWEST = 1e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose

@@ -202,11 +202,15 @@ def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, An
     for state in checkpoint.get("optimizer_states", []):
         there, here = (", ".join(" ".join([part["name"], *part["layer_groups"]]) for part in parts)
                        for parts in (state["param_groups"], groups))  # fmt: skip
-        if there != here or state["param_groups"][0].keys() != groups[0].keys():
+        if there != here:
             raise ConfigError(
-                f"ckpt_path: its optimiser has the groups {there}, this run {here}, or it is of "
-                "another kind than optim=... of this run; go on with the optimiser, backbone, "
-                "granularity and layer-wise rates that the run was started with"
+                f"ckpt_path: its optimiser has the groups {there}, this run {here}; go on with the "
+                "backbone, granularity and layer-wise rates that the run was started with"
+            )
+        if state["param_groups"][0].keys() != groups[0].keys():
+            raise ConfigError(
+                "ckpt_path: was saved by another optimiser than optim=... of this run; choose the "
+                "one that the run was started with"
             )
         for saved, group in zip(state["param_groups"], groups, strict=True):
             saved.update({name: group[name] for name in group if name not in ("params", "lr")})
