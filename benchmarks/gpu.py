@@ -5,9 +5,8 @@
 
 The photos are noise that this script draws, 500 x 375 JPEGs; no weights are needed. The bare loop
 repeats one batch that lies on the device already: no loader is faster than that. The loaders are
-measured alone too: the slower of the two bounds an epoch. On a GPU thaw computes BatchNorm inside
-the convolutions, so unfrozen it can be above the bare loop, which does that once too. All runs are
-in this process, the compiled ones last; after --seconds no other is begun.
+measured alone too: the slower of the two bounds an epoch. All runs are in this process, the
+compiled ones last; after --seconds no other is begun.
 """
 
 import argparse
@@ -82,10 +81,11 @@ def device_of(given: argparse.Namespace) -> torch.device:
     return torch.device("cuda", 0) if given.device == "gpu" else torch.device("cpu")
 
 
-def bare(given: argparse.Namespace, plan: str, compiled: bool, folded: bool = False) -> Row:
-    """A plain loop on one batch that is on the device, with BatchNorm as thaw has it: in eval.
+def bare(given: argparse.Namespace, plan: str, compiled: bool) -> Row:
+    """A plain loop on one batch that is on the device, with BatchNorm as thaw has it.
 
-    `folded`: computed inside the convolutions, as thaw does on a GPU.
+    That is in eval, and inside the convolutions where the body trains and nothing is compiled;
+    folding.py compares with and without.
     """
     device = device_of(given)
     torch.backends.cudnn.benchmark = True  # as the runs of thaw here
@@ -105,7 +105,8 @@ def bare(given: argparse.Namespace, plan: str, compiled: bool, folded: bool = Fa
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     kind = kinds.get(best_precision(given.device))
 
-    context = fold(model, images) if folded else contextlib.nullcontext
+    folds = plan == "unfrozen" and not compiled
+    context = fold(model, images) if folds else contextlib.nullcontext
 
     def steps(number: int) -> float:
         began = time.perf_counter()
@@ -165,7 +166,6 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Row]:
         except Exception:  # the other figures are still worth having
             print(f"{name}: failed\n{traceback.format_exc(limit=-4)}", flush=True)
 
-    add("unfrozen: bare loop, folded", lambda: bare(given, "unfrozen", False, folded=True))
     for compiled, plan in ((False, "unfrozen"), (False, "frozen"), (True, "unfrozen")):
         end = ", compiled" if compiled else ""
         add(f"{plan}: bare loop{end}", lambda p=plan, c=compiled: bare(given, p, c))

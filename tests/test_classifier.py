@@ -44,7 +44,7 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
 def test_a_parameter_outside_all_groups_is_an_error() -> None:
     backbone = small_backbone()
     object.__setattr__(backbone, "groups", backbone.groups[1:])
-    with pytest.raises(ValueError, match=r"not so: \['body\.conv\.weight'"):
+    with pytest.raises(ValueError, match=r"missing=\['body\.conv\.weight'"):
         Classifier(backbone, nn.Linear(8, 4))
 
 
@@ -53,7 +53,7 @@ def test_a_body_group_cannot_be_called_head() -> None:
     first = backbone.groups[0]
     renamed = LayerGroup("head", first.parameters, first.modules)
     object.__setattr__(backbone, "groups", (renamed, *backbone.groups[1:]))
-    with pytest.raises(ValueError, match=r"not so: \['head'\]"):
+    with pytest.raises(ValueError, match=r"twice=\['head'\]"):
         Classifier(backbone, nn.Linear(8, 4))
 
 

@@ -100,6 +100,6 @@ def test_trace_leaves_the_model_as_it_was() -> None:
 
 def test_cover_names_what_is_missing_doubled_and_repeated() -> None:
     groups = [LayerGroup("a", ("x", "y"), ()), LayerGroup("a", ("y",), ())]
-    with pytest.raises(ValueError, match="exactly once") as error:
+    with pytest.raises(ValueError, match="each name once") as error:
         check_cover(groups, ["x", "y", "z"])
-    assert "not so: ['z', 'y', 'a']" in str(error.value)
+    assert "missing=['z'], twice=['y', 'a']" in str(error.value)

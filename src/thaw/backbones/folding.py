@@ -84,6 +84,7 @@ def _folded(pairs: list[Pair]) -> Iterator[None]:
 
 
 def _convolve(conv: Any, norm: Any, images: Tensor) -> Tensor:
+    # by hand: fuse_conv_bn_weights of torch makes new parameters, so no gradient comes to these
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     folded = {"weight": conv.weight * scale.view(-1, 1, 1, 1), "bias": norm.bias - offset * scale}

@@ -97,10 +97,10 @@ def check_cover(groups: Sequence[LayerGroup], parameters: Iterable[str]) -> None
     """Raises ValueError unless every parameter is in exactly one group and all names differ."""
     count = Counter(chain.from_iterable(group.parameters for group in groups))
     names = Counter(group.name for group in groups)
-    wrong = [name for name in parameters if not count[name]]
-    wrong += [name for each in (count, names) for name, times in each.items() if times > 1]
-    if wrong:
-        raise ValueError(f"layer groups must have each name exactly once, not so: {wrong}")
+    missing = [name for name in parameters if not count[name]]
+    twice = [name for each in (count, names) for name, times in each.items() if times > 1]
+    if missing or twice:
+        raise ValueError(f"layer groups must have each name once: {missing=}, {twice=}")
 
 
 def children(body: nn.Module, name: str) -> list[str]:
