@@ -321,8 +321,10 @@ def test_predict_says_what_the_test_said(tmp_path: Path, pictures: Path, precisi
     rows = [row for row in rows if int(Path(row["path"]).stem) < TEST]
     rows.sort(key=lambda row: classes.index(Path(row["path"]).parent.name))
     assert len(rows) == len(watch.labels) == CLASSES * TEST
-    pairs = zip(rows, watch.labels, strict=True)
-    assert [row["path"] for row, label in pairs if row["predicted"] != classes[label]] == []
+    for row, label in zip(rows, watch.labels, strict=True):
+        best = {row[f"predicted{place}"]: float(row[f"probability{place}"]) for place in ("", "_2")}
+        # TF32 of another batch rounds otherwise, which decides between classes that are level
+        assert best.get(classes[label], 0) > max(best.values()) - 0.01, row["path"]
 
 
 @pytest.mark.parametrize(
