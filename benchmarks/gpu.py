@@ -1,6 +1,7 @@
 """Images a second of thaw on a GPU, frozen and unfrozen, beside a bare loop and its own loaders.
 
     python benchmarks/gpu.py                    ResNet-50 at 224 px; writes gpu.json and gpu.md here
+    python benchmarks/gpu.py data.num_workers=15    with settings of thaw
     python benchmarks/gpu.py --device cpu --quick   does it all work? Prints, writes nothing
 
 The photos are noise that this script draws, 500 x 375 JPEGs; no weights are needed. The bare loop
@@ -151,7 +152,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, Row]:
     settings = [
         f"backbone={given.backbone}", "backbone.weights=null", f"backbone.image_size={given.size}",
         "data=folder", f"data.root='{photos}'", "data.val_fraction=0",
-        f"data.batch_size={given.batch}", f"paths.cache_dir='{scratch}/cache'",
+        f"data.batch_size={given.batch}", f"paths.cache_dir='{scratch}/cache'", *given.settings,
     ]  # fmt: skip
 
     def add(name: str, work: Callable[[], Row]) -> None:
@@ -209,6 +210,7 @@ def page(given: argparse.Namespace, rows: dict[str, Row]) -> str:
 def main() -> None:
     """Measures, prints, and writes unless it is quick."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("settings", nargs="*", help="of thaw")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--batch", type=int, default=256)
