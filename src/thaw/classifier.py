@@ -50,7 +50,8 @@ class Classifier(nn.Module):
         return tuple(group.name for group in self.groups)
 
     def features(self, images: Tensor) -> Tensor:  # N 3 H W -> N D, what the head gets
-        if not self.training or self.trainable == {HEAD} or torch.compiler.is_compiling():
+        plain = not self.fold or not self.training or self.trainable == {HEAD}
+        if plain or torch.compiler.is_compiling():
             return self.body(images)
         self.folded = self.folded or self.fold(self.body, images)
         with self.folded():

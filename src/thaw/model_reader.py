@@ -41,12 +41,7 @@ def read_model(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     if file.suffix == ".ckpt":
         checkpoint = read_checkpoint(file, "checkpoint")
-        model = checkpoint["hyper_parameters"].get("model")
-        if not model:
-            raise ConfigError(
-                f"{file}: does not say which model it is of, since an older thaw wrote it. With the"
-                f" settings of its run, train.py train=false ckpt_path={file} makes a model folder"
-            )
+        model = checkpoint["hyper_parameters"]["model"]
         model = {**model, "temperature": checkpoint.get("temperature")}
         own = "classifier."
         state = {name.removeprefix(own): value for name, value in checkpoint["state_dict"].items()

@@ -1,7 +1,6 @@
 """What every backbone provides, also the preprocessing that its weights were trained with."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,11 +34,6 @@ class InputSpec:
         return replace(self, size=size, resize=round(size * self.resize / self.size))
 
 
-def no_fold(body: nn.Module, images: object) -> Callable[[], AbstractContextManager[None]]:
-    """In place of `folding.fold`: nothing is faster."""
-    return nullcontext
-
-
 @dataclass(frozen=True)
 class Backbone:
     """A network without its last layer."""
@@ -52,7 +46,7 @@ class Backbone:
     licence: str  # one line on the licence of the weights, as their publisher declares it
     weights: str  # one line on the weights that were loaded ("random" for none)
     builder: str = ""  # what built it, see `rebuild.BUILDERS`; empty for a user's own
-    fold: Callable[..., Any] = no_fold  # for training steps, see `folding.fold`
+    fold: Callable[..., Any] | None = None  # for training steps, see `folding.fold`
 
     def cropped(self, crop: Crop) -> "Backbone":
         """Returns the same backbone with images made square in this way."""

@@ -1,35 +1,28 @@
 """The small network that tutorials on cats and dogs train from scratch: a baseline, no weights."""
 
-from torch import Tensor, nn
-from torch.nn.functional import relu
+from collections import OrderedDict
+
+from torch import nn
 
 from thaw.backbones.backbone import Backbone, InputSpec, assemble
 from thaw.backbones.groups import Granularity
 from thaw.backbones.pretrained import own_source
 
 
-class SmallCnn(nn.Module):
+class SmallCnn(nn.Sequential):
     """(N, 3, size, size) -> (N, num_classes): three convolutions, two linear layers."""
 
     def __init__(self, num_classes: int, size: int) -> None:
-        super().__init__()
         if size < 22:
             raise ValueError("it needs 22 pixels or more")
         side = (size - 14) // 8  # each 3x3 convolution without padding takes 2, pooling half
-        self.conv1 = nn.Conv2d(3, 32, 3)
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(32, 64, 3)
-        self.pool2 = nn.MaxPool2d(2)
-        self.conv3 = nn.Conv2d(64, 128, 3)
-        self.pool3 = nn.MaxPool2d(2)
-        self.fc1 = nn.Linear(128 * side**2, 128)
-        self.fc2 = nn.Linear(128, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pool1(relu(self.conv1(x)))  # N C H W
-        x = self.pool2(relu(self.conv2(x)))
-        x = self.pool3(relu(self.conv3(x)))
-        return self.fc2(relu(self.fc1(x.flatten(1))))  # N K
+        super().__init__(OrderedDict(
+            conv1=nn.Conv2d(3, 32, 3), relu1=nn.ReLU(), pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(32, 64, 3), relu2=nn.ReLU(), pool2=nn.MaxPool2d(2),
+            conv3=nn.Conv2d(64, 128, 3), relu3=nn.ReLU(), pool3=nn.MaxPool2d(2),
+            flatten=nn.Flatten(), fc1=nn.Linear(128 * side**2, 128), relu4=nn.ReLU(),
+            fc2=nn.Linear(128, num_classes),
+        ))  # fmt: skip
 
 
 def cnn_backbone(

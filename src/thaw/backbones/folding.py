@@ -8,7 +8,7 @@ on a CPU models take 0.80 (MobileNetV2) to 0.99 (ResNet-18) of the time (benchma
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -56,19 +56,15 @@ def _find_pairs(body: nn.Module, images: Tensor) -> tuple[Tensor, list[Pair]]:
         if output() is inputs[0]:  # else it is another with the same id
             pairs.append((conv, norm))
 
-    hooks: list[Any] = []
-    for layer in body.modules():
-        if "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
-            continue  # somebody wants to see, or does, what happens there
-        if isinstance(layer, nn.Conv2d):
-            hooks.append(layer.register_forward_hook(made))
-        elif isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.track_running_stats:
-            hooks.append(layer.register_forward_pre_hook(taken))
-    try:
+    with ExitStack() as hooks:
+        for layer in body.modules():
+            if "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
+                continue  # somebody wants to see, or does, what happens there
+            if isinstance(layer, nn.Conv2d):
+                hooks.enter_context(layer.register_forward_hook(made))
+            elif isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.track_running_stats:
+                hooks.enter_context(layer.register_forward_pre_hook(taken))
         return body(images), pairs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -51,10 +51,8 @@ def without_values() -> Iterator[None]:
         return None if value is None else value.to("meta")
 
     torch_hooks: Any = nn.modules.module
-    hooks = (torch_hooks.register_module_parameter_registration_hook(parameter),
-             torch_hooks.register_module_buffer_registration_hook(buffer))  # fmt: skip
-    try:
+    with (
+        torch_hooks.register_module_parameter_registration_hook(parameter),
+        torch_hooks.register_module_buffer_registration_hook(buffer),
+    ):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

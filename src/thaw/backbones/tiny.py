@@ -3,9 +3,11 @@
 Its weights were trained on generated shapes and textures by benchmarks/tiny_weights/make.py.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from thaw.backbones.backbone import Backbone, InputSpec, assemble
 from thaw.backbones.groups import Granularity
@@ -18,48 +20,29 @@ WEIGHTS = Path(__file__).parent / "weights" / "tiny.safetensors"  # half precisi
 INPUT = InputSpec(64, 72, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-class Residual(nn.Module):
+def block(channels: int, width: int, stride: int) -> BasicBlock:
     """Two 3x3 convolutions with a shortcut: (N, C, H, W) -> (N, width, H / stride, W / stride)."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Identity()
-        if stride > 1:
-            shortcut = nn.Conv2d(channels, width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(y)) + self.downsample(x))
+    shortcut = None
+    if stride > 1:
+        convolution = nn.Conv2d(channels, width, 1, stride, bias=False)
+        shortcut = nn.Sequential(convolution, nn.BatchNorm2d(width))
+    return BasicBlock(channels, width, stride, shortcut)
 
 
-class TinyResNet(nn.Module):
+class TinyResNet(nn.Sequential):
     """(N, 3, H, W) -> (N, num_classes); the features before `fc` have 128 channels."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU(inplace=True)
-        self.layer1 = Residual(16, 16, 1)
-        self.layer2 = Residual(16, 40, 2)
-        self.layer3 = Residual(40, 80, 2)
-        self.layer4 = Residual(80, 128, 2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(128, num_classes)
+        super().__init__(OrderedDict(
+            conv1=nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), bn1=nn.BatchNorm2d(16),
+            relu=nn.ReLU(inplace=True),  # N C H/2 W/2
+            layer1=block(16, 16, 1), layer2=block(16, 40, 2), layer3=block(40, 80, 2),
+            layer4=block(80, 128, 2),  # N D H/16 W/16
+            avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(128, num_classes),
+        ))  # fmt: skip
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))  # N C H/2 W/2
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # N D H/16 W/16
-        return self.fc(self.avgpool(x).flatten(1))  # N K
 
 
 def tiny_backbone(

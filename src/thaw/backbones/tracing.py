@@ -1,8 +1,8 @@
 """What one forward pass without data shows of any model: the order of its modules, and shapes."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +51,11 @@ def trace(model: nn.Module, size: int) -> Trace:
         if isinstance(output, Tensor):
             seen.outputs[names[module]] = output.shape
 
-    hooks: list[Any] = []
-    for module in names:
-        hooks.append(module.register_forward_pre_hook(before))
-        hooks.append(module.register_forward_hook(after))
-    try:
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(before))
+            hooks.enter_context(module.register_forward_hook(after))
         run_without_data(model, size)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return seen
 
 

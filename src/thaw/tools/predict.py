@@ -10,11 +10,12 @@ Photos that cannot be read are named and passed over; the exit status 1 says tha
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from thaw.data.decode import decode
@@ -90,33 +91,25 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     return given
 
 
-class Decoded(Dataset[Batch]):
-    """Batches of decoded photos, of the paths that are asked for."""
-
-    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
-        self.transform = transform
-
-    def __getitem__(self, files: list[Path]) -> Batch:
-        paths: list[Path] = []
-        views: list[Tensor] = []
-        errors: list[str] = []
-        for path in files:
-            try:
-                views.append(self.transform(decode(path)))
-                paths.append(path)
-            except PhotoError as error:
-                errors.append(str(error))
-        return paths, torch.stack(views) if views else torch.empty(0), errors
+def read_views(transform: Callable[[Tensor], Tensor], files: list[Path]) -> Batch:
+    """The views of photos, and the errors of those that cannot be read."""
+    paths, views, errors = list[Path](), list[Tensor](), list[str]()
+    for path in files:
+        try:
+            views.append(transform(decode(path)))
+            paths.append(path)
+        except PhotoError as error:
+            errors.append(str(error))
+    return paths, torch.stack(views) if views else torch.empty(0), errors
 
 
 def decoded(
     files: Sequence[Path], model: ImageClassifier, size: int, device: torch.device
 ) -> DataLoader[Batch]:
     """Decodes the files in worker processes, in their order, `size` in a batch."""
-    batches = [files[start : start + size] for start in range(0, len(files), size)]
     workers = choose_workers(len(files), 1, on_cpu=device.type == "cpu")
-    views = Decoded(model.transform)
-    return DataLoader(views, sampler=batches, batch_size=None, num_workers=workers)
+    views = partial(read_views, model.transform)
+    return DataLoader(files, size, num_workers=workers, collate_fn=views)  # pyright: ignore
 
 
 def _find(given: Namespace) -> list[Path]:

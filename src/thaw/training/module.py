@@ -73,11 +73,6 @@ class TransferModule(pl.LightningModule):
         return self.plan.phase_at(self.current_epoch)
 
     @property
-    def mixes(self) -> bool:
-        """Whether training pictures are mixed now."""
-        return self.mix is not None and self.phase.mix
-
-    @property
     def is_validated(self) -> bool:
         """Whether the val/ metrics are of the weights as they are now, and these are finite."""
         return self.validated_step == self.trainer.global_step
@@ -117,7 +112,7 @@ class TransferModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The cross-entropy of a batch, and sums (3,): of it over photos, right ones, photos."""
         images, labels = batch
-        if self.mix is not None and self.mixes:
+        if self.mix is not None and self.phase.mix:
             images, targets = self.mix(self.prepare(images), labels)  # (N, K)
             scores = self(images)
         else:

@@ -65,7 +65,7 @@ class Record(pl.Callback):
         phase = self.plan.phase_at(trainer.current_epoch)
         loss, right, photos = _total(trainer, self.sums)
         means = {"train/loss": loss / photos}
-        if not pl_module.mixes:  # a mixed picture has no label to be right about
+        if not (pl_module.mix and phase.mix):  # a mixed picture has no label to be right about
             means["train/acc"] = right / photos
         pl_module.log_dict(means, sync_dist=True)  # they are equal on all ranks
         measured = trainer.callback_metrics.items() if pl_module.is_validated else ()
