@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     elif not cfg.train:
         raise ConfigError("train=false: needs a trained model to test; give ckpt_path=FILE")
     device.quiet_lightning()
-    trainer_settings = device.trainer_settings(settings["trainer"])
+    trainer_settings = device.trainer_settings(settings["trainer"], settings["backbone"])
     device.keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -99,7 +99,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     callbacks = config.build_all(nodes, "callbacks")
     record = Record(plan)
     notes = (f"backbone {backbone.name}, {backbone.weights}", backbone.licence, data.licence)
-    cache = CacheFeatures(Path(cfg.paths.cache_dir) / "features")
+    cache = CacheFeatures(Path(cfg.paths.cache_dir).expanduser() / "features")
     loggers = list(config.build_all(settings["logger"], "logger").values())
     trainer: pl.Trainer = config.build(
         trainer_settings, "trainer", logger=loggers, plugins=checkpoints.WholeFiles(),

@@ -87,6 +87,8 @@ def test_groups_that_cross_given_splits_or_are_not_there(tmp_path: Path) -> None
             for name in "ab" for i in range(start, start + 4)))  # fmt: skip
     with pytest.raises(ConfigError, match=r"group 'bear3' has photos in train and in val\. Move"):
         folder(tmp_path, groups=r"bear\d+").setup()
+    with pytest.raises(ConfigError, match="group 'bear3' has photos in train and in val"):
+        folder(tmp_path, groups=r"bear\d+", train_per_class=4).setup()
     with pytest.raises(ConfigError, match=r"\(bear: is no regular expression \(.*\)"):
         folder(tmp_path, groups="(bear").setup()
     with pytest.raises(ConfigError, match=r"wolf: is not in the path train/a/bear0_0\.jpg, so"):

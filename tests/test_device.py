@@ -83,6 +83,8 @@ def test_fused() -> None:
             r"val_check_interval=0\.3: allowed is 1\.0: what is val",
         ),
         ({"val_check_interval": 1}, r"val_check_interval=1: allowed is 1\.0"),  # every batch
+        ({"precision": "bf16-true"}, r"precision=bf16-true: allowed is auto, 32-true, bf16-mixed"),
+        ({"sync_batchnorm": True}, r"trainer\.sync_batchnorm=True: .* network of timm"),
         ({"strategy": "ddp_spawn"}, r"trainer\.strategy=ddp_spawn: .*trainer=ddp"),
         ({"strategy": {"_target_": "MyStrategy"}}, r"trainer\.strategy=.*MyStrategy.*trainer=ddp"),
     ],
@@ -91,7 +93,7 @@ def test_what_the_plan_cannot_follow(setting: dict[str, object], words: str) -> 
     node = {"max_epochs": 4, "strategy": "ddp", "accelerator": "cpu"}
     assert trainer_settings(node) == node
     with pytest.raises(ConfigError, match=words):
-        trainer_settings({**node, **setting})
+        trainer_settings({**node, **setting}, {"_target_": "thaw.backbones.timm_backbone.make"})
 
 
 def test_a_chosen_precision_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from thaw.sweeps import results_of
 from thaw.training.averaging import EMA
 from thaw.training.checkpoints import SaveBest
 from thaw.training.device import quiet_lightning
-from thaw.training.ending import FEW, DivergedError, StopDiverged
+from thaw.training.ending import FEW, DivergedError, StopDiverged, in_words
 
 WITH_CHECKPOINTS = ("callbacks=default", "callbacks.progress=null")
 
@@ -81,6 +81,7 @@ def test_a_sweep_counts_it_as_failed_and_keeps_it(
         SweepFolder().on_multirun_end(config)
     out, errors = capsys.readouterr()
     assert "1 of 2 jobs done" in out
+    assert "thaw sweep resume" not in out  # which would pass over it
     assert f"failed: {tmp_path / '1_a'}" in errors
     assert results_of(tmp_path / "1_a") is not None
 
@@ -208,6 +209,15 @@ def test_out_of_memory_on_a_cpu(
     expected = RuntimeError if "another" in str(error) else ThawError
     with pytest.raises(expected, match="another" if "another" in str(error) else "out of memory"):
         run(photos, tmp_path, "finetune=full", "finetune.unfrozen.warmup_epochs=0")
+
+
+def test_errors_whose_own_words_are_the_best() -> None:
+    """No room for the network itself; and why processes cannot reach each other."""
+    trainer: Any = SimpleNamespace(default_root_dir="run", world_size=2, train_dataloader=None)
+    module: Any = None
+    assert in_words(torch.OutOfMemoryError("CUDA out of memory."), trainer, module) is None
+    said = in_words(RuntimeError("NCCL error: Duplicate GPU detected"), trainer, module)
+    assert "(RuntimeError: NCCL error: Duplicate GPU detected)" in str(said)
 
 
 @pytest.mark.parametrize("callbacks", [(), (partial(EMA, 0.9),)], ids=["plain", "ema"])

@@ -68,7 +68,9 @@ def test_the_runs_own_test_split_gives_its_own_figures(
     assert f"acc {results['test/acc']:.4f}   acc_macro" in printed
     assert "36 photos; the 95 % interval of acc is 0." in printed
     assert f"page      {tmp_path}/report.html" in printed
-    assert "calibration error" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "calibration error" in page
+    assert "thaw check --model" not in page  # which is for the photos of the run itself
 
 
 def test_a_checkpoint_is_measured_on_the_photos_of_its_run(run: Path, tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ FULL = "No space left on device"
             "file system: 'x': make room, allow",
         ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "num_workers"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "num_workers"),
         (MisconfigurationException("Try at least `limit_train_batches=0.03`"), "batches=0.03`"),
     ],
 )
@@ -216,9 +217,16 @@ def test_the_reason_that_torch_hides_is_said(capsys: pytest.CaptureFixture[str])
     assert FULL in capsys.readouterr().err
 
 
-def test_our_own_mistakes_keep_their_stack() -> None:
-    with pytest.raises(ZeroDivisionError), launch.explained():
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError(),
+        ValueError("Caught ValueError in DataLoader worker process 0.\nOriginal"),
+    ],
+)
+def test_our_own_mistakes_keep_their_stack(error: Exception) -> None:
+    with pytest.raises(type(error)), launch.explained():
+        raise error
 
 
 def test_a_group_is_chosen_from_once() -> None:

@@ -73,6 +73,13 @@ def test_metrics_are_their_definitions(classes: int, absent: int | None) -> None
     assert {name: found[f"val/{name}"] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
+def test_mixed_precision_changes_no_metric() -> None:
+    probabilities, labels = draw(5, photos=600)
+    plain = measured(probabilities, labels, batch=600)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert measured(probabilities, labels, batch=600) == plain
+
+
 @pytest.mark.parametrize(
     ("metric", "mode"), [("loss", "min"), ("ece", "min"), ("acc", "max"), ("f1", "max")]
 )

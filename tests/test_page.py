@@ -181,7 +181,7 @@ def test_the_surest_mistakes_and_the_least_sure(tmp_path: Path) -> None:
 
 def test_the_check_of_the_photos_is_linked_and_its_notes_are_text(tmp_path: Path) -> None:
     evaluated(tmp_path, ["a", "b"], [0, 1], [0, 1], [0.6, 0.9])
-    assert "thaw check --model" in Reader(write_page(tmp_path)).text
+    assert f"thaw check --model {tmp_path}" in Reader(write_page(tmp_path)).text
     write_json(["Test accuracy <b>0.9</b>"], tmp_path / "check.json")
     page = write_page(tmp_path)
     assert "Test accuracy <b>0.9</b>" in Reader(page).text

@@ -63,7 +63,7 @@ def test_a_run_leaves_everything(photos: Path, tmp_path: Path) -> None:
     for name in ("first_batch.png", "plan.txt", "checkpoints/last.ckpt"):
         assert (tmp_path / name).stat().st_size > 0
     assert list((tmp_path / "tensorboard").glob("events*"))
-    with (tmp_path / "csv" / "metrics.csv").open() as file:
+    with (tmp_path / "csv" / "version_0" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {"lr/head", "lr/layer4", "val/acc", "train/loss_step"} <= set(rows[0])
     for metric in ("train/acc", "train/loss", "val/acc"):  # each in the row of its own epoch

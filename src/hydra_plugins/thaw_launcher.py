@@ -162,6 +162,7 @@ class SweepFolder(Callback):
         for job in failed:
             print(f"\nfailed: {job}: {error_of(job)}", file=sys.stderr)
         print(f"{len(jobs) - len(failed)} of {len(jobs)} jobs done")
-        if failed:
+        if any(not results_of(job) for job in failed):
             print(f"run the others again with: thaw sweep resume {quoted(config.hydra.sweep.dir)}")
+        if failed:
             raise SystemExit(1)

@@ -51,7 +51,7 @@ def trouble(error: Exception) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"
-    return killed if "DataLoader worker" in str(error) else None
+    return killed if "DataLoader worker (pid" in str(error) else None
 
 
 def shown(value: object) -> str:

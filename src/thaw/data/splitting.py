@@ -112,7 +112,7 @@ def split_fraction(photos: Photos, fraction: float, *, rule: str) -> tuple[Photo
 
 def draw_per_class(photos: Photos, count: int, classes: Classes, *, rule: str) -> Photos:
     """Draws `count` photos of each class; raise a ConfigError if a class has fewer."""
-    members = _by_class(photos := replace(photos, groups=None), rule)
+    members = _by_class(replace(photos, groups=None), rule)
     _check_sizes(members, classes, "train_per_class", count)
     return photos.subset(sorted(i for groups in members.values() for (i,) in groups[:count]))
 

@@ -6,6 +6,7 @@ its template: all text, style and the order of the page stand there.
 
 import base64
 import io
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -63,7 +64,8 @@ def write_page(
     maps = find_heat_maps(Path(results.get("model", folder)), tested) if full and tested else []
     plan, page, checked = (folder / name for name in ("plan.txt", "report.html", "check.json"))
     text = fill_template(
-        TEMPLATE, name=folder.resolve().name, results=results, tested=tested,
+        TEMPLATE, name=folder.resolve().name, folder=shlex.quote(str(folder.resolve())),
+        results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
         photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),

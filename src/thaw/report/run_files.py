@@ -1,6 +1,7 @@
 """results.json and history.json of a run, and the last lines that it prints."""
 
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, CalledProcessError, check_output
@@ -83,7 +84,7 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     run = f"{seconds}   seed {results['seed']}   {results['device']}"
     rows += [("run", run), ("folder", str(folder))]
     rows += [("page", str(page))] if (page := folder / "report.html").is_file() else []
-    rows.append(("next", f"thaw predict {folder} photo.jpg"))
+    rows.append(("next", f"thaw predict {shlex.quote(str(folder))} photo.jpg"))
     return "\n".join(["", *(f"{name:<10}{text}" for name, text in rows)])
 
 

@@ -4,7 +4,8 @@
     thaw probe data=pets backbones=resnet18 layers=all
     thaw probe data=dogs_vs_cats backbones=vgg16 classifier=svm --save my/model
 
-Each frozen backbone runs once over the photos; training finds these features in its cache. Then
+Each frozen backbone runs once over the photos; training finds the features in its cache (with
+finetune.cached_views=1 those of the training photos too). Then
 scikit-learn fits classifiers to the features of the training photos, chooses their strength by
 cross-validation among them, and measures them on the validation photos. The test split is not read.
 """
@@ -141,7 +142,8 @@ def measure(
         with torch.no_grad(), precision.forward_context():
             return body(normalise(images.to(place).contiguous(memory_format=order)).to(dtype))
 
-    began, tables, folder = time.perf_counter(), [], Path(cfg.paths.cache_dir) / "features"
+    began, tables = time.perf_counter(), []
+    folder = Path(cfg.paths.cache_dir).expanduser() / "features"
     for loader in filter(None, (data.train_dataloader(), data.val_dataloader())):
         print(f"features  {backbone.name}: {len(loader.dataset):,} photos", flush=True)
         key = partial(feature_key, body, loader.dataset, normalise, views=1,

@@ -24,7 +24,7 @@ def quiet_lightning() -> None:
         warnings.filterwarnings("ignore", f".*{message}")
 
 
-def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
+def trainer_settings(trainer: Mapping[str, Any], backbone: Any = None) -> dict[str, Any]:
     """Gives the Trainer's arguments with `auto` decided; refuses what a plan cannot follow."""
     settings = dict(trainer)
     epochs, interval = settings.get("max_epochs"), settings.get("val_check_interval")
@@ -37,6 +37,12 @@ def trainer_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
     check(there, "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
     way = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
     check(way in ("auto", "ddp"), "trainer.strategy", way, "trainer=default or trainer=ddp")
+    precision = settings.get("precision")  # halves would also add up the metrics
+    check(str(precision) not in ("16-true", "bf16-true"), "trainer.precision", precision, "auto, "
+          "32-true, bf16-mixed or 16-mixed")  # fmt: skip
+    mixed_up = settings.get("sync_batchnorm") and "timm_backbone" in str(backbone)
+    check(not mixed_up, "trainer.sync_batchnorm", True, "false for a network of timm: Lightning "
+          "would replace layers that hold an activation")  # fmt: skip
     # in a notebook Lightning would fork processes, which never come back
     if way == "auto" and settings.get("devices", 1) != 1:
         settings["strategy"] = "ddp"

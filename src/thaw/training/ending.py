@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from thaw.errors import ThawError
+from thaw.errors import ThawError, reason
 from thaw.store import last_checkpoints
 from thaw.training.checkpoints import best_checkpoint
 from thaw.training.module import TransferModule
@@ -101,9 +101,10 @@ def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | No
     folder = trainer.default_root_dir
     command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
     if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
-        return f"another process of this run has ended, and so does this one: {command}"
+        return f"another process of this run is gone ({reason(error)}): {command}"
     full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
-    if not full and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+    full = full or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if not full or trainer.train_dataloader is None:  # before the first batch: not even the weights
         return None
     batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
     return (

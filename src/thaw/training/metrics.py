@@ -69,7 +69,8 @@ class Calibration(Metric):
         right = (chosen.squeeze(1) == labels).float().expand_as(confidence)
         facts = torch.stack([torch.ones_like(confidence), confidence, right], 2)  # T N 3
         number = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-        self.bins += one_hot(number, BINS).float().transpose(1, 2) @ facts
+        # a sum, since in mixed precision a product of matrices would round to 8 bits
+        self.bins += (one_hot(number, BINS)[..., None] * facts[:, :, None]).sum(1)
 
     def compute(self) -> dict[str, Tensor]:
         """Gives `loss` and `ece_uncalibrated` of the scores, the `temperature`, and `ece` with it.
