@@ -216,8 +216,8 @@ def test_errors_whose_own_words_are_the_best() -> None:
     trainer: Any = SimpleNamespace(default_root_dir="run", world_size=2, train_dataloader=None)
     module: Any = None
     assert in_words(torch.OutOfMemoryError("CUDA out of memory."), trainer, module) is None
-    said = in_words(RuntimeError("NCCL error: Duplicate GPU detected"), trainer, module)
-    assert "(RuntimeError: NCCL error: Duplicate GPU detected)" in str(said)
+    said = in_words(RuntimeError("NCCL error in: a.cpp:1\nDuplicate GPU detected"), trainer, module)
+    assert str(said).endswith("python train.py (NCCL error in: a.cpp:1 Duplicate GPU detected)")
 
 
 @pytest.mark.parametrize("callbacks", [(), (partial(EMA, 0.9),)], ids=["plain", "ema"])

@@ -199,14 +199,15 @@ FULL = "No space left on device"
 def test_trouble_around_the_program_is_one_paragraph(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, error: Exception, said: str
 ) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(SystemExit) as end, launch.explained(folder=tmp_path):
+    folder = tmp_path / "a run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(SystemExit) as end, launch.explained(folder=folder):
         raise error
     assert end.value.code == 1
     told = capsys.readouterr().err
     assert said in told
-    assert told.endswith(f"; go on with: python train.py resume={tmp_path}\n")
+    assert told.endswith(f"; go on with: python train.py 'resume={folder}'\n")
 
 
 def test_the_reason_that_torch_hides_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, KeysView, Sequence
@@ -62,7 +63,7 @@ def explained(words: Sequence[str] = (), folder: Path | None = None) -> Iterator
     else:
         return
     if folder and last_checkpoints(folder):
-        said += f"; go on with: python train.py resume={folder}"
+        said += f"; go on with: python train.py {shlex.quote(f'resume={folder}')}"
     print(f"\n{said}", file=sys.stderr)
     raise SystemExit(code)
 

@@ -4,7 +4,8 @@ There it multiplies each channel by a scale and adds a shift, so a convolution o
 the scale, with the shift as its bias, gives the same, and the same gradients, but for rounding
 (arXiv:1712.05877, section 3.2). What lies between the two is neither computed nor stored: ResNet-50
 takes 54 ms a step instead of 88, and 6.2 GB instead of 11.9 (256 images of 224 pixels, bf16, H100);
-on a CPU models take 0.80 (MobileNetV2) to 0.99 (ResNet-18) of the time (benchmarks/folding.py).
+on a CPU models take 0.80 (MobileNetV2) to 0.99 (ResNet-18) of the time (benchmarks/folding.py). On
+a GPU that waits for many small operations it costs time: RegNetY-400MF 1.20 (benchmarks/gpu.md).
 """
 
 from collections.abc import Callable, Iterator

@@ -20,7 +20,8 @@ class Pets(PhotoDataModule):
 
     The split is the official one; validation is drawn from trainval (data.val_fraction=0 to refit
     on all of it, as papers do). The text files in annotations/ say which files belong to the set,
-    so a smaller copy works if its lists are cut, with every breed left in one.
+    so a smaller copy works if its lists are cut, as long as each breed keeps a photo in
+    one of the two.
 
     Args:
         target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.

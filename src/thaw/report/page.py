@@ -54,7 +54,8 @@ def write_page(
     if "classes" not in results:
         raise ConfigError(
             f"{folder}: holds no results.json of this version of thaw; give the folder of a "
-            f"finished run, or measure the model of an older one by: thaw evaluate {folder}"
+            f"finished run, or measure the model of an older one by: "
+            f"thaw evaluate {shlex.quote(str(folder))}"
         )
     classes, tested = results["classes"], None
     if photos and test_predictions is not None and len(test_predictions):

@@ -86,7 +86,7 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
             given.save, Classifier(backbone, head), facts, temperature=temperature,
             metrics={"val/acc": fitted.val}, versions=run_files.versions(),
         )  # fmt: skip
-        print(f"saved     thaw predict {given.save} photo.jpg")
+        print(f"saved     thaw predict {shlex.quote(str(given.save))} photo.jpg")
 
 
 def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:

@@ -1,6 +1,7 @@
 """How a run ends: with its last epoch, or with a word about why not."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from thaw.errors import ThawError, reason
+from thaw.errors import ThawError
 from thaw.store import last_checkpoints
 from thaw.training.checkpoints import best_checkpoint
 from thaw.training.module import TransferModule
@@ -99,12 +100,14 @@ def diverged(trainer: Any, module: TransferModule) -> str:
 def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | None:
     """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
     folder = trainer.default_root_dir
-    command = f"python train.py {f'resume={folder} ' if last_checkpoints(folder) else ''}"
+    go_on = f"{shlex.quote(f'resume={folder}')} " if last_checkpoints(folder) else ""
+    command = f"python train.py {go_on}"
     if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
-        return f"another process of this run is gone ({reason(error)}): {command}"
+        said = " ".join(str(error).split())  # NCCL says the cause in its last line
+        return f"another process of this run has ended, and so does this one: {command}({said})"
     full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
     full = full or isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if not full or trainer.train_dataloader is None:  # before the first batch: not even the weights
+    if not full or trainer.train_dataloader is None:  # none yet: the weights do not fit
         return None
     batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
     return (
