@@ -112,6 +112,25 @@ def test_resume_after_an_interrupt_is_exact(
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
 
 
+def test_what_stands_on_the_disk_stays_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of a run that goes on, and cached features in a home folder that is called `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    words = ("logger=csv", "paths.cache_dir='~/cache'", "finetune.cache_features=true")
+    last = "callbacks.last.every_seconds=0"
+    run(photos, tmp_path / "run", *words, "callbacks=default", last, "callbacks.progress=null",
+        "+trainer.max_steps=9")  # fmt: skip
+    first = (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text()
+    run(photos, tmp_path / "run", *words, "callbacks=default", last, "callbacks.progress=null",
+        f"resume={tmp_path / 'run'}")  # fmt: skip
+    assert (tmp_path / "run" / "csv" / "version_0" / "metrics.csv").read_text() == first
+    assert (tmp_path / "run" / "csv" / "version_1" / "metrics.csv").is_file()
+    assert list((tmp_path / "home" / "cache" / "features").iterdir())
+    assert not (tmp_path / "~").exists()
+
+
 def test_without_validation_photos_the_last_epoch_is_tested(photos: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.symlink_to(photos / "train")
