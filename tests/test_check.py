@@ -240,6 +240,17 @@ def test_kinds_alone_go_to_a_file_of_the_usual_name() -> None:
         assert (given.skip, given.kinds) == (Path("skip.txt"), "exact,across")
 
 
+def test_a_list_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have added to it by hand."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check, "look", lambda given: (Listing([], [], [], ()), [], []))
+    monkeypatch.setattr(check, "in_cores", lambda *_: [])
+    Path("skip.txt").write_text("mine.jpg\n")
+    check.main(ArgumentParser(), ["data=demo", "--fast", "--skip", "skip.txt"])
+    assert Path("skip.txt~").read_text() == "mine.jpg\n"
+    assert Path("skip.txt").read_text() == ""
+
+
 def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:
     photos = Listing(
         [tmp_path / f"{n}.jpg" for n in range(9)], [0] * 9, ["test"] * 8 + ["train"], ("a", "b")
@@ -253,7 +264,9 @@ def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path)
     added, notes = check.of_model(tmp_path, photos, odd)
     assert added == [Finding(("model",), (3,), "a? The model says b with 95.0%")]
     other = photos._replace(paths=[tmp_path / "other.jpg"] * 9)  # of a run on other photos
-    assert check.of_model(tmp_path, other, odd)[0] == []
+    nothing, told = check.of_model(tmp_path, other, odd)
+    assert (nothing, len(told)) == ([], 1)
+    assert told[0].startswith("No test photo of the run is among these")
     shares = [note.partition(": ")[2] for note in notes]
     assert shares == [
         "0.7500 of 8 photos.",

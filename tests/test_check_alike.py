@@ -42,6 +42,7 @@ def test_doubts_and_outliers() -> None:
     assert found[0] == 120
     assert len(found) <= 4
     assert doubts(table[:8], np.zeros(8, int)) == []  # of one class nothing is doubted
+    assert doubts(table[25:35], labels[25:35]) == []  # fewer photos than neighbours that count
 
 
 def test_a_photo_is_far_also_where_classes_are_small() -> None:

@@ -170,22 +170,24 @@ def test_other_photos_are_not_compared(tmp_path: Path) -> None:
         made(tmp_path, "data.root=cats", val=0.9),
         made(tmp_path, "data.root=cats data.batch_size=8", val=0.8),
         made(tmp_path, "data.root=cats data.train_per_class=5", val=0.7),
+        made(tmp_path, "data.root=cats data.crop=pad", val=0.65),
         made(tmp_path, "data.root=dogs", val=0.5),
         made(tmp_path, "data.root=dogs data.folds=2", val=0.6),
         made(tmp_path, "data.root=dogs +trainer.limit_val_batches=1", val=0.6),
     ]
     by_photos = {each.photos: each.groups for each in group_runs(runs, "acc")}
     assert {photos: len(groups) for photos, groups in by_photos.items()} == {
-        "data.root=cats": 3,
+        "data.root=cats": 4,
         "data.root=dogs": 1,
         "data.root=dogs, data.folds=2": 1,
         "data.root=dogs, trainer.limit_val_batches=1": 1,
     }
-    (cats,) = (groups for groups in by_photos.values() if len(groups) == 3)
+    (cats,) = (groups for groups in by_photos.values() if len(groups) == 4)
     assert [group.name for group in cats] == [
         "data.batch_size=4",
         "data.batch_size=8",
         "data.batch_size=4, data.train_per_class=5",
+        "data.batch_size=4, data.crop=pad",
     ]
     assert compared(runs[:1]).photos == ""
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,30 @@ def test_classes_are_the_same_where_their_names_are(run: Path, tmp_path: Path) -
         assert predicted == expected[str(original)]
 
 
+def test_photos_without_a_class_and_all_broken_ones_are_named(tmp_path: Path, capsys: Any) -> None:
+    tiny(tmp_path / "model")
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    for name in ("ant/1.png", "loose.png"):
+        photo(tmp_path / "photos" / name)
+    for name in ("ant/bad1.png", "ant/bad2.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no picture")
+    words = (tmp_path / "model", "--photos", tmp_path / "photos", "--out", tmp_path / "out")
+    with pytest.raises(SystemExit):
+        evaluate(*words)
+    said = capsys.readouterr()
+    assert "photos    1 right in" in said.out
+    assert re.search(r"2 photos cannot be read.*bad1\.png.*bad2\.png", said.err, re.DOTALL)
+    source = ["data=folder", f"data.root={tmp_path}/photos", "data.on_bad_photo=skip"]
+    (tmp_path / "photos" / "test").mkdir()
+    for name in ("train", "test"):
+        for each in ("ant", "cat"):
+            (tmp_path / "photos" / name / each).mkdir(parents=True)
+            photo(tmp_path / "photos" / name / each / "1.png")
+    (tmp_path / "photos/test/ant/bad.png").write_bytes(b"no picture")
+    evaluate(tmp_path / "model", *source, "data.classes=[ant,cat]", "--out", tmp_path / "out")
+    assert len(table(tmp_path / "out")) == 2
+
+
 def test_a_data_source_whose_classes_are_in_another_order(tmp_path: Path) -> None:
     """A folder's classes are sorted: ant, cat. The model's are cat, ant, bee."""
     tiny(tmp_path / "model")
@@ -202,6 +227,9 @@ def test_other_photos_take_nothing_of_the_runs_settings(tmp_path: Path) -> None:
     words = ["data=folder", f"data.root={photos}"]
     assert len(data_of(run, words).train) == 24
     assert len(data_of(tmp_path / "model", words).train) == 24  # a model folder of no run
+    run = begun(tmp_path / "few", ["data=folder", "data.root=gone", "data.val_fraction=0.3",
+                                   "data.train_per_class=99"])  # fmt: skip
+    assert len(data_of(run, words[1:]).train) == 24  # it has validation photos of its own
 
 
 UNREAD = ("batch_size", "num_workers", "crop", "cache", "balanced", "train_per_class", "folds")

@@ -75,6 +75,7 @@ def test_timms_are_counted() -> None:
     assert row.parameters == same_network["num_params"]
     assert (math.isnan(row.gflops), math.isnan(row.accuracy)) == (True, True)
     assert (row.size, row.licence) == (224, "apache-2.0")
+    assert find(["timm/vit_base_patch16_sapiens2.fb"]) == []  # 1024 x 768 pixels: no run takes it
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from thaw.errors import ConfigError
 from thaw.heat_map import heat_map
 from thaw.image_classifier import load
 from thaw.report import page
-from thaw.report.page import examples, write_page
+from thaw.report.page import examples, small, write_page
 from thaw.report.predictions import Predictions
 from thaw.store import write_json
 
@@ -204,6 +204,11 @@ def test_photos_that_are_gone_and_numbers_that_are_none(tmp_path: Path) -> None:
     for file in (tmp_path / "photos").iterdir():
         file.unlink()
     assert "photo not found" in Reader(write_page(tmp_path)).text
+
+
+def test_a_picture_too_long_to_show_is_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (1000, 5)).save(tmp_path / "long.png")
+    assert small(tmp_path / "long.png") is None
 
 
 def test_without_a_test_split_it_says_so(run: Path, tmp_path: Path) -> None:

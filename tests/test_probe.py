@@ -55,6 +55,7 @@ def test_the_command_line() -> None:
         (["backbones=a", "classifier=knn,tree"], r"^classifier=knn,tree: allowed is one or more "),
         (["backbones=a", "classifier=knn", "--save", "x"], r"^--save=x: .* for a linear head"),
         (["backbones=a", "layers=all", "--save", "x"], r"^--save=x: .* for a linear head"),
+        (["backbones=a", "--save", "."], r"^--save=/.*: allowed is a folder that is not there yet"),
     ],
 )
 def test_words_that_cannot_be_understood(given: list[str], message: str) -> None:
@@ -69,7 +70,7 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> N
     for command in ("check", "probe"):
         with pytest.raises(SystemExit):
             cli.main([command, "backbones=tiny"])
-        assert "joblib is missing; pip install '.[probe]'" in capsys.readouterr().err
+        assert "joblib is missing; pip install -e '.[probe]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,12 @@ def test_what_is_saved_predicts_as_the_classifier_does(
     assert accuracy is not None
     assert sum(right) / len(right) == pytest.approx(float(accuracy[1]), abs=1e-4)
     assert loaded.facts["metrics"]["val/acc"] == pytest.approx(float(accuracy[1]), abs=1e-4)
+
+
+def test_too_few_photos_for_three_folds() -> None:
+    table = torch.rand(4, 2), torch.tensor([0, 0, 1, 1])
+    with pytest.raises(ConfigError, match=r"training photos of a class=2: allowed is 3 or more"):
+        fit("logistic", table, seed=0)
 
 
 def blobs(number: int, seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,5 +79,6 @@ def refuse(word: str, file: Path, what: str) -> None:
     if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
         raise ConfigError(
             f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "
-            "that folder as your own code: trust=true beside resume=, or thaw sweep resume --trust"
+            "that folder as your own code: trust=true beside resume=, thaw sweep resume --trust, "
+            "or THAW_TRUST=1 in front of another command"
         )

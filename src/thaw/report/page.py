@@ -137,7 +137,7 @@ def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, An
 
 def small(path: Path) -> str | None:
     """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
-    with suppress(PhotoError):
+    with suppress(PhotoError, RuntimeError):  # or too long: it would be no pixel high
         return jpeg(resize(decode(path), size=None, max_size=SIDE))
     return None
 

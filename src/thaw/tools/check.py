@@ -73,8 +73,11 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         text = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
         for n, why in out.items():
             text += f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n"
+        backup = given.skip.with_name(f"{given.skip.name}~")
+        saved = given.skip.exists() and given.skip.replace(backup)
         given.skip.write_text(text, "utf-8", "surrogateescape")
-        print(f"skip      {given.skip}: {len(out)} photos, {given.kinds}")
+        note = f"; what was there is in {backup}" if saved else ""
+        print(f"skip      {given.skip}: {len(out)} photos, {given.kinds}{note}")
         kept = [word for word in given.words if launch.key_of(word) != "data.skip"]
         command = shlex.join(["python", "train.py", *kept, f"data.skip={given.skip}"])
         print(f"next      look at the page, then {command}")
@@ -182,6 +185,8 @@ def of_model(
     tested = Predictions.read(run / "predictions.csv")
     place = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
     own, doubted = [place.get(path, -1) for path in tested.paths], list[Finding]()
+    if max(own) < 0:
+        return [], ["No test photo of the run is among these, so its model tells nothing of them."]
     for n in (n for n in tested.doubted().tolist() if own[n] >= 0):
         label, said = (tested.classes[int(each[n])] for each in (tested.labels, tested.predicted))
         why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"

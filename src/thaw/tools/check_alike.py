@@ -163,7 +163,7 @@ def doubts(table: Array, labels: Array) -> list[tuple[int, int, float]]:
         return []
     # C as `thaw probe` chooses it for such features; what does not converge is right all the same
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=100, tol=1e-3))
-    near = KNeighborsClassifier(NEIGHBOURS)
+    near = KNeighborsClassifier(min(NEIGHBOURS, len(own) * (FOLDS - 1) // FOLDS))
     both = VotingClassifier([("linear", linear), ("near", near)], voting="soft")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     with warnings.catch_warnings():

@@ -21,13 +21,14 @@ from thaw.training.measures import MODES
 # Settings in which the runs of one group may differ: what is repeated, and what changes no number.
 NOT_COMPARED = (
     "seed", "data.fold", "tags", "task_name", "paths", "hydra", "launcher", "local", "logger",
-    "report", "resume", "data.data_dir", "data.cache_dir", "data.num_workers",
+    "report", "resume", "trust", "data.data_dir", "data.cache_dir", "data.num_workers",
     "callbacks.checkpoint.dirpath", "callbacks.last", "callbacks.progress", "callbacks.rates",
     "callbacks.first_batch",
 )  # fmt: skip
 # What decides which validation and test photos are measured, and what of the data does not.
 PHOTOS = ("data.", "trainer.limit_val_", "trainer.limit_test_", "trainer.overfit_batches")
-SAME_PHOTOS = ("data.batch_size", "data.cache", "data.balanced", "data.train_per_class")
+SAME_PHOTOS = ("data.batch_size", "data.cache", "data.balanced", "data.train_per_class",
+               "data.train_pictures", "data.crop")  # fmt: skip
 
 
 class Unit(NamedTuple):

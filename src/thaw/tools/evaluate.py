@@ -20,7 +20,7 @@ from thaw import config, launch
 from thaw.compose import compose_run
 from thaw.data.base import PhotoDataModule
 from thaw.data.photos import Photos
-from thaw.data.picture_files import picture_files, visible
+from thaw.data.picture_files import SUFFIXES, picture_files, visible
 from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
@@ -32,7 +32,7 @@ from thaw.training.metrics import best_class
 READ = ("data", "paths")  # what a word may set here
 # Of every source: these make loaders, views and draws for training, on which no test photo depends.
 UNREAD = {field.name for field in fields(PhotoDataModule)}
-UNREAD -= {"data_dir", "cache_dir", "classes", "groups", "skip"}
+UNREAD -= {"data_dir", "cache_dir", "classes", "groups", "skip", "on_bad_photo"}
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -82,7 +82,9 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
     """The photos to measure on, with the model's labels: classes are the same where names are."""
     if given.photos:
-        inside = visible(given.photos) if given.photos.is_dir() else ()
+        inside = [*visible(given.photos)] if given.photos.is_dir() else ()
+        if loose := sum(path.is_file() and path.suffix.lower() in SUFFIXES for path in inside):
+            print(f"photos    {loose} right in {given.photos} are left out: they have no class")
         pairs = [(path, folder.name) for folder in inside if folder.is_dir()
                  for path in picture_files(folder)]  # fmt: skip
         if not pairs:
@@ -103,13 +105,14 @@ def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
 @torch.inference_mode()
 def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> Predictions:
     """What a model says of photos, computed as in the test of a run."""
-    device, rows = next(model.parameters()).device, []
+    device, rows, broken = next(model.parameters()).device, [], []
     batches = decoded(photos.paths, model, batch_size, device)
     for _, views, errors in tqdm(batches, "photos", leave=False, disable=None):
-        if errors:
-            raise PhotoError(errors[0])
+        broken += errors
         scores = model.head(model.features(views.to(device)))
         rows.append(best_class(scores, model.temperature).cpu())
+    if broken:
+        raise PhotoError("\n".join([f"{len(broken)} photos cannot be read; remove them:", *broken]))
     return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())
 
 
@@ -145,6 +148,7 @@ def data_of(run: Path, words: Sequence[str] = ()) -> PhotoDataModule:
                 f"{run}: is no run's folder ({saved} is missing), so its photos are unknown; give "
                 "the run's folder, or choose photos, as data=folder data.root=my/photos"
             )
+        replaced |= {f"data.{key}" for key in UNREAD} if words else set()  # they may not fit others
         own = [word for word in launch.saved_words(saved) if launch.key_of(word) not in replaced]
     cfg = compose_run([*own, *words])
     config.check_keys(cfg)

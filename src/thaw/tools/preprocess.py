@@ -12,8 +12,14 @@ import sys
 import numpy as np
 from PIL import Image, ImageOps
 
+try:  # photos of iPhones
+    import pillow_heif  # pyright: ignore[reportMissingImports]
+
+    pillow_heif.register_heif_opener()
+except ImportError:
+    pass
 Image.init()
-FORMATS = "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"
+FORMATS = "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF"
 FORMATS = [name for name in FORMATS if name in Image.OPEN]  # not EPS, which runs Ghostscript
 
 

@@ -108,6 +108,10 @@ def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     linear = given.layers == "last" and "knn" not in given.classifier
     allowed = "a folder for a linear head: with layers=last, classifier=logistic or svm"
     check(linear or not given.save, "--save", given.save, allowed)
+    if given.save:  # it is replaced as a whole
+        given.save = given.save.expanduser().absolute()
+        fits = not given.save.exists() or (given.save / "model.json").is_file()
+        check(fits, "--save", given.save, "a folder that is not there yet, or a model folder")
     parts = (part.replace(":", "|backbone.weights=", 1) for part in given.backbones.split(","))
     given.backbones = [f"backbone={part}".split("|") for part in parts]
     return given

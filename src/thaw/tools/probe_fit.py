@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from thaw.backbones import tracing
 from thaw.backbones.backbone import Backbone
+from thaw.errors import check
 from thaw.training.metrics import Calibration
 
 Table = tuple[Tensor, Tensor]  # features (N, D) and labels (N,)
@@ -46,6 +47,8 @@ class Fitted(NamedTuple):
 
 def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitted:
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
+    most = int(train[1].bincount().max())
+    check(most >= 3, "training photos of a class", most, "3 or more in some class, for three folds")
     # One SVM a class: a finer tolerance takes minutes at 102 classes and changes no accuracy
     classifier: Any = {
         "logistic": linear_model.LogisticRegression(max_iter=300, tol=1e-3),

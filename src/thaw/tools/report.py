@@ -6,6 +6,7 @@
 It is made from the files in the folder alone; the photos of the test split should still be there.
 """
 
+import shlex
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,5 +30,6 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
             TemplateError) as error:  # fmt: skip
         raise ConfigError(
             f"{given.run}: results.json or another file of the run is damaged, or of another "
-            f"version of thaw ({reason(error)}); measure its model by: thaw evaluate {given.run}"
+            f"version of thaw ({reason(error)}); measure its model by: thaw evaluate "
+            f"{shlex.quote(str(given.run))}"
         ) from error

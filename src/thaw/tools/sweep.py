@@ -40,7 +40,8 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
         again = [word for word in hydra["overrides"]["hydra"]
                  if launch.key_of(word) not in ("hydra.mode", "hydra.sweep.dir")]  # fmt: skip
         flags = hydra_flags(hydra)
-        os.chdir(hydra["runtime"]["cwd"])
+        cwd = Path(hydra["runtime"]["cwd"])
+        os.chdir(cwd if cwd.is_dir() else ".")  # the project may have been moved
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise trust.damaged(file, error) from error
     for word in (*flags, *again):
