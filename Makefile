@@ -43,7 +43,7 @@ bench: install ## thaw beside fastai, timm, Lightning and plain PyTorch: seconds
 	  pandas==3.1.1 scikit-learn==1.9.1 joblib==1.6.0 narwhals==2.29.0 threadpoolctl==3.8.0
 	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/bench.py $(if $(QUICK),--quick) $(ARGS)
 
-proofs: install ## run thaw and the others, at the versions below, through the same proofs: 15 minutes
+proofs: install ## run thaw and the others, at the versions below, through the same proofs: 5 minutes
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --target $(VENV)/peers \
 	  finetuning-scheduler==2.14.1 timm==1.0.31
 	PYTHONPATH=$(VENV)/peers $(BIN)/python benchmarks/proofs.py $(ARGS)

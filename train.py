@@ -2,7 +2,7 @@
 
 python train.py                                      tiny backbone, drawn flowers, offline
 python train.py backbone=resnet50 data=flowers102    downloads both on first use
-python train.py data=folder data.root=my/photos      one folder a class
+python train.py backbone=resnet18 data=folder data.root=my/photos    one folder a class
 """
 
 import time

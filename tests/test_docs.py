@@ -3,13 +3,17 @@
 import json
 import re
 import shlex
+import sys
 from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
 from runs import PLUGINS, ROOT, configuration
 
+import thaw
+import train
 from thaw import config, launch
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,6 +100,32 @@ def test_a_room_lists_its_modules() -> None:
         text = (folder / "__init__.py").read_text("utf-8")
         named = set(re.findall(r"^ *(\w+\.py) ", text, re.MULTILINE))
         assert named == {path.name for path in folder.glob("*.py")} - {"__init__.py"}, room
+
+
+def test_what_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/own.md: its files, written as it says, make a run."""
+    text = (ROOT / "docs" / "own.md").read_text("utf-8")
+    for path, content in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    (tmp_path / "photos").mkdir()
+    for n in range(12):
+        Image.new("RGB", (80, 70), ("navy", "gold")[n % 2]).save(
+            tmp_path / "photos" / f"{('cat', 'dog')[n % 2]}.{n}.jpg"
+        )
+    choices = ["data=by_name", "backbone=my_net", "head=cosine", "callbacks=shout"]
+    cfg = configuration(
+        tmp_path / "run", *choices, f"hydra.searchpath=[file://{tmp_path}/conf]",
+        f"data.root={tmp_path}/photos", "data.test_fraction=0.2", f"paths.cache_dir={tmp_path}",
+        "trainer=cpu", "trainer.max_epochs=2", "finetune.unfreeze_epoch=1", "logger=none",
+    )  # fmt: skip
+    results = train.run(cfg)
+    assert results["status"] == "finished"
+    assert "test/acc" in results
+    body, head = sys.modules["my_net"].my_net().body, sys.modules["cosine"].Cosine(16, 2)
+    model = thaw.load(tmp_path / "run", body=body, head=head)
+    assert model.predict([tmp_path / "photos" / "cat.0.jpg"])[0].label in ("cat", "dog")
 
 
 def test_the_table_of_proofs_is_the_measured_one() -> None:

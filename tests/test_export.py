@@ -459,7 +459,7 @@ def test_a_package_that_is_missing_is_named(
 ) -> None:
     tiny(tmp_path / "model")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    told = r"thaw export: onnxscript is missing; pip install '\.\[export\]'"
+    told = r"thaw export: onnxscript is missing; pip install -e '\.\[export\]'"
     assert re.search(told, refused(capsys, tmp_path))
 
 

@@ -282,7 +282,7 @@ def test_what_cannot_be_is_told(
     assert "--host 192.0.2.1 --port 8000: cannot listen" in error("--host", "192.0.2.1")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "thaw.tools.serve")
-    assert re.search(r"uvicorn is missing; pip install '\.\[serve\]'", error())
+    assert re.search(r"uvicorn is missing; pip install -e '\.\[serve\]'", error())
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ EACH = [
 
 @pytest.fixture(scope="module")
 def timm() -> Any:
-    return pytest.importorskip("timm", reason="timm is not installed: pip install '.[timm]'")
+    return pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
 
 
 def random_one(name: str, granularity: Granularity = "stage") -> Backbone:
@@ -245,5 +245,7 @@ def test_licences_are_those_of_timms_records(timm: Any) -> None:
 
 def test_without_timm_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ConfigError, match=r"backbone=timm: .*not installed.*pip install '\.\[timm"):
+    with pytest.raises(
+        ConfigError, match=r"backbone=timm: .*not installed.*pip install -e '\.\[timm"
+    ):
         timm_backbone("resnet18", None)

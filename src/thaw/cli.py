@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ModuleNotFoundError as error:
             if given.command not in EXTRAS:
                 raise
-            hint = f"pip install '.[{EXTRAS[given.command]}]' in thaw's folder"
+            hint = f"pip install -e '.[{EXTRAS[given.command]}]' in thaw's folder"
             raise ConfigError(f"thaw {given.command}: {error.name} is missing; {hint}") from error
         except BrokenPipeError:  # of `| head`; what is left goes nowhere when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

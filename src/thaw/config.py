@@ -66,7 +66,7 @@ def build(node: Any, key: str, *, taken: Mapping[str, str] | None = None, **comp
     except InstantiationException as error:  # of a nested node
         raise error.__cause__ if isinstance(error.__cause__, ThawError) else error from None
     except ModuleNotFoundError as error:
-        how = f": pip install '.[{key.partition('.')[2]}]'" if key.startswith("logger.") else ""
+        how = f": pip install -e '.[{key.partition('.')[2]}]'" if key.startswith("logger.") else ""
         raise ConfigError(f"{key}: a package is not installed ({error}); get it{how}") from error
 
 

@@ -1,4 +1,4 @@
-"""timm's models as backbones. timm is an extra of thaw: pip install '.[timm]'.
+"""timm's models as backbones. timm is an extra of thaw: pip install -e '.[timm]'.
 
 timm's records say what the weights expect and which parameters belong together (`group_matcher`).
 """
@@ -69,7 +69,7 @@ def import_timm() -> Any:
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
-        remedy = "timm is an extra of thaw's: pip install '.[timm]'"
+        remedy = "timm is an extra of thaw's: pip install -e '.[timm]'"
         raise ConfigError(f"backbone=timm: {error.name} is not installed. {remedy}") from error
 
 

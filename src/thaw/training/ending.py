@@ -99,12 +99,12 @@ def diverged(trainer: Any, module: TransferModule) -> str:
 
 def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | None:
     """Out of memory, with the command that goes on with what fits; or another rank that is gone."""
-    folder = trainer.default_root_dir
-    go_on = f"{shlex.quote(f'resume={folder}')} " if last_checkpoints(folder) else ""
-    command = f"python train.py {go_on}"
+    folder, command = trainer.default_root_dir, "<the same command>"
+    if last_checkpoints(folder):
+        command = f"python train.py {shlex.quote(f'resume={folder}')}"
     if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
         said = " ".join(str(error).split())  # NCCL says the cause in its last line
-        return f"another process of this run has ended, and so does this one: {command}({said})"
+        return f"another process of this run has ended, so this one has; use {command} ({said})"
     full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
     full = full or isinstance(error, MemoryError | torch.OutOfMemoryError)
     if not full or trainer.train_dataloader is None:  # none yet: the weights do not fit
@@ -112,6 +112,6 @@ def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | No
     batch, every = trainer.train_dataloader.batch_size, 2 * trainer.accumulate_grad_batches
     return (
         f"out of memory in epoch {trainer.current_epoch + 1}, phase {module.phase.name}, with "
-        f"data.batch_size={batch}. Go on with half of it and as many images a step: {command}"
+        f"data.batch_size={batch}. Go on with half of it and as many images a step: {command} "
         f"data.batch_size={max(1, batch // 2)} trainer.accumulate_grad_batches={every}"
     )
