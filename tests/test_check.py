@@ -249,6 +249,10 @@ def test_a_list_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     check.main(ArgumentParser(), ["data=demo", "--fast", "--skip", "skip.txt"])
     assert Path("skip.txt~").read_text() == "mine.jpg\n"
     assert Path("skip.txt").read_text() == ""
+    Path("photos").mkdir()
+    with pytest.raises(IsADirectoryError):
+        check.main(ArgumentParser(), ["data=demo", "--fast", "--skip", "photos"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "skip.txt", "skip.txt~"]
 
 
 def test_what_a_model_doubts_and_its_accuracy_without_odd_photos(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def test_a_room_lists_its_modules() -> None:
         assert named == {path.name for path in folder.glob("*.py")} - {"__init__.py"}, room
 
 
-def test_what_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """docs/own.md: its files, written as it says, make a run."""
     text = (ROOT / "docs" / "own.md").read_text("utf-8")
     for path, content in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
@@ -123,6 +125,7 @@ def test_what_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     results = train.run(cfg)
     assert results["status"] == "finished"
     assert "test/acc" in results
+    assert re.search(r"validated [01]\.", capsys.readouterr().out)
     body, head = sys.modules["my_net"].my_net().body, sys.modules["cosine"].Cosine(16, 2)
     model = thaw.load(tmp_path / "run", body=body, head=head)
     assert model.predict([tmp_path / "photos" / "cat.0.jpg"])[0].label in ("cat", "dog")

@@ -219,7 +219,7 @@ def test_errors_whose_own_words_are_the_best() -> None:
     assert in_words(torch.OutOfMemoryError("CUDA out of memory."), trainer, module) is None
     said = in_words(RuntimeError("NCCL error in: a.cpp:1\nDuplicate GPU detected"), trainer, module)
     assert str(said).endswith(
-        "use <the same command> (NCCL error in: a.cpp:1 Duplicate GPU detected)"
+        "start <the same command> (NCCL error in: a.cpp:1 Duplicate GPU detected)"
     )
 
 

@@ -122,9 +122,9 @@ def test_photos_without_a_class_and_all_broken_ones_are_named(tmp_path: Path, ca
         (tmp_path / "photos" / name).write_bytes(b"no picture")
     words = (tmp_path / "model", "--photos", tmp_path / "photos", "--out", tmp_path / "out")
     with pytest.raises(SystemExit):
-        evaluate(*words)
+        evaluate(*words, "--batch-size", "1")
     said = capsys.readouterr()
-    assert "photos    1 right in" in said.out
+    assert "1 files in no class folder are left out" in said.out
     assert re.search(r"2 photos cannot be read.*bad1\.png.*bad2\.png", said.err, re.DOTALL)
     source = ["data=folder", f"data.root={tmp_path}/photos", "data.on_bad_photo=skip"]
     (tmp_path / "photos" / "test").mkdir()

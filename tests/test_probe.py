@@ -150,7 +150,9 @@ def test_what_is_saved_predicts_as_the_classifier_does(
 
 def test_too_few_photos_for_three_folds() -> None:
     table = torch.rand(4, 2), torch.tensor([0, 0, 1, 1])
-    with pytest.raises(ConfigError, match=r"training photos of a class=2: allowed is 3 or more"):
+    with pytest.raises(
+        ConfigError, match=r"training photos of the largest class=2: allowed is 3 or more"
+    ):
         fit("logistic", table, seed=0)
 
 

@@ -185,11 +185,17 @@ def test_a_sweep_brings_no_conf_of_its_own(tmp_path: Path, started: list[list[st
     assert started == []
 
 
-@pytest.mark.parametrize("changes", [{"runtime": {}}, {"runtime": {"cwd": "/no"}}, {"job": 3}])
+@pytest.mark.parametrize("changes", [{"runtime": {}}, {"runtime": {"cwd": 3}}, {"job": 3}])
 def test_a_damaged_sweep(changes: dict[str, Any], tmp_path: Path, started: list[list[str]]) -> None:
     with pytest.raises(ConfigError, match="is not as Hydra writes it"):
         sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, **changes))])
     assert started == []
+
+
+def test_a_sweep_whose_project_was_moved(tmp_path: Path, started: list[list[str]]) -> None:
+    runtime = {"cwd": "/gone", "config_sources": []}
+    sweep.main(ArgumentParser(), ["resume", str(sweep_folder(tmp_path, runtime=runtime))])
+    assert len(started) == 1
 
 
 class Evil:

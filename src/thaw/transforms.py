@@ -81,18 +81,10 @@ def train_transform(
     color_jitter: float = 0.0, policy: Literal["none", "trivial", "rand"] = "none",
     erasing: float = 0.0,
 ) -> v2.Compose:  # fmt: skip
-    """Random views for training.
+    """Random views for training; conf/augment/default.yaml explains the settings.
 
-    Args:
-        spec: of the backbone.
-        crop_scale: share (0-1) of the picture's area that the crop covers, from-to (0.08-1 in
-            arXiv:1512.03385; small data sets want more of it); None: the evaluation crop.
-        horizontal_flip: probability 0-1.
-        rotation: degrees, drawn from -rotation to +rotation.
-        shear: degrees that upright lines lean, drawn from -shear to +shear.
-        color_jitter: strength 0-1 of brightness, contrast and saturation jitter.
-        policy: TrivialAugmentWide (arXiv:2103.10158) or RandAugment (arXiv:1909.13719).
-        erasing: probability 0-1 of erasing a random box (arXiv:1708.04896).
+    `crop_scale` is 0.08-1 in arXiv:1512.03385; small data sets want more of the picture. Sources of
+    the others: arXiv:2103.10158 (trivial), arXiv:1909.13719 (rand), arXiv:1708.04896 (erasing).
     """
     bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
     grey = [round(255 * channel) for channel in spec.mean]

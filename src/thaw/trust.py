@@ -80,5 +80,5 @@ def refuse(word: str, file: Path, what: str) -> None:
         raise ConfigError(
             f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "
             "that folder as your own code: trust=true beside resume=, thaw sweep resume --trust, "
-            "or THAW_TRUST=1 in front of another command"
+            "or THAW_TRUST=1 thaw evaluate ..."
         )

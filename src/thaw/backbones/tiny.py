@@ -50,7 +50,7 @@ def tiny_backbone(
     granularity: Granularity = "stage",
 ) -> Backbone:  # fmt: skip
     """Builds `TinyResNet` as a backbone; the arguments are those of `torchvision_backbone`."""
-    label = "DEFAULT: knows drawn shapes alone; for photos choose another, as backbone=resnet18"
+    label = "DEFAULT, trained on drawn shapes only; for photos: backbone=resnet18"
     own = Source(label, "weights: MIT (thaw, generated pictures)", lambda: WEIGHTS)
     source, spec = own_source(weights, ["DEFAULT"]) or own, INPUT.at(image_size)
     return assemble("tiny", "tiny", lambda size: TinyResNet(1), spec, source, granularity)

@@ -14,8 +14,6 @@ SIZE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError)  # how mode
 
 @dataclass
 class Trace:
-    """One forward pass."""
-
     order: list[str] = field(default_factory=list)  # modules, as each starts for the first time
     # the shape of each module's latest output, where it is a single tensor
     outputs: dict[str, torch.Size] = field(default_factory=dict)

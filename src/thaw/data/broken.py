@@ -70,7 +70,6 @@ def _is_whole_jpeg(data: bytes) -> bool:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a photo."""
     try:
         with said_on_stderr() as said:
             decode(path)

@@ -22,11 +22,7 @@ class Csv(PhotoDataModule):
 
     The columns split (train, val or test) and group need not be there; `data.groups` names another
     column of groups, or is as in every source. Capitals in names of columns are as small letters.
-
-    Args:
-        csv: With commas, semicolons or tabs, in UTF-8; or .parquet, which pandas reads.
-        images: Folder that the paths start from; None: that of the table.
-        test_fraction: 0-1, of the training photos, to test on, the same for every seed.
+    conf/data/csv.yaml explains the settings.
     """
 
     name = "csv"

@@ -41,7 +41,6 @@ class DogsVsCats(PhotoDataModule):
             fetch_archive(URL, self.data_dir / "dogscats", checksum=CHECKSUM)
 
     def find_splits(self) -> Splits:
-        """Lists the photos of the first layout that is there."""
         if not (found := find_layout(self.data_dir)):
             raise ConfigError(
                 f"{self.data_dir} and its folders hold no photos of cats and dogs in a known "

@@ -43,7 +43,6 @@ class Flowers102(PhotoDataModule):
         fetch_archive(URL + PHOTOS[0], self.folder / "jpg", checksum=PHOTOS[1])
 
     def find_splits(self) -> Splits:
-        """Reads which photo is of which class and in which split."""
         labels = loadmat(self.folder / LABELS[0], squeeze_me=True)["labels"]  # 1 to 102
         ids = loadmat(self.folder / SPLITS[0], squeeze_me=True)
 

@@ -112,7 +112,6 @@ class ResumableLoader(DataLoader):
             yield from map(self.features.batch, self.keys())
 
     def keys(self) -> Iterator[list[Key]]:
-        """The keys of each batch."""
         for batch in self.batch_sampler or ():
             yield [as_key(key) for key in batch]
 

@@ -21,10 +21,7 @@ class Pets(PhotoDataModule):
     The split is the official one; validation is drawn from trainval (data.val_fraction=0 to refit
     on all of it, as papers do). The text files in annotations/ say which files belong to the set,
     so a smaller copy works if its lists are cut, as long as each breed keeps a photo in
-    one of the two.
-
-    Args:
-        target: "breed": 37 classes, named as in the files' names. "binary": cat, dog.
+    one of the two. Breeds are named as in the files' names.
     """
 
     name, home = "pets", "oxford-iiit-pet"
@@ -37,7 +34,6 @@ class Pets(PhotoDataModule):
             fetch_archive(f"{URL}{name}.tar.gz", self.folder / name, checksum=checksum)
 
     def find_splits(self) -> Splits:
-        """Reads which photo is of which class and in which split."""
         trainval, test = self._read("trainval"), self._read("test")
         breeds = {label: path.stem.rpartition("_")[0] for path, label, _ in trainval + test}
         binary = self.target == "binary"

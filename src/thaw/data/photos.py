@@ -20,7 +20,6 @@ class Photos:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Path, int]]) -> "Photos":
-        """The photos of pairs of path and label."""
         paths, labels = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
         return cls(paths, labels)
 
@@ -76,7 +75,6 @@ class Splits:
         return replace(self, **{**parts, "train": parts.get("train") or Photos((), ())})
 
     def without(self, out: Collection[Path]) -> "Splits":
-        """Leaves photos out."""
         return self.change(
             lambda part: part.subset([i for i, path in enumerate(part.paths) if path not in out])
         )

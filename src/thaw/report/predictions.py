@@ -63,7 +63,6 @@ class Predictions:
             ) from error
 
     def write(self, file: Path) -> None:
-        """Writes the table that `read` reads."""
         names = [[self.classes[n] for n in numbers] for numbers in (self.labels, self.predicted)]
         shares = (self.probability, self.uncalibrated)
         cells = [[f"{value:.6f}" for value in values] for values in shares]

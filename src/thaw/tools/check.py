@@ -11,6 +11,7 @@ where it was.
 
 import argparse
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         for n, why in out.items():
             text += f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n"
         backup = given.skip.with_name(f"{given.skip.name}~")
-        saved = given.skip.exists() and given.skip.replace(backup)
+        saved = given.skip.is_file() and shutil.copyfile(given.skip, backup)
         given.skip.write_text(text, "utf-8", "surrogateescape")
         note = f"; what was there is in {backup}" if saved else ""
         print(f"skip      {given.skip}: {len(out)} photos, {given.kinds}{note}")
@@ -166,7 +167,6 @@ def list_photos(words: Sequence[str]) -> tuple[Listing, list[Path]]:
 
 
 def class_notes(photos: Listing) -> list[str]:
-    """Sentences on the sizes of the classes."""
     counts = photos.counts()
     (least, few), *_, (most, many) = ((name, sum(row.values())) for name, row in counts.items())
     odd = {"one photo": [name for name, row in counts.items() if sum(row.values()) == 1]}

@@ -72,7 +72,6 @@ class Seen(NamedTuple):
 
 
 def see(path: Path) -> Seen:
-    """Decodes a photo and says what was seen."""
     from thaw.data.broken import said_on_stderr  # with torch, which the first process does without
     from thaw.data.decode import FORMATS, decode
 

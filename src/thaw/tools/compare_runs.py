@@ -28,7 +28,7 @@ NOT_COMPARED = (
 # What decides which validation and test photos are measured, and what of the data does not.
 PHOTOS = ("data.", "trainer.limit_val_", "trainer.limit_test_", "trainer.overfit_batches")
 SAME_PHOTOS = ("data.batch_size", "data.cache", "data.balanced", "data.train_per_class",
-               "data.train_pictures", "data.crop")  # fmt: skip
+               "data.crop")  # fmt: skip
 
 
 class Unit(NamedTuple):
@@ -43,8 +43,6 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run."""
-
     folder: Path
     settings: Mapping[str, Any]  # dotted name -> value as in .hydra/config.yaml, but NOT_COMPARED
     choices: Mapping[str, str | None]  # group of conf/ -> chosen file, as backbone -> resnet18

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from thaw import config, launch
 from thaw.compose import compose_run
 from thaw.data.base import PhotoDataModule
+from thaw.data.broken import TOLD
 from thaw.data.photos import Photos
 from thaw.data.picture_files import SUFFIXES, picture_files, visible
 from thaw.errors import ConfigError, PhotoError, check
@@ -84,7 +85,7 @@ def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
     if given.photos:
         inside = [*visible(given.photos)] if given.photos.is_dir() else ()
         if loose := sum(path.is_file() and path.suffix.lower() in SUFFIXES for path in inside):
-            print(f"photos    {loose} right in {given.photos} are left out: they have no class")
+            print(f"photos    {given.photos}: {loose} files in no class folder are left out")
         pairs = [(path, folder.name) for folder in inside if folder.is_dir()
                  for path in picture_files(folder)]  # fmt: skip
         if not pairs:
@@ -109,10 +110,14 @@ def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> P
     batches = decoded(photos.paths, model, batch_size, device)
     for _, views, errors in tqdm(batches, "photos", leave=False, disable=None):
         broken += errors
-        scores = model.head(model.features(views.to(device)))
-        rows.append(best_class(scores, model.temperature).cpu())
+        if not broken:
+            scores = model.head(model.features(views.to(device)))
+            rows.append(best_class(scores, model.temperature).cpu())
     if broken:
-        raise PhotoError("\n".join([f"{len(broken)} photos cannot be read; remove them:", *broken]))
+        told = (
+            f"{len(broken)} photos cannot be read; data.on_bad_photo=skip (with data=) passes them:"
+        )
+        raise PhotoError("\n".join([told, *broken[:TOLD]]))
     return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())
 
 

@@ -48,7 +48,6 @@ ORDERS = {  # what is not published comes last
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
-    """Prints the table."""
     note = "a part of a name (resnet) or a pattern ('resnet*'); 'timm/convnext*' lists timm's"
     parser.add_argument("pattern", nargs="*", help=note)
     parser.add_argument("--sort", choices=tuple(ORDERS), default="name", help="the best first")

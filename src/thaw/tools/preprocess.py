@@ -8,16 +8,14 @@ needs to know stands in the model's metadata.
 
 import json
 import sys
+from contextlib import suppress
+from importlib import import_module
 
 import numpy as np
 from PIL import Image, ImageOps
 
-try:  # photos of iPhones
-    import pillow_heif  # pyright: ignore[reportMissingImports]
-
-    pillow_heif.register_heif_opener()
-except ImportError:
-    pass
+with suppress(ImportError):  # HEIC, with pip install pillow-heif
+    import_module("pillow_heif").register_heif_opener()
 Image.init()
 FORMATS = "JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF"
 FORMATS = [name for name in FORMATS if name in Image.OPEN]  # not EPS, which runs Ghostscript

@@ -48,7 +48,8 @@ class Fitted(NamedTuple):
 def fit(name: str, train: Table, val: Table | None = None, *, seed: int) -> Fitted:
     """Fits a classifier of GRIDS to standardised features; its setting is chosen by three folds."""
     most = int(train[1].bincount().max())
-    check(most >= 3, "training photos of a class", most, "3 or more in some class, for three folds")
+    allowed = "3 or more; add photos, or set data.val_fraction lower or data.train_per_class higher"
+    check(most >= 3, "training photos of the largest class", most, allowed)
     # One SVM a class: a finer tolerance takes minutes at 102 classes and changes no accuracy
     classifier: Any = {
         "logistic": linear_model.LogisticRegression(max_iter=300, tol=1e-3),

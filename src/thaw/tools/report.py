@@ -18,7 +18,6 @@ from thaw.report.page import write_page
 
 
 def main(parser: ArgumentParser, words: Sequence[str]) -> None:
-    """Writes RUN/report.html and prints where it is."""
     parser.add_argument("run", type=Path, help="folder of a run, or of thaw evaluate")
     parser.add_argument("--full", action="store_true", help="add heat maps")
     given = parser.parse_args(words)

@@ -104,7 +104,7 @@ def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | No
         command = f"python train.py {shlex.quote(f'resume={folder}')}"
     if trainer.world_size > 1 and re.search("gloo|NCCL", str(error)):
         said = " ".join(str(error).split())  # NCCL says the cause in its last line
-        return f"another process of this run has ended, so this one has; use {command} ({said})"
+        return f"another process of this run has ended, this one too; start {command} ({said})"
     full = re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error))
     full = full or isinstance(error, MemoryError | torch.OutOfMemoryError)
     if not full or trainer.train_dataloader is None:  # none yet: the weights do not fit

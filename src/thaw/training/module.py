@@ -69,7 +69,6 @@ class TransferModule(pl.LightningModule):
 
     @property
     def phase(self) -> Phase:
-        """The phase of the current epoch."""
         return self.plan.phase_at(self.current_epoch)
 
     @property
