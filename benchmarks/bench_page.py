@@ -12,7 +12,10 @@ from job import BACKBONES
 LONG = 16  # epochs of the frozen phase in the promises
 QUIET = 0.1  # share of the CPUs; a run during which others used more says nothing of seconds
 NETWORKS = {"lite0": "EfficientNet-Lite0", "mobilenet_v2": "MobileNetV2"}
-TABLES = {"page": "Each as its own page has it", "tuned": "The peers tuned with care"}
+TABLES = {
+    "page": "Each as its own page has it (timm's names no rates: thaw's first ones)",
+    "tuned": "The peers tuned with care",
+}
 Results = Mapping[str, Any]
 Runs = list[dict[str, Any]]
 
@@ -216,7 +219,7 @@ def floors(results: Results) -> str:
 SYSTEMS_NOTE = (
     "Tuned: rates of head and body by validation accuracy with seed 0 (tune.py, tuned.json), label "
     "smoothing, a cosine, the body's BatchNorm in eval mode. thaw stands in both tables with its "
-    "defaults. Seconds of the phases count the validation after each epoch, as every one of these "
+    "defaults, 32 photos a step; the others take 64. Seconds of the phases count the validation after each epoch, as every one of these "
     "tools does it; the first step lies in the frozen phase, after the pass that caches features "
     "where there is one. Seconds in all go from the start of the process to the end of training, "
     "the test is apart; `to thaw` divides them by thaw's. thaw tests its best epoch, the others "
