@@ -7,11 +7,11 @@
     python benchmarks/bench.py --part systems --only timm,thaw --backbone lite0 --seeds 0 --update
 
 The job: Flowers102's official split, 128 pixels, 5 epochs with a frozen body and 5 with everything,
-batch 64 (thaw: 32, its default), on the CPU, EfficientNet-Lite0 with its own weights, or MobileNetV2
-with those of <data>/weights/mobilenet_v2.pth. Two tables: each peer as its own page has it, and
-tuned with care, with the rates that tune.py found for it by validation (tuned.json). thaw stands in
-both with its defaults. --update replaces what it measures (of the systems: seed by seed) in
-bench.json here and keeps the rest. The floors are MobileNetV2's.
+batch 64 (thaw: 32, its default), on the CPU, EfficientNet-Lite0 with its own weights, or
+MobileNetV2 with those of <data>/weights/mobilenet_v2.pth. Two tables: each peer as its own page has
+it, and tuned with care, with the rates that tune.py found for it by validation (tuned.json). thaw
+stands in both with its defaults. --update replaces what it measures (of the systems: seed by seed)
+in bench.json here and keeps the rest. The floors are MobileNetV2's.
 """
 
 import argparse

@@ -219,9 +219,10 @@ def floors(results: Results) -> str:
 SYSTEMS_NOTE = (
     "Tuned: rates of head and body by validation accuracy with seed 0 (tune.py, tuned.json), label "
     "smoothing, a cosine, the body's BatchNorm in eval mode. thaw stands in both tables with its "
-    "defaults, 32 photos a step; the others take 64. Seconds of the phases count the validation after each epoch, as every one of these "
-    "tools does it; the first step lies in the frozen phase, after the pass that caches features "
-    "where there is one. Seconds in all go from the start of the process to the end of training, "
+    "defaults, 32 photos a step; the others take 64. Seconds of the phases count the validation "
+    "after each epoch, as every one of these tools does it; the first step lies in the "
+    "frozen phase, after the pass that caches features where there is one. Seconds in all "
+    "go from the start of the process to the end of training, "
     "the test is apart; `to thaw` divides them by thaw's. thaw tests its best epoch, the others "
     f"their last. Seconds are medians of the quiet runs: others used at most {QUIET:.0%} of the "
     "CPUs; of all runs where none was quiet."
