@@ -18,27 +18,28 @@ def backbone(name: str) -> Backbone:
 
 
 @pytest.mark.parametrize(
-    ("photos", "rate"), [(40, 1e-4), (100, 1e-4), (500, 2.5e-4), (1000, 1e-3), (50_000, 1e-3)]
+    ("photos", "classes", "rate"),
+    [(40, 2, 1e-4), (2500, 2, 2.5e-4), (5000, 2, 1e-3), (512, 32, 2.621e-4), (1020, 102, 1e-3)],
 )
-def test_few_photos_have_a_lower_rate(photos: int, rate: float) -> None:
-    lr, why = unfrozen_lr(backbone("mobilenet_v2"), photos)
-    assert lr == pytest.approx(rate)
-    assert why == f"for {photos:,} photos"
+def test_labels_that_say_little_have_a_lower_rate(photos: int, classes: int, rate: float) -> None:
+    lr, why = unfrozen_lr(backbone("mobilenet_v2"), photos, classes)
+    assert lr == pytest.approx(rate, rel=1e-3)
+    assert why == f"for {photos:,} photos of {classes} classes"
 
 
 def test_transformers_have_the_rate_of_their_literature() -> None:
-    lr, why = unfrozen_lr(backbone("vit_b_32"), 1_000)
+    lr, why = unfrozen_lr(backbone("vit_b_32"), 1_000, 102)
     assert lr == pytest.approx(1e-4)
     assert why == "for linear layers"
 
 
 def test_a_small_network_has_little_to_lose() -> None:
     small: Backbone = tiny_backbone(weights=None)
-    assert unfrozen_lr(small, 160) == (1e-3, "for a small network")
+    assert unfrozen_lr(small, 160, 16) == (1e-3, "for a small network")
 
 
-@pytest.mark.parametrize(("photos", "rate"), [(50, 1e-5), (1000, 1e-4)])
+@pytest.mark.parametrize(("photos", "rate"), [(50, 1e-5), (5000, 1e-4)])
 def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float) -> None:
-    lr, why = unfrozen_lr(backbone("squeezenet1_0"), photos)
+    lr, why = unfrozen_lr(backbone("squeezenet1_0"), photos, 2)
     assert lr == pytest.approx(rate)
-    assert why == f"for {photos:,} photos, no norm"
+    assert why == f"for {photos:,} photos of 2 classes, no norm"

@@ -16,7 +16,7 @@ from thaw.errors import ConfigError, check
 
 NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
          "plateau": ("gamma", "patience")}  # fmt: skip  # settings that a schedule must have
-MANY = 1000  # photos from which on the rate is the highest
+ENOUGH = 5000  # bits in the labels, photos x log2(classes), from which on the rate is the highest
 HIGHEST, LOWEST = 1e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose
 
@@ -156,11 +156,12 @@ def parameter_groups(
     return result
 
 
-def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
+def unfrozen_lr(backbone: Backbone, photos: int, classes: int) -> tuple[float, str]:
     """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
-    Convolutional bodies: 1e-3 from 1,000 training photos on; below, by the square of their number,
-    at least 1e-4: with few photos a high rate loses more of what the weights know than it learns
+    Convolutional bodies: 1e-3 where the labels of the training photos hold 5,000 bits or more, as
+    750 photos of 102 classes do, or 5,000 of two; below, by the square of the bits, at least 1e-4.
+    Where labels say little, a high rate loses more of what the weights know than it learns
     (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
     as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
     layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with
@@ -172,6 +173,7 @@ def unfrozen_lr(backbone: Backbone, photos: int) -> tuple[float, str]:
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
         return HIGHEST, "for a small network"
-    rate = max(LOWEST, HIGHEST * min(1.0, (photos / MANY) ** 2))
-    why = f"for {photos:,} photos"
+    bits = photos * math.log2(classes)
+    rate = max(LOWEST, HIGHEST * min(1.0, (bits / ENOUGH) ** 2))
+    why = f"for {photos:,} photos of {classes} classes"
     return (rate, why) if normalises else (rate / 10, f"{why}, no norm")
