@@ -75,7 +75,7 @@ SWEEP = """hydra:
     [
         None, "", "5", "[1]", "hydra: {over", "[" * 400, "\0", "hydra: null",
         *(SWEEP.replace(*change) for change in (
-            ("hydra: []", "hydra: [5]"), ("task: []", "task: null"), 
+            ("hydra: []", "hydra: [5]"), ("task: []", "task: null"),
             ("cwd: /", "cwd: [1]"), ("task: []", r'task: ["seed=\0"]'), ("job: {", "work: {"),
             ("sources: []", "sources: 3"))),
     ],
