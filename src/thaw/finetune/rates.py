@@ -17,7 +17,7 @@ from thaw.errors import ConfigError, check
 NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
          "plateau": ("gamma", "patience")}  # fmt: skip  # settings that a schedule must have
 ENOUGH = 5000  # bits in the labels, photos x log2(classes), from which on the rate is the highest
-HIGHEST, LOWEST, LINEAR = 1e-3, 3e-5, 1e-4  # of convolutional bodies; of linear layers
+HIGHEST, LOWEST = 1e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose
 
 
@@ -160,7 +160,7 @@ def unfrozen_lr(backbone: Backbone, photos: int, classes: int) -> tuple[float, s
     """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
     Convolutional bodies: 1e-3 where the labels of the training photos hold 5,000 bits or more, as
-    750 photos of 102 classes do, or 5,000 of two; below, by the square of the bits, at least 3e-5.
+    750 photos of 102 classes do, or 5,000 of two; below, by the square of the bits, at least 1e-4.
     Where labels say little, a high rate loses more of what the weights know than it learns
     (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
     as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
@@ -168,7 +168,7 @@ def unfrozen_lr(backbone: Backbone, photos: int, classes: int) -> tuple[float, s
     (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
     if not backbone.is_convolutional:
-        return LINEAR, "for linear layers"
+        return LOWEST, "for linear layers"
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
