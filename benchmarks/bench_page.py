@@ -225,7 +225,8 @@ SYSTEMS_NOTE = (
     "go from the start of the process to the end of training, "
     "the test is apart; `to thaw` divides them by thaw's. thaw tests its best epoch, the others "
     f"their last. Seconds are medians of the quiet runs: others used at most {QUIET:.0%} of the "
-    "CPUs; of all runs where none was quiet."
+    "CPUs; of all runs where none was quiet. Rows of different days are of machines that differ by "
+    "half in speed, so their seconds are not to be compared."
 )
 
 
