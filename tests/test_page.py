@@ -206,9 +206,10 @@ def test_photos_that_are_gone_and_numbers_that_are_none(tmp_path: Path) -> None:
     assert "photo not found" in Reader(write_page(tmp_path)).text
 
 
-def test_a_picture_too_long_to_show_is_left_out(tmp_path: Path) -> None:
-    Image.new("RGB", (1000, 5)).save(tmp_path / "long.png")
-    assert small(tmp_path / "long.png") is None
+@pytest.mark.parametrize("size", [(1000, 5), (5, 997)])
+def test_the_longest_picture_that_is_read_is_shown(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "long.png")
+    assert small(tmp_path / "long.png")
 
 
 def test_without_a_test_split_it_says_so(run: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from thaw.data.decode import decode
+from thaw.data.decode import MAX_RATIO, decode
 from thaw.data.photos import Photos
 from thaw.errors import ConfigError, PhotoError
 from thaw.heat_map import heat_map, overlay
@@ -32,7 +32,7 @@ from thaw.report.predictions import Predictions
 from thaw.store import read_plain
 
 TEMPLATE = Path(__file__).with_name("page.html")
-SIDE = 192  # of a small photo, in pixels
+SIDE = MAX_RATIO  # of a small photo, in pixels: of the longest one the other side has one
 EACH = 6  # heat maps of the surest mistakes, and of right ones
 
 
@@ -137,7 +137,7 @@ def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, An
 
 def small(path: Path) -> str | None:
     """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
-    with suppress(PhotoError, RuntimeError):  # or too long: it would be no pixel high
+    with suppress(PhotoError):
         return jpeg(resize(decode(path), size=None, max_size=SIDE))
     return None
 
