@@ -208,6 +208,7 @@ def test_the_licence_line(monkeypatch: pytest.MonkeyPatch, resnet_file: Path) ->
     assert own == f"weights: your own file, {resnet_file}"
     assert torchvision_backbone("resnet18", None).licence == "weights: random"
     assert tiny_backbone().licence == "weights: MIT (thaw, generated pictures)"
+    assert "for photos: backbone=resnet18" in tiny_backbone().weights  # else it trains on them
 
 
 def test_without_network_the_remedies_are_named(

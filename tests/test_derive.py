@@ -1,13 +1,17 @@
 """The rate that `finetune.unfrozen.lr=auto` stands for."""
 
 from functools import cache
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+from runs import draw_photos, run_small
 
 from thaw.backbones.backbone import Backbone
 from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
+from thaw.finetune import rates
 from thaw.finetune.rates import unfrozen_lr
 
 
@@ -43,3 +47,14 @@ def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float)
     lr, why = unfrozen_lr(backbone("squeezenet1_0"), photos, 2)
     assert lr == pytest.approx(rate)
     assert why == f"for {photos:,} photos of 2 classes, no norm"
+
+
+def test_a_run_has_the_rate_of_its_photos_and_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Mock(return_value=(2e-4, "for a reason"))
+    monkeypatch.setattr(rates, "unfrozen_lr", rule)
+    run_small(draw_photos(tmp_path / "photos"), tmp_path / "run", "finetune.unfrozen.lr=auto")
+    assert rule.call_args.args[1:] == (24, 3)
+    plan = (tmp_path / "run" / "plan.txt").read_text("utf-8")
+    assert "finetune.unfrozen.lr=auto is 2.0e-04 for a reason" in plan
