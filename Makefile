@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+CHECK_PYTHON := "import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit('thaw needs Python 3.11 to 3.13, and this is %d.%d. Add PYTHON=python3.12, or the path of one' % v)"
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -14,7 +15,7 @@ help: ## show this
 # import compiles some 4,000 modules: 20 seconds here once, or at every start where Python is told to
 # write no bytecode.
 $(VENV)/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { $(PYTHON) -c $(CHECK_PYTHON) && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import thaw.training.module, thaw.report"

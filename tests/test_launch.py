@@ -30,13 +30,16 @@ def test_a_task_name_is_looked_at_before_a_folder_is_made_of_it() -> None:
 
 
 def test_words_that_hydra_cannot_read() -> None:
-    for word in ("data.root=/photos/Bild 1 (2)", "tags=[a,b", "data.root=my(1)"):
+    for word in ("data.root=/photos/Bild 1 (2)", "tags=[a,b", "data.root=~/Übung"):
         with pytest.raises(ConfigError) as error:
             launch.check_choices([word])
         assert str(error.value).startswith(f"{word}: cannot be read as KEY=VALUE (")
+        key, _, value = word.partition("=")
+        quoted = f"{key}='{value}'"
         assert str(error.value).endswith(
-            "put quotes around a value with signs in it: \"KEY='VALUE'\""
+            f'quotes around a value with signs in it may help: "{quoted}"'
         )
+        launch.check_choices([quoted])
 
 
 def test_torchvision_names_without_importing_it() -> None:

@@ -94,7 +94,8 @@ def check_choices(words: Sequence[str]) -> None:
         try:
             value = OverridesParser.create().parse_override(word).value()
         except HydraException as error:
-            quotes = "put quotes around a value with signs in it: \"KEY='VALUE'\""
+            key, _, text = word.partition("=")
+            quotes = f"quotes around a value with signs in it may help: \"{key}='{text}'\""
             message = f"{word}: cannot be read as KEY=VALUE ({reason(error)}); {quotes}"
             raise ConfigError(message) from error
         key = key_of(word)
