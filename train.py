@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.resume and not cfg.train:
         instead = f"use ckpt_path={cfg.resume}/checkpoints/best-...ckpt"
         raise ConfigError(f"resume={cfg.resume} train=false: would overwrite that run; {instead}")
-    checkpoint = checkpoints.newest_whole(cfg.resume) or cfg.ckpt_path
+    checkpoint = checkpoints.newest_whole(cfg.resume, settings) or cfg.ckpt_path
     if checkpoint:
         store.read_checkpoint(checkpoint)
     elif not cfg.train:

@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_never_used(
     for content in (changed, changed[:-100], b""):
         last.write_bytes(content)
         previous.write_bytes(older)
-        assert newest_whole(tmp_path) == previous
+        assert newest_whole(tmp_path, whole["hyper_parameters"]["config"]) == previous
         assert not last.exists()  # the next save would put it in the place of the whole one
         printed = capsys.readouterr().out
         assert "last.ckpt: there is no such file, or it is damaged" in printed
@@ -153,7 +153,37 @@ def test_a_damaged_checkpoint_is_never_used(
     last.unlink()
     previous.write_bytes(changed)
     with pytest.raises(ConfigError, match=r"resume=.*previous\.ckpt: .* it is damaged"):
-        newest_whole(tmp_path)
+        newest_whole(tmp_path, {})
+
+
+def test_resume_tells_what_is_set_otherwise(
+    photos: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by a file of conf/ that was changed meanwhile; not that the folder is another one."""
+    run_small(photos, copied, f"resume={copied}")
+    assert "other settings" not in capsys.readouterr().out
+    more = ("trainer.max_epochs=5", "label_smoothing=0.1", "optim.betas=[0.8,0.999]")
+    run_small(photos, copied, f"resume={copied}", *more)
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if "other settings" in each)
+    told = line.removeprefix("resume    other settings than before: ").split(", ")
+    assert sorted(told) == [
+        "label_smoothing=0.1 (before: 0.3)",
+        "optim.betas.0=0.8 (before: 0.9)",
+        "trainer.max_epochs=5 (before: 4)",
+    ]
+
+
+def test_resume_without_a_checkpoint(
+    photos: Path, copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that ended keeps what it has; one that was killed before the first starts anew."""
+    shutil.rmtree(copied / "checkpoints")
+    kept = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"^resume=.*: has ended, and has no last\.ckpt any more"):
+        run_small(photos, copied, f"resume={copied}")
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == kept
+    assert newest_whole(tmp_path / "killed", {}) is None
+    assert "has no checkpoint yet, and begins as it was started" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
@@ -177,19 +207,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
         writer.save_checkpoint({"number": 3}, path)
     assert sorted(each.name for each in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
     assert torch.load(path)["number"] == 2
-
-
-def test_what_a_killed_run_left_is_gone_when_it_has_ended(photos: Path, tmp_path: Path) -> None:
-    """A best epoch of other settings, and half a file; the same names, without -v1."""
-    run_small(photos, tmp_path, "test=false", "trainer.max_epochs=3")
-    folder = tmp_path / "checkpoints"
-    (folder / "best-epoch_003.part").touch()
-    (folder / "best-epoch_007.ckpt").touch()
-    (folder / "mine.ckpt").touch()
-    results = run_small(photos, tmp_path, "test=false", f"resume={tmp_path}")
-    best = Path(results["best_checkpoint"]).name
-    names = {path.name for path in folder.iterdir()}
-    assert names == {best, "last.ckpt", "previous.ckpt", "mine.ckpt"}
 
 
 def test_what_slurm_requeues_from_is_gone_before_the_test(

@@ -68,10 +68,10 @@ def test_resume_brings_the_settings_of_the_run(tmp_path: Path) -> None:
         words = launch.resume_words(["trainer.max_epochs=9", word, "--cfg", "job", "data=demo"])
         assert words == [
             *("--cfg", "job"),  # argparse takes no options between settings
-            "trainer.max_epochs=9",
-            "data=demo",  # replaces the saved one
             "seed=3",
             "+trainer.val_check_interval=2",
+            "trainer.max_epochs=9",  # later, so it wins over a saved mapping that holds it too
+            "data=demo",  # replaces the saved one
             f"resume='{folder}'",
             f"hydra.run.dir='{folder}'",
             "hydra.mode=RUN",  # a search's settings ask for a sweep

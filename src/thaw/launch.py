@@ -118,7 +118,11 @@ def resume_words(words: Sequence[str]) -> list[str]:
     A setting given beside `resume` replaces the saved one of the same key. Applying the function to
     its own result changes nothing, because Lightning starts further ranks with that command line.
     """
-    words = sorted(words, key=lambda word: bool(re.match(r"~|[^-].*=", word)))  # for argparse
+
+    def is_override(word: str) -> bool:  # the others are options, which argparse wants first
+        return bool(re.match(r"~|[^-].*=", word))
+
+    words = sorted(words, key=is_override)
     chosen = [word for word in words if word.startswith("resume=")]
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
         return words
@@ -138,7 +142,8 @@ def resume_words(words: Sequence[str]) -> list[str]:
         replaced.add("ckpt_path")
     saved = [word for word in saved_words(file, trusted="trust=true" in given)
              if key_of(word) not in replaced]  # fmt: skip
-    return [*given, *saved, *resume_settings]
+    # Hydra applies words in turn: those beside `resume` win, also inside of a saved mapping
+    return sorted([*saved, *given, *resume_settings], key=is_override)
 
 
 def in_words(error: Exception, words: Sequence[str]) -> str:

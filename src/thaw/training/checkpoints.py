@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,12 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from thaw.errors import ConfigError, Interrupted
+from thaw.errors import ConfigError, Interrupted, shown
+from thaw.ranges import leaves
 from thaw.stopping import signals
 from thaw.store import LAST, PREVIOUS, last_checkpoints, read_checkpoint
 
+PLACES = re.compile(r"(^resume|^ckpt_path|^trust|dir|dirpath)$")  # settings of where files are
 VALIDATION_SECONDS = 5.0  # to end a validation after a signal; schedulers kill after 10 to 30
 
 
@@ -66,14 +69,6 @@ class SaveBest(ModelCheckpoint):
         if Path(paths["best_model_path"]).is_file():
             own = {"dirpath": str(self.dirpath), "best_k_models": scores}
             super().load_state_dict({**state_dict, **paths, **own})
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Removes what a killed run has left and the run that went on from it did not replace."""
-        if self.monitor and self.save_top_k > 0 and trainer.is_global_zero:
-            kept = {Path(path).name for path in self.best_k_models}
-            for path in Path(str(self.dirpath)).glob("best-epoch_*"):
-                if path.name not in kept:
-                    path.unlink()
 
 
 def best_checkpoint(callbacks: Iterable[pl.Callback], monitor: str) -> str | None:
@@ -157,13 +152,18 @@ class SaveLast(Checkpoint):
             self.saved = time.monotonic()
 
 
-def newest_whole(folder: str | Path | None) -> Path | None:
-    """The checkpoint of a run to go on from; None: none was saved; ConfigError: all are damaged."""
+def newest_whole(folder: str | Path | None, settings: Mapping[str, Any]) -> Path | None:
+    """The checkpoint of a run to go on from, with a line on what `settings` has otherwise.
+
+    None: none was saved yet. ConfigError: all are damaged, or those of a run that ended are gone.
+    """
     broken = None
     for path in last_checkpoints(folder) if folder else ():
         try:
-            epoch = read_checkpoint(path, "resume")["epoch"] + 1
-            print(f"resume    {path}: epoch {epoch}", flush=True)
+            checkpoint = read_checkpoint(path, "resume")
+            print(f"resume    {path}: epoch {checkpoint['epoch'] + 1}", flush=True)
+            if told := differences(checkpoint["hyper_parameters"].get("config"), settings):
+                print(f"resume    other settings than before: {', '.join(told)}", flush=True)
             if broken:  # else saving would put it in the place of the whole one before it
                 path.with_name(LAST).unlink(missing_ok=True)
             return path
@@ -172,7 +172,22 @@ def newest_whole(folder: str | Path | None) -> Path | None:
             print(error)
     if broken:
         raise broken
+    if folder and (Path(folder) / "model").is_dir():
+        raise ConfigError(f"resume={folder}: has ended, and has no last.ckpt any more; train anew")
+    if folder:
+        print(
+            f"resume    {folder}: has no checkpoint yet, and begins as it was started", flush=True
+        )
     return None
+
+
+def differences(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """The single settings that two configurations have otherwise, but for where files are."""
+    old, new = (dict(leaves(each)) if isinstance(each, dict) else {} for each in (before, now))
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not PLACES.search(k)]
+    # in ASCII: the file may be a stranger's, with signs that a terminal obeys
+    return [ascii(f"{key}={shown(new.get(key))} (before: {shown(old.get(key))})")[1:-1]
+            for key in keys if not isinstance(new.get(key), Mapping | list)]  # fmt: skip
 
 
 def check_model(checkpoint: Mapping[str, Any], classes: list[str], own: Mapping[str, Any]) -> None:
