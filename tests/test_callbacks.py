@@ -167,6 +167,10 @@ def test_early_stopping_counts_from_the_last_phase(tmp_path: Path) -> None:
     stop = StopEarly(monitor="val/acc", mode="max", patience=1)
     trainer = fit(tmp_path, two_phases(8, unfreeze=4), stop)
     assert trainer.current_epoch == 6  # epochs from 0: 4 is the best of those that count, 5 is not
+    patient = StopEarly(monitor="val/acc", mode="max", patience=9)
+    patient.load_state_dict(stop.state_dict())  # resume=RUN callbacks.early_stopping.patience=9
+    assert (patient.patience, patient.stopped_epoch) == (9, 0)
+    assert patient.best_score == 1
 
 
 @pytest.mark.parametrize("every", [1, 2])
