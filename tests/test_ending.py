@@ -89,8 +89,10 @@ def test_a_sweep_counts_it_as_failed_and_keeps_it(
 @pytest.mark.usefixtures("any_rate")
 def test_a_run_that_diverges_at_once_has_no_results(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ThawError, match=r"Set finetune\.frozen\.lr lower than lr=1e\+30$"):
-        run(photos, tmp_path, "finetune.frozen.lr=1e30", *WITH_CHECKPOINTS)
+        run(photos, tmp_path, "finetune.frozen.lr=1e30", "logger=csv", *WITH_CHECKPOINTS)
     assert results_of(tmp_path) is None
+    (settings,) = tmp_path.rglob("hparams.yaml")  # loggers have them from the start
+    assert "label_smoothing: 0.3" in settings.read_text()
     assert not list((tmp_path / "checkpoints").glob("*.ckpt"))
 
 

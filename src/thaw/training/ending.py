@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from thaw.errors import ThawError
 from thaw.store import last_checkpoints
@@ -24,6 +25,9 @@ class DivergedError(ThawError):
 
 def fit(trainer: Any, module: TransferModule, data: Any, start: Any, record: Record) -> str | None:
     """Trains from the checkpoint `start`, or anew; gives the best one, and the record the end."""
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger):  # which takes them with the last metrics
+            logger.log_hyperparams(module.hparams["config"])
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
         record.end = what_ended(trainer, record)
