@@ -113,6 +113,22 @@ def test_classes_are_the_same_where_their_names_are(run: Path, tmp_path: Path) -
         assert predicted == expected[str(original)]
 
 
+def test_the_page_of_another_model_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        tiny(tmp_path / name)
+    (tmp_path / "photos" / "ant").mkdir(parents=True)
+    photo(tmp_path / "photos" / "ant" / "1.png")
+    words = ("--photos", tmp_path / "photos", "--out", tmp_path / "out", "--device", "cpu")
+    evaluate(tmp_path / "one", *words)
+    evaluate(tmp_path / "one", *words)
+    with pytest.raises(SystemExit):
+        evaluate(tmp_path / "two", *words)
+    assert f"out: holds the page of {tmp_path}/one; choose" in capsys.readouterr().err
+    assert results_of(tmp_path / "out")["model"] == str(tmp_path / "one")
+
+
 def test_photos_without_a_class_and_all_broken_ones_are_named(tmp_path: Path, capsys: Any) -> None:
     tiny(tmp_path / "model")
     (tmp_path / "photos" / "ant").mkdir(parents=True)
@@ -170,8 +186,8 @@ def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
     [
         (["{}/model", "data=demo", "--photos", "x"], r"--photos x: give either this or data=demo"),
         (["{}/model", "--batch-size", "0"], r"--batch-size=0: allowed is 1 or more"),
-        (["{}/model", "--photos", "{}/none"], r"none: holds no sub-folders, one a class"),
-        (["{}/model", "--photos", "{}/model"], r"model: holds no sub-folders, one a class"),
+        (["{}/model", "--photos", "{}/none"], r"none: has no photos in sub-folders, one a class"),
+        (["{}/model", "--photos", "{}/model"], r"model: has no photos in sub-folders, one a class"),
         (["{}/model"], r"is no run's folder"),
         (["{}/model", "--photos", "{}/p", "--out", "{}/run"], r"run: is the folder of a run"),
         (["{}/model", "--photos", "{}/p"],

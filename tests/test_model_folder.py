@@ -155,8 +155,10 @@ def test_a_model_is_written_whole_or_not_at_all(
         save(folder, tiny_backbone(image_size=16))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.undo()
+    (folder / "export").mkdir()  # of thaw export, or the user's own
     save(folder, tiny_backbone(image_size=16))  # over the old one and what was left half done
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in folder.iterdir()) == ["export", *sorted(before)]
 
 
 def change(folder: Path, **changes: Any) -> None:
@@ -200,7 +202,7 @@ def test_folders_that_hold_no_model_of_this_thaw(tmp_path: Path) -> None:
         ("backbone", {"builder": "os.system"}, r"body was built by os\.system.*runs no code"),
         ("backbone", {"builder": "timm", "name": "timm/hf-hub:a/b"}, r"no such model of timm"),
         ("head", {"builder": "os.system"}, r"head was built by os\.system.*runs no code"),
-        ("head", {"builder": "thaw.head.mlp", "arguments": {"hidden": [10**9]}}, "fit|allocate"),
+        ("head", {"builder": "thaw.mlp_head.mlp", "arguments": {"hidden": [10**9]}}, "fit|alloc"),
         *(("", changes, r"model\.json: is no description of a model \(.*copy the whole model")
           for changes in ({"format": "two"}, {"format": [2]}, {"format": None}, {"input": {}},
                           {"backbone": 3}, {"head": {}}, {"temperature": "warm"},

@@ -48,7 +48,7 @@ def save_model(
     folder: Path, classifier: Classifier, model: Mapping[str, Any], *, temperature: float,
     **facts: Any,
 ) -> None:  # fmt: skip
-    """Writes the folder, whole or not at all: `model` of `describe`, and more `facts`."""
+    """Writes the folder's two files, both or none: `model` of `describe`, and more `facts`."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -57,8 +57,11 @@ def save_model(
     save_file(state, part / "model.safetensors")
     facts = {"sha256": sha256(part / "model.safetensors"), "temperature": temperature, **facts}
     write_json({**model, **facts}, part / "model.json")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.replace(folder)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)  # without it the other file is no model
+    for file in ("model.safetensors", "model.json"):
+        (part / file).replace(folder / file)
+    part.rmdir()
 
 
 def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

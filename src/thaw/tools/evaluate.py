@@ -26,7 +26,7 @@ from thaw.errors import ConfigError, PhotoError, check
 from thaw.image_classifier import ImageClassifier, load
 from thaw.report.page import write_page
 from thaw.report.predictions import Predictions
-from thaw.store import write_json
+from thaw.store import read_plain, write_json
 from thaw.tools.predict import choose_device, decoded
 from thaw.training.metrics import best_class
 
@@ -77,6 +77,10 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     check(given.batch_size >= 1, "--batch-size", given.batch_size, "1 or more")
     if (given.out / ".hydra").exists():
         raise ConfigError(f"--out {given.out}: is the folder of a run; choose another one")
+    file = given.out / "results.json"
+    before = file.is_file() and read_plain(file).get("model")
+    if before and Path(str(before)).resolve() != given.model.resolve():
+        raise ConfigError(f"--out {given.out}: holds the page of {before}; choose another folder")
     return given
 
 
@@ -89,7 +93,7 @@ def labelled_photos(given: Namespace, classes: Sequence[str]) -> Photos:
         pairs = [(path, folder.name) for folder in inside if folder.is_dir()
                  for path in picture_files(folder)]  # fmt: skip
         if not pairs:
-            raise ConfigError(f"--photos {given.photos}: holds no sub-folders, one a class")
+            raise ConfigError(f"--photos {given.photos}: has no photos in sub-folders, one a class")
     else:
         data = data_of(given.model, given.words)
         if data.test is None:

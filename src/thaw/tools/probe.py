@@ -5,9 +5,9 @@
     thaw probe data=dogs_vs_cats backbones=vgg16 classifier=svm --save my/model
 
 Each frozen backbone runs once over the photos; training finds the features in its cache (with
-finetune.cached_views=1 those of the training photos too). Then
-scikit-learn fits classifiers to the features of the training photos, chooses their strength by
-cross-validation among them, and measures them on the validation photos. The test split is not read.
+finetune.cached_views=1 those of the training photos too). Then scikit-learn fits classifiers to the
+features of the training photos, chooses their strength by cross-validation among them, and measures
+them on the validation photos. The test split is not read.
 """
 
 import shlex
@@ -108,7 +108,7 @@ def read(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     linear = given.layers == "last" and "knn" not in given.classifier
     allowed = "a folder for a linear head: with layers=last, classifier=logistic or svm"
     check(linear or not given.save, "--save", given.save, allowed)
-    if given.save:  # it is replaced as a whole
+    if given.save:  # its two files are replaced
         given.save = given.save.expanduser().absolute()
         fits = not given.save.exists() or (given.save / "model.json").is_file()
         check(fits, "--save", given.save, "a folder that is not there yet, or a model folder")
