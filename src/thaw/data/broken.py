@@ -1,4 +1,4 @@
-"""Photos that cannot be read, all of them, before training: for a third of a decoding pass.
+"""Photos that cannot be read, all of them, before training; for JPEG a third of a decoding pass.
 
 What looks whole is not decoded: a JPEG whose parts follow each other to its end mark without a hole
 of zeros, a PNG with right checksums. All else is decoded, and that decides. A damaged JPEG that
@@ -32,7 +32,7 @@ def find_broken(paths: Sequence[Path]) -> dict[Path, str]:
     """The photos that cannot be read as they should be, and what is wrong with each."""
     with warnings.catch_warnings(), ThreadPool(min(8, usable_cpus())) as pool:
         warnings.simplefilter("ignore")  # here, since threads share the filters
-        fine = pool.imap(_looks_whole, paths, chunksize=32)
+        fine = pool.imap(_is_fine, paths, chunksize=32)
         told = tqdm(fine, "checking the photos", len(paths), leave=False, disable=None, delay=3)
         doubtful = [path for path, is_fine in zip(paths, told, strict=True) if not is_fine]
     return {path: fault for path in doubtful if (fault := _fault(path))}
@@ -45,15 +45,16 @@ def describe(broken: Mapping[Path, str], folder: Path, setting: str) -> str:
     return f"{setting}: {len(broken)} photos in {folder} cannot be read:{''.join(lines)}"
 
 
-def _looks_whole(path: Path) -> bool:
+def _is_fine(path: Path) -> bool:
     try:
         data = read_file(path)
         with open_image(data) as image:
             if image.format == "PNG":
                 image.verify()
-                return True
-            return image.format in ("JPEG", "MPO") and _is_whole_jpeg(data)
-    except Exception:  # Pillow's plugins raise all kinds; the photo is decoded then, which decides
+            elif image.format not in ("JPEG", "MPO"):
+                decode(path)  # a JPEG is not decoded here: what is wrong with it stands on stderr
+            return image.format not in ("JPEG", "MPO") or _is_whole_jpeg(data)
+    except Exception:  # Pillow's plugins raise all kinds; the photo is decoded again, which decides
         return False
 
 
