@@ -249,6 +249,11 @@ def test_a_list_that_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     check.main(ArgumentParser(), ["data=demo", "--fast", "--skip", "skip.txt"])
     assert Path("skip.txt~").read_text() == "mine.jpg\n"
     assert Path("skip.txt").read_text() == ""
+    Path("old.txt").write_text("mine.jpg")  # whose last line has no end
+    check.main(ArgumentParser(), ["data=demo", "data.skip=old.txt", "--fast", "--skip", "new.txt"])
+    assert Path("new.txt").read_text() == "mine.jpg\n"
+    for name in ("old.txt", "new.txt"):
+        Path(name).unlink()
     Path("photos").mkdir()
     with pytest.raises(IsADirectoryError):
         check.main(ArgumentParser(), ["data=demo", "--fast", "--skip", "photos"])

@@ -146,6 +146,16 @@ def test_runs_that_diverged_are_told(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lost.split()[:3] == [FULL, "3", "none"]
 
 
+def test_a_run_that_diverged_after_a_good_epoch_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_two_groups(tmp_path)
+    run = write_run(tmp_path / "runs" / "odd", [HEAD], seed=9, scores={"val/acc": 0.5},
+                    status="diverged", ended="diverged in epoch 4")  # fmt: skip
+    compare(tmp_path)
+    assert f"- Compared all the same: {run} diverged in epoch 4\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -87,6 +87,9 @@ def test_the_last_lines_printed() -> None:
 def test_written_files(tmp_path: Path) -> None:
     record = record_of("freeze_unfreeze")
     record.history = HISTORY
+    (tmp_path / "run").mkdir()
+    for name in ("predictions.csv", "report.html", "check.json"):  # of before it was resumed
+        (tmp_path / "run" / name).touch()
     run_files.write(tmp_path / "run", RESULTS, record, DATA)
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == RESULTS
     assert json.loads((tmp_path / "run" / "history.json").read_text()) == HISTORY

@@ -60,7 +60,7 @@ def make_results(
 def write(folder: Path, results: Mapping[str, Any], record: Record, data: PhotoDataModule) -> None:
     """Writes split.csv, history.json (the metrics of every epoch) and results.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("predictions.csv", "report.html"):  # of the run before, where one was resumed
+    for name in ("predictions.csv", "report.html", "check.json"):  # of before it was resumed
         (folder / name).unlink(missing_ok=True)
     data.splits.write(folder / "split.csv", data.folder)
     write_json(record.history, folder / "history.json")

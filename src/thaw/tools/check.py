@@ -71,7 +71,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         print(f"report    {write_page(given.model)}: links to it")
     if given.skip:  # behind what data.skip leaves out already
         out, old = left_out(given.kinds.split(","), findings), given.cfg.data.get("skip")
-        text = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
+        before = Path(old).expanduser().read_text("utf-8", "surrogateescape") if old else ""
+        text = f"{before.rstrip()}\n" if before else ""
         for n, why in out.items():
             text += f"# {' '.join(why.split())}\n{photos.paths[n].absolute()}\n"
         backup = given.skip.with_name(f"{given.skip.name}~")

@@ -58,8 +58,10 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     last = {(run.identity, run.unit): run for run in by_time}
     repeated = [f"Left out: {run.folder}; {by.folder} has the same settings and {by.unit}"
                 for run in runs if (by := last[run.identity, run.unit]) is not run]  # fmt: skip
+    odd = [f"Compared all the same: {run.folder} {run.facts.get('ended')}" for run in last.values()
+           if run.facts.get("status") == "diverged"]  # fmt: skip
     comparisons = group_runs([*last.values()], choose_metric(runs, given.metric))
-    notes = [*NOTES, *repeated, *unread]
+    notes = [*NOTES, *repeated, *odd, *unread]
     for each in comparisons:
         rows = table_rows(each)
         rule = ["---", *["---:"] * (len(rows[0]) - 1)]  # all columns but the first to the right
