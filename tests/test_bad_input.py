@@ -103,7 +103,6 @@ head=mlp head.hidden=[0]                  | list of whole
 head=mlp head.hidden=[a]                  | list of whole
 head=mlp head.hidden=[99999999999]        | 1 to 65536
 head=mlp head.hidden=[true]               | list of whole
-head=mlp head.hidden=[]                   | list
 head=mlp head.hidden=[1.5]                | list of whole
 head=mlp head.hidden=null                 | list
 head=mlp head.norm=group                  | batch

@@ -94,14 +94,6 @@ def test_the_file_tree_is_the_file_tree() -> None:
         assert (ROOT / top).exists(), top
 
 
-def test_a_room_lists_its_modules() -> None:
-    for room in ("report",):
-        folder = ROOT / "src" / "thaw" / room
-        text = (folder / "__init__.py").read_text("utf-8")
-        named = set(re.findall(r"^ *(\w+\.py) ", text, re.MULTILINE))
-        assert named == {path.name for path in folder.glob("*.py")} - {"__init__.py"}, room
-
-
 def test_what_is_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,13 +10,11 @@ Init = Literal["zeros", "normal", "kaiming_uniform"]
 def linear(
     in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros"
 ) -> nn.Module:
-    """Builds a head that is one linear layer.
+    """Builds a head that is one linear layer, of D `in_features` and K `num_classes`.
 
-    Args:
-        in_features, num_classes: D and K. thaw passes them.
-        dropout: Probability, 0-1, of dropping each feature during training.
-        init: How the weights start. "zeros": all classes equally likely (BiT, arXiv:1912.11370,
-            section 3.3). "normal": deviation 0.01. "kaiming_uniform": the default of `nn.Linear`.
+    `dropout` is the probability, 0-1, of dropping each feature in training. `init`: "zeros", so
+    that all classes are equally likely (BiT, arXiv:1912.11370, section 3.3), "normal" with
+    deviation 0.01, or "kaiming_uniform", the default of `nn.Linear`.
     """
     layer = last_layer(in_features, num_classes, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer

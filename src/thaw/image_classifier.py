@@ -26,7 +26,6 @@ from thaw.model_reader import find_model, read_model
 from thaw.transforms import eval_transform, normalise
 
 HEADS = {"thaw.head.linear": linear, "thaw.mlp_head.mlp": mlp}
-HEADS["thaw.head.mlp"] = mlp  # where it was until November 2026
 Photo = str | Path | Image.Image | Tensor
 
 

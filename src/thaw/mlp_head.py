@@ -5,7 +5,6 @@ from typing import Literal
 
 from torch import nn
 
-from thaw.errors import check
 from thaw.head import Init, last_layer
 
 
@@ -18,8 +17,6 @@ def mlp(
     The hidden layers, of `hidden` features, start Kaiming-normal for ReLU (arXiv:1502.01852), the
     last as in `linear`.
     """
-    fits = bool(hidden) and min(hidden) > 0
-    check(fits, "head.hidden", hidden, "a list of positive widths, like [512]")
     make_norm = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": None}[norm]
     layers: list[nn.Module] = []
     for width in hidden:

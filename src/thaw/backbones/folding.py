@@ -102,14 +102,10 @@ def _convolve(conv: Any, norm: Any, images: Tensor) -> Tensor:
 
 
 def _is_slow_on_cpu(conv: Any, images: Tensor) -> bool:
-    """Whether images padded in front of it halve the time of its backward pass.
-
-    So it is in oneDNN where a kernel is larger than the images, as EfficientNets have it for photos
-    of 128 pixels: a step takes 0.90 of the time (EfficientNet-Lite0, AVX2).
-    """
-    smaller = min(images.shape[-2:]) < max(conv.kernel_size)
+    """Whether oneDNN takes half the time on padded images: those smaller than the kernel."""
     plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
-    return images.is_cpu and smaller and plain and isinstance(conv.padding, tuple)
+    smaller = min(images.shape[-2:]) < max(conv.kernel_size)
+    return images.is_cpu and plain and smaller and isinstance(conv.padding, tuple)
 
 
 def _pass_on(norm: Any, images: Tensor) -> Tensor:

@@ -38,16 +38,10 @@ SETTINGS = (*(part.name for part in fields(Schedule)), "augment", "mix")  # keys
 class Phase(Schedule):
     """Some epochs during which the same groups train: a phase of the list, and of the plan.
 
-    Attributes:
-        augment: Whether photos are trained on in random views, else in the evaluation view.
-        mix: Whether mixup or CutMix is on, where it is chosen.
+    conf/finetune/phases.yaml and conf/phase/ explain the settings. Besides:
         epochs: Its length; 0, in the last phase: all epochs that are left.
-        top: What trains besides the head, see `top_groups`.
-        lr_decay, min_lr_ratio: Rules for the rates, see `layer_rates`.
-        rates: Rates of groups by name, in place of a rule. In a plan: the learning rate, before the
-            schedule, of each group that trains; the others are frozen.
-        batchnorm: Mode of the body's BatchNorm layers in groups that train, see `Classifier`.
-        end_on_plateau: The phase ends early after so many epochs without a better monitored metric.
+        rates: In a plan, the learning rate, before the schedule, of each group that trains; the
+            others are frozen.
         start: First epoch, from 0.
         cached_views: Views of each training photo in the features that it trains on; 0: photos.
     """

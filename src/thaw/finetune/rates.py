@@ -23,16 +23,10 @@ SMALL = 1_000_000  # parameters of a body that has little to lose
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over one phase.
+    """The learning rate over one phase, by the settings that conf/phase/frozen.yaml explains.
 
-    Attributes:
-        lr: Rate of the head after the warm-up. Body groups have their share of it.
-        schedule: What follows the warm-up. "constant". "step": times `gamma` every `step_epochs`.
-            "cosine": down to 0 (SGDR without restarts, arXiv:1608.03983). "plateau": times `gamma`
-            when the monitored metric was no better for more than `patience` epochs. Or a function
-            optimiser -> scheduler of torch, which moves once an epoch.
-        warmup_epochs: Length in epochs of the linear rise to `lr`, may be a fraction. At most half
-            of the phase is used.
+    "cosine" falls to 0 (SGDR without restarts, arXiv:1608.03983). A scheduler of torch is given as
+    a function of the optimiser.
     """
 
     lr: float
