@@ -109,9 +109,8 @@ def fetch_archive(url: str, folder: Path, *, checksum: str | None) -> None:
 
 def offline(url: str, path: Path) -> str:
     """What a user can do if a download to `path` fails, as the end of a sentence."""
-    there = path.relative_to(path.parents[1])
-    return (f"put {url.rpartition('/')[2]} from {url} into {path.parent}, or name the folder that "
-            f"holds {there} with paths.data_dir=PATH, or try data=demo")  # fmt: skip
+    return (f"put {url.rpartition('/')[2]} from {url} into {path.parent}, or set paths.data_dir "
+            f"to a folder that has {path.name} in the same place, or try data=demo")  # fmt: skip
 
 
 def unpack(archive: Path, folder: Path) -> Path:
