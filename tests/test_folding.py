@@ -70,23 +70,6 @@ def test_results_and_gradients(name: str, pairs: int) -> None:
     torch.testing.assert_close(dict(model.state_dict()), dict(state), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("padding", [(1, 3), "same", (0, 2)])
-@pytest.mark.parametrize("mode", ["zeros", "circular"])
-def test_kernels_larger_than_the_images(padding: Any, mode: Any) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(3, 6, (3, 7), groups=3, padding=padding, padding_mode=mode)
-    model = nn.Sequential(conv, nn.BatchNorm2d(6), nn.Flatten(), nn.LazyLinear(2)).double().eval()
-    pictures = images()[..., :5, :5]
-    scores = model(pictures)
-    plain = torch.autograd.grad(scores.square().sum(), [*model.parameters()])
-    with fold(model, pictures)():
-        assert "forward" in vars(conv)
-        inside = model(pictures)
-        folded = torch.autograd.grad(inside.square().sum(), [*model.parameters()])
-    torch.testing.assert_close(inside, scores)
-    torch.testing.assert_close(folded, plain)
-
-
 def test_an_output_that_something_else_reads() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:

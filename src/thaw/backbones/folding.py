@@ -4,8 +4,8 @@ There it multiplies each channel by a scale and adds a shift, so a convolution o
 the scale, with the shift as its bias, gives the same, and the same gradients, but for rounding
 (arXiv:1712.05877, section 3.2). What lies between the two is neither computed nor stored: ResNet-50
 takes 54 ms a step instead of 88, and 6.2 GB instead of 11.9 (256 images of 224 pixels, bf16, H100);
-on a CPU models take 0.80 (MobileNetV2) to 0.99 (ResNet-18) of the time (benchmarks/folding.py). On
-a GPU that waits for many small operations it costs time: RegNetY-400MF 1.20 (benchmarks/gpu.md).
+on CPUs models take 0.80 to 0.99 of the time (Intel) or 0.89 to 1.09 (AMD; benchmarks/LOG.md). On a
+GPU that waits for many small operations it costs time: RegNetY-400MF 1.20 (benchmarks/gpu.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 RECOMPUTES = ("grad_checkpointing", "memory_efficient")  # attributes in timm and torchvision
 Pair = tuple[Any, Any]  # a convolution, and the BatchNorm layer that alone reads its output
@@ -86,26 +85,12 @@ def _convolve(conv: Any, norm: Any, images: Tensor) -> Tensor:
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     offset = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     folded = {"weight": conv.weight * scale.view(-1, 1, 1, 1), "bias": norm.bias - offset * scale}
-    folded = {name: value.to(conv.weight.dtype) for name, value in folded.items()}
-    if _is_slow_on_cpu(conv, images):
-        height, width = conv.padding
-        images = functional.pad(images, (width, width, height, height))
-        return functional.conv2d(
-            images, **folded, stride=conv.stride, dilation=conv.dilation, groups=conv.groups
-        )
-    own = conv._parameters  # used as its own: a subclass may pad
-    conv._parameters = {**own, **folded}
+    own, dtype = conv._parameters, conv.weight.dtype  # used as its own: a subclass may pad
+    conv._parameters = {**own, **{name: value.to(dtype) for name, value in folded.items()}}
     try:
         return type(conv).forward(conv, images)
     finally:
         conv._parameters = own
-
-
-def _is_slow_on_cpu(conv: Any, images: Tensor) -> bool:
-    """Whether oneDNN takes half the time on padded images: those smaller than the kernel."""
-    plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
-    smaller = min(images.shape[-2:]) < max(conv.kernel_size)
-    return images.is_cpu and plain and smaller and isinstance(conv.padding, tuple)
 
 
 def _pass_on(norm: Any, images: Tensor) -> Tensor:
