@@ -49,11 +49,13 @@ def _is_fine(path: Path) -> bool:
     try:
         data = read_file(path)
         with open_image(data) as image:
+            if image.format in ("JPEG", "MPO"):
+                return _is_whole_jpeg(data)  # to be decoded alone: its faults stand on stderr
             if image.format == "PNG":
                 image.verify()
-            elif image.format not in ("JPEG", "MPO"):
-                decode(path)  # a JPEG is not decoded here: what is wrong with it stands on stderr
-            return image.format not in ("JPEG", "MPO") or _is_whole_jpeg(data)
+            else:
+                decode(path)
+            return True
     except Exception:  # Pillow's plugins raise all kinds; the photo is decoded again, which decides
         return False
 
