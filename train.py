@@ -85,7 +85,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     plan.check(**measured, validate_every=cfg.trainer.check_val_every_n_epoch)
     trainer_settings |= {} if validates else {"limit_val_batches": 0}
     optim = device.optimizer_settings(settings["optim"], trainer_settings)
-    taken = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr"}
+    taken = {"lr": "finetune.frozen.lr, finetune.unfrozen.lr", "params": "thaw itself"}
     make_optimizer = config.build(optim, "optim", taken=taken)
     module = TransferModule(
         classifier, plan, make_optimizer, classes=data.classes, monitor=cfg.monitor,

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from thaw.classifier import Classifier
 from thaw.data.loading import Key, make_loader
 from thaw.finetune.builder import build_plan
+from thaw.finetune.muon import Muon
 from thaw.finetune.plan import Plan
 from thaw.training.callbacks import ApplyPlan
 from thaw.training.checkpoints import SaveLast
@@ -147,7 +148,7 @@ class SaveEach(SaveLast):
 def module_of(
     plan: Plan, model: Classifier | None = None, *, fused: bool = True, **changes: Any
 ) -> TransferModule:
-    optimizer = partial(torch.optim.AdamW, weight_decay=0.05, fused=fused)
+    optimizer = partial(Muon, weight_decay=0.05, fused=fused)
     arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 

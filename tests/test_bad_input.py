@@ -230,7 +230,7 @@ optim=sgd optim.momentum=-1               | momentum
 optim=sgd optim.momentum=abc              | number
 optim=sgd optim.momentum=0                | Nesterov
 +optim.eps=-1                             | epsilon
-+optim.amsgrad=perhaps                    | true or false
+optim=adamw +optim.amsgrad=perhaps                    | true or false
 trainer=tpu                               | did you mean|cpu
 trainer.precision=fp7                     | 32-true
 trainer.precision=fp16                    | 16-mixed

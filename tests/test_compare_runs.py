@@ -38,6 +38,11 @@ def test_folders_without_a_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="empty: there is no run in it"):
         find_runs([str(tmp_path / "empty")])
+    write_run(tmp_path / "run", ["backbone=tiny"], seed=3, scores=SCORES, values=[0.5])
+    both = [str(tmp_path / name) for name in ("empty", "run")]
+    assert find_runs(both) == [tmp_path / "run"]
+    with pytest.raises(ConfigError, match="nothing: there is no run in it"):
+        find_runs([*both, str(tmp_path / "nothing")])
 
 
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ COMPUTED = {
     "thaw.mlp_head": {"in_features", "num_classes"},
     "thaw.transforms": {"spec"},
     "thaw.mixing": {"num_classes"},
-    "thaw.finetune": {"groups", "max_epochs", "mixes", "limits_batches", "derived_lr"},
+    "thaw.finetune": {"params", "groups", "max_epochs", "mixes", "limits_batches", "derived_lr"},
     "thaw.report": {"folder", "photos", "test_predictions"},
     "thaw.data": {"train_transform", "eval_transform", "shrink"},
 }
@@ -57,7 +57,7 @@ NEEDED = {
 # Leaves of one constructor's plain defaults; the others choose values of their own.
 DEFAULTS = [
     "augment/default", "backbone/cnn", "backbone/tiny", "backbone/torchvision", "backbone/timm",
-    "head/linear",
+    "head/linear", "head/norm_linear",
 ]  # fmt: skip
 # Arguments that loggers pass on, so that no signature of theirs names them.
 PASSED_ON = {"lightning.pytorch.loggers.WandbLogger": {"tags"}}  # to wandb.init

@@ -128,13 +128,12 @@ def test_a_value_is_of_the_kind_that_the_constructor_says(
 
 
 def test_what_a_library_refuses_is_told_with_its_setting() -> None:
-    node = {"_target_": "torch.optim.AdamW", "betas": [2, 3], "weight_decay": 0.5}
+    node = {"_target_": "torch.optim.AdamW", "eps": -1, "weight_decay": 0.5}
     make = config.build({**node, "_partial_": True}, "optim")
     with pytest.raises(ConfigError) as error:
         make([torch.zeros(1, requires_grad=True)])
     assert str(error.value) == (
-        "optim.betas=[2, 3]: torch.optim.AdamW refuses it: ValueError: "
-        "Invalid beta parameter at index 0: 2"
+        "optim.eps=-1: torch.optim.AdamW refuses it: ValueError: Invalid epsilon value: -1"
     )
 
 

@@ -134,6 +134,13 @@ def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[s
         folder(tmp_path).setup()
 
 
+def test_names_of_classes_in_any_script(tmp_path: Path) -> None:
+    """With the wide space of Japanese and the joiner of Persian, which Python calls unprintable."""
+    names = ("\u5c71\u3000\u7530", "\u0645\u06cc\u200c\u0631\u0648\u062f")
+    touch(*(tmp_path / name / f"{i}.jpg" for name in names for i in range(5)))
+    assert sizes(folder(tmp_path)) == (8, 2, 0)
+
+
 def test_the_draw_does_not_depend_on_the_order_of_the_listing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

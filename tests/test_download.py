@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {"/file.bin": CONTENT, "/short": CONTENT, "/slow": CONTENT, "/drip": CONTENT,
+        self.files = {"/file.bin": CONTENT, "/short": CONTENT, "/slow": CONTENT,
                       "/empty": b"", "/page.html": b"<html>Log in first</html>"}  # fmt: skip
         self.requests: list[str] = []
 
@@ -56,9 +56,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.path == "/slow":
             time.sleep(0.5)
-        while self.path == "/drip":  # until the client closes
-            self.wfile.write(b"x")
-            time.sleep(0.02)
         self.wfile.write(body[: len(body) // 2] if self.path == "/short" else body)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -148,16 +145,6 @@ def test_silent_server_is_given_up(
     monkeypatch.setattr(download, "TIMEOUT", (5, 0.1))
     with pytest.raises(DownloadError, match="timed out"):
         fetch(server.url("/slow"), tmp_path / "x", checksum=None, remedy=REMEDY)
-    assert left(tmp_path) == []
-
-
-def test_a_drip_is_given_up(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(download, "PATIENCE", 0.2)
-    monkeypatch.setattr(Server, "handle_error", lambda *_: None)  # the client has gone
-    with pytest.raises(DownloadError, match=r"only \d+ bytes came"):
-        fetch(server.url("/drip"), tmp_path / "x", checksum=None, remedy=REMEDY)
     assert left(tmp_path) == []
 
 

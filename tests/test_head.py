@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from thaw.head import linear
+from thaw.head import linear, norm_linear
 from thaw.mlp_head import mlp
 
 
@@ -23,6 +23,27 @@ def test_named_initialisations() -> None:
     assert isinstance(ours, nn.Linear)
     bound = 1 / 8**0.5  # torch.nn.Linear's documented default
     assert 0.8 * bound < ours.weight.abs().max().item() <= bound
+
+
+def test_features_of_any_size_give_the_same_scores() -> None:
+    """So that a rate of the head means the same for every backbone."""
+    head, features = norm_linear(8, 5, init="kaiming_uniform"), 10 * torch.randn(4, 8)
+    assert isinstance(head, nn.Sequential)
+    scaled = head[0](features)
+    assert scaled.norm(dim=1).tolist() == pytest.approx([30.0] * 4)
+    roots = features.sign() * features.abs().sqrt()
+    wanted = 30 * nn.functional.normalize(roots, dim=1)
+    assert torch.allclose(scaled, wanted, atol=1.0)
+    assert torch.allclose(head[0](80 * features), wanted, atol=1.0)
+
+
+def test_features_of_zero_have_scores_and_gradients() -> None:
+    features = torch.zeros(4, 8, requires_grad=True)
+    scores = norm_linear(8, 5, init="kaiming_uniform")(features)
+    scores.square().sum().backward()
+    assert scores.isfinite().all()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
 
 
 def test_mlp_layers() -> None:

@@ -39,6 +39,24 @@ def test_in_an_epoch_it_waits_for_the_step_and_the_second_does_not(
         signals._ask(signal.SIGINT, None)
 
 
+def test_it_waits_too_where_nobody_reads_any_more() -> None:
+    """Ctrl-C ends `tee` as well, of `python train.py 2>&1 | tee FILE`; the checkpoint counts."""
+    code = (
+        "import os, signal, sys; from thaw.stopping import Signals\n"
+        "signals = Signals(); signals.in_epoch = True; sys.stdin.read()\n"
+        "signals._ask(signal.SIGINT, None); print('row', flush=True)\n"
+        "print('row', file=sys.stderr, flush=True); os._exit(7)"
+    )
+    reads, writes = os.pipe()
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=writes, stderr=writes
+    )
+    os.close(writes)
+    os.close(reads)
+    job.communicate(b"", timeout=60)
+    assert job.returncode == 7
+
+
 def test_a_worker_leaves_signals_to_its_parent() -> None:
     before = [signal.getsignal(number) for number in stopping.NUMBERS]
     try:

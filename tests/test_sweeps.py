@@ -57,6 +57,15 @@ def test_results_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtu
     RunFolder().on_run_start(hydra(tmp_path, f"hydra.run.dir={tmp_path}", resume=str(tmp_path)))
 
 
+def test_a_folder_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~ is the home folder also where no shell replaces it, as in conf/local/."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = hydra(Path("~/runs/a"))
+    RunFolder().on_run_start(cfg)
+    assert cfg.hydra.run.dir == str(tmp_path / "runs" / "a")
+    assert (tmp_path / "runs" / "a").is_dir()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for words in ((), ("hydra.run.dir=x",)):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from inspect import getfile
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,13 @@ class ThawLauncher(Launcher):
         try:
             self._run(list(zip(jobs, job_overrides, strict=True)))
         except Interrupted as stopped:
-            for process in self.running.values():
-                process.send_signal(signal.SIGINT)
-            for process in self.running.values():
-                process.wait()
+            while self.running:  # a second Ctrl-C goes to the jobs too, see thaw.stopping
+                for process in self.running.values():
+                    process.send_signal(signal.SIGINT)
+                with suppress(Interrupted):
+                    for process in self.running.values():
+                        process.wait()
+                    self.running = {}
             sweep = quoted(self.config.hydra.sweep.dir)
             print(f"\nstopped; go on with: thaw sweep resume {sweep}", file=sys.stderr)
             raise SystemExit(128 + stopped.number) from None
@@ -142,7 +145,8 @@ class SweepFolder(Callback):
     """Gives each sweep a folder of its own; at its end says what failed, and exits with 1."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        folder, given = Path(config.hydra.sweep.dir).resolve(), config.hydra.overrides.hydra
+        folder = Path(config.hydra.sweep.dir).expanduser().resolve()
+        given = config.hydra.overrides.hydra
         if "hydra.sweep.dir" not in map(key_of, given):
             folder = new_folder(folder)
         elif (file := folder / "multirun.yaml").is_file():

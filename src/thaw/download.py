@@ -2,14 +2,12 @@
 
 import hashlib
 import lzma
-import stat
 import tarfile
-import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import Any
 
 import requests
 from tqdm import tqdm
@@ -19,10 +17,8 @@ from thaw.errors import DownloadError
 from thaw.store import make_once
 
 TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of the answer
-PATIENCE, SLOWEST = 60, 1024  # seconds from which on, and bytes a second below which, we give up
 MIB = 2**20
 MAX_RATIO, SMALL = 100, 2**30  # photos hardly shrink; an archive may unpack to a GiB in any case
-Member = tuple[str, bool, IO[bytes] | None]  # name, whether it is a folder, content of a file
 # What downloads and archives raise: requests OSErrors, a zip with a password a RuntimeError
 BROKEN = (OSError, HTTPError, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error,
           lzma.LZMAError, RuntimeError, ValueError)  # fmt: skip
@@ -41,14 +37,11 @@ def fetch(url: str, path: Path, *, checksum: str | None, remedy: str) -> Path:
         plain = {"Accept-Encoding": "identity"}
         with requests.get(url, stream=True, timeout=TIMEOUT, headers=plain) as response:
             response.raise_for_status()
-            length, started = int(response.headers.get("Content-Length", 0)), time.monotonic()
+            length = int(response.headers.get("Content-Length", 0))
             bar = tqdm(total=length, unit="B", unit_scale=True, leave=False, disable=None)
             with part.open("wb") as file, bar:
                 while piece := response.raw.read1(MIB):
                     bar.update(file.write(piece))
-                    seconds = time.monotonic() - started
-                    if seconds > PATIENCE and file.tell() < SLOWEST * seconds:
-                        raise OSError(f"only {file.tell():,} bytes came in {seconds:.0f} s")
         size, kind = part.stat().st_size, response.headers.get("Content-Type", "")
         if size < max(length, 1):
             raise OSError(f"IncompleteRead: {size:,} of {length:,} bytes came")
@@ -114,52 +107,22 @@ def offline(url: str, path: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks files and folders; one of BROKEN: it holds others, leads outside, or is a bomb."""
+    """Unpacks a zip or tar; one of BROKEN: it leads outside, holds devices, or is a bomb."""
     print(f"Unpacking {archive}", flush=True)
-    left = max(SMALL, MAX_RATIO * archive.stat().st_size)
-    folder.mkdir()
-    for name, is_folder, content in _members(archive):
-        path = Path(name)
-        if path.anchor or ".." in path.parts or not (is_folder or content):
-            raise OSError(f"its member {name!a} is no plain file, or would land outside")
-        path = folder / path
-        (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-        left -= 1024  # of the disk, also for an empty file
-        if content:
-            with path.open("wb") as file:
-                while left >= 0 and (piece := content.read(MIB)):
-                    left -= file.write(piece)
-        if left < 0:
-            raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
-    return folder
-
-
-class Header(tarfile.TarInfo):
-    """A member of a tar; refuses what tarfile would read into memory, however much it is."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        fits = self.isreg() or 0 <= self.size <= MIB
-        return super()._proc_member(tar) if fits else self._proc_sparse()  # pyright: ignore
-
-    def _proc_sparse(self, *_: object) -> NoReturn:
-        raise ValueError("it has a header of more than a MiB, or a sparse file")
-
-    _proc_gnusparse_10 = _proc_sparse
-
-
-def _members(archive: Path) -> Iterator[Member]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                yield info.filename, info.is_dir(), zipped.open(info) if plain else None
-        return
+    most, is_zip = max(SMALL, MAX_RATIO * archive.stat().st_size), zipfile.is_zipfile(archive)
     try:
-        with tarfile.open(archive, tarinfo=Header) as tar:
-            while info := tar.next():
-                yield info.name, info.isdir(), tar.extractfile(info) if info.isreg() else None
-                tar.members, tar.pax_headers = [], {}  # pyright: ignore  else all stay in memory
-            while tar.fileobj and tar.fileobj.read(MIB):  # to the end, where gzip's checksum stands
+        opener: Any = zipfile.ZipFile if is_zip else tarfile.open
+        with opener(archive) as opened:
+            listed = opened.infolist() if is_zip else opened.getmembers()
+            name, size = ("filename", "file_size") if is_zip else ("name", "size")
+            members = [(Path(getattr(info, name)), getattr(info, size)) for info in listed]
+            if any(path.anchor or ".." in path.parts for path, _ in members):
+                raise OSError("a file in it would land outside")
+            if sum(1024 + size for _, size in members) > most:  # of the disk, also for an empty one
+                raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
+            while not is_zip and opened.fileobj.read(MIB):  # to the end, where gzip's checksum is
                 pass
+            opened.extractall(folder, **({} if is_zip else {"filter": "data"}))
     except tarfile.ReadError as error:
         raise OSError("it is neither a whole zip nor a tar") from error
+    return folder

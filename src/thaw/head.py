@@ -1,8 +1,10 @@
-"""The head: what turns the features (N, D) into class scores (N, K). Another is in mlp_head.py."""
+"""Heads: what turns the features (N, D) into class scores (N, K). Another is in mlp_head.py."""
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 Init = Literal["zeros", "normal", "kaiming_uniform"]
 
@@ -18,6 +20,27 @@ def linear(
     """
     layer = last_layer(in_features, num_classes, init)
     return nn.Sequential(nn.Dropout(dropout), layer) if dropout else layer
+
+
+def norm_linear(
+    in_features: int, num_classes: int, *, dropout: float = 0.0, init: Init = "zeros"
+) -> nn.Module:
+    """Builds a head that scales the features by `PowerNorm`, in front of a `linear` one."""
+    return nn.Sequential(PowerNorm(), linear(in_features, num_classes, dropout=dropout, init=init))
+
+
+class PowerNorm(nn.Module):
+    """Features (N, D) -> their roots, with signs, each photo's scaled to the length 30.
+
+    So a few large features do not rule (Perronnin et al. 2010, "Improving the Fisher Kernel for
+    Large-Scale Image Classification"), and one rate of the head fits all backbones: without this
+    the length is 9 with `tiny`, 30 with EfficientNet-Lite0 and 530 with SqueezeNet.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        roots = (features.abs() + 0.01).sqrt()  # + 0.01: near zero its slope is 5, not endless
+        roots = torch.where(features < 0, -roots, roots)
+        return 30 * functional.normalize(roots, dim=1)
 
 
 def last_layer(in_features: int, num_classes: int, init: Init) -> nn.Linear:

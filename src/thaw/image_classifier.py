@@ -20,12 +20,12 @@ from thaw.backbones.pretrained import differences
 from thaw.backbones.rebuild import not_ours, rebuild, without_values
 from thaw.data.decode import decode, from_pillow
 from thaw.errors import ConfigError, PhotoError, check, reason
-from thaw.head import linear
+from thaw.head import linear, norm_linear
 from thaw.mlp_head import mlp
 from thaw.model_reader import find_model, read_model
 from thaw.transforms import eval_transform, normalise
 
-HEADS = {"thaw.head.linear": linear, "thaw.mlp_head.mlp": mlp}
+HEADS = {"thaw.head.linear": linear, "thaw.head.norm_linear": norm_linear, "thaw.mlp_head.mlp": mlp}
 Photo = str | Path | Image.Image | Tensor
 
 

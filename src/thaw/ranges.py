@@ -64,6 +64,7 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "mix.*_alpha": within(REAL, 1e-9, HUGE, "a number above 0, like 0.2", None),
     "finetune.*.lr": RATE, "finetune.rates.*": RATE,
     "optim.weight_decay": within(REAL, 0, HUGE, "0 or more"), "optim.momentum": SHARE,
+    "optim.betas.*": within(REAL, 0, BELOW_1, "two numbers, 0 to below 1"),
     "trainer.accelerator": (lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps"),
                             "auto, cpu, gpu, cuda or mps"),
     "trainer.devices": (lambda v: type(v) is not int or v <= max(8, CORES),

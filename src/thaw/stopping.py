@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing.util  # its own atexit must be there before ours, which then comes first
 import os
+import select
 import signal
 import threading
 import time
@@ -34,11 +35,20 @@ class Signals:
             if self.in_epoch:
                 name = signal.Signals(number).name
                 text = f"\n{name}: saving a checkpoint, then stopping; once more stops at once\n"
+                self._leave_closed_pipes()
                 os.write(2, text.encode())  # `print` fails where it interrupts another `print`
                 return
         elif time.monotonic() - self.since < 1:
             return  # `timeout` and some terminals send a signal twice
         raise Interrupted(number)
+
+    def _leave_closed_pipes(self) -> None:
+        """After `python train.py | tee FILE`, Ctrl-C ended tee too: a print would be an error."""
+        poll = select.poll()
+        for descriptor in (1, 2):
+            poll.register(descriptor, 0)
+        for descriptor, _ in poll.poll(0):  # only of those that nobody reads
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
     def check(self, after: float = 0.0) -> None:
         """Raises Interrupted if a signal came, at least so many seconds ago."""

@@ -81,7 +81,7 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the folder; one that the command line names must hold no results."""
-        folder = Path(config.hydra.run.dir)
+        folder = Path(config.hydra.run.dir).expanduser()
         if not is_first_rank():
             return
         with explained():  # Hydra turns other errors of a callback into warnings
@@ -94,7 +94,8 @@ class RunFolder(Callback):
                 if given:
                     folder.mkdir(parents=True, exist_ok=True)
                 else:
-                    config.hydra.run.dir = str(new_folder(folder))
+                    folder = new_folder(folder)
+                config.hydra.run.dir = str(folder)
             except OSError as error:
                 message = f"{error}: choose another folder by paths.root_dir or hydra.run.dir"
                 raise ConfigError(message) from error

@@ -6,6 +6,7 @@ A source says where its photos are (`find_splits`) and, if they can be downloade
 
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,8 +106,9 @@ class PhotoDataModule(LightningDataModule):
             source = source.only(self.wanted)
         seen: set[str] = set()
         for name in source.classes:
-            if not name.isprintable() or (form := unicodedata.normalize("NFC", name)) in seen:
-                fault = "looks like that of another" if name.isprintable() else "is not in UTF-8"
+            is_text = not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name)
+            if not is_text or (form := unicodedata.normalize("NFC", name)) in seen:
+                fault = "looks like that of another" if is_text else "is not in UTF-8"
                 raise ConfigError(f"the name of class {name!a} {fault}; rename it")
             seen.add(form)
         if self.groups and not source.train.groups:

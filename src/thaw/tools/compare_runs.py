@@ -70,11 +70,13 @@ class Run:
 def find_runs(folders: Iterable[str]) -> list[Path]:
     """Finds the run folders in folders of runs or sweeps, or in anything above them, each once."""
     runs: list[Path] = []
-    for word in folders:
-        files = Path(word).expanduser().resolve().rglob(".hydra/config.yaml")
-        if not (inside := sorted(file.parent.parent for file in files)):
-            raise ConfigError(f"{word}: there is no run in it; give folders of runs or sweeps")
-        runs += inside
+    paths = [Path(word).expanduser().resolve() for word in folders]
+    for path in paths:
+        runs += sorted(file.parent.parent for file in path.rglob(".hydra/config.yaml"))
+    # a sweep with a typo leaves a folder without runs, which `compare sweeps/*` should pass over
+    if empty := [str(path) for path in paths if not runs or not path.is_dir()]:
+        where = ", ".join(empty)
+        raise ConfigError(f"{where}: there is no run in it; give folders of runs or sweeps")
     return [*dict.fromkeys(runs)]
 
 

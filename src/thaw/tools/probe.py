@@ -58,7 +58,10 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     cfgs = [compose_run([*given.words, *chosen]) for chosen in given.backbones]
     rows: list[Row] = []
     for chosen, cfg in zip(given.backbones, cfgs, strict=True):
-        subject = measure(chosen, cfg, every_layer=given.layers == "all")
+        subject = measure(
+            chosen, cfg, every_layer=given.layers == "all",
+            splits=rows[0][0].data.splits if rows else None,  # the photos are looked at once
+        )  # fmt: skip
         end = 0
         for layer, width in subject.layers.items():
             part = slice(end, end := end + width)
