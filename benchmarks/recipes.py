@@ -48,6 +48,7 @@ COMMON = (
 )  # fmt: skip
 CANDIDATES: dict[str, list[str]] = {
     "default": [],
+    "adamw": ["optim=adamw", "head=linear"],  # the default until 28 November 2026
     "batch_64": ["data.batch_size=64"],
     "batch_16": ["data.batch_size=16"],
     "batchnorm_train": ["finetune.batchnorm=train"],

@@ -37,6 +37,13 @@ def test_features_of_any_size_give_the_same_scores() -> None:
     assert torch.allclose(head[0](80 * features), wanted, atol=1.0)
 
 
+def test_rounding_of_a_feature_near_zero_changes_little() -> None:
+    features = torch.ones(2, 8)
+    features[:, 0] = torch.tensor([1e-7, -1e-7])
+    scaled = norm_linear(8, 5)[0](features)  # pyright: ignore[reportIndexIssue]
+    assert torch.allclose(scaled[0], scaled[1], atol=1e-4)
+
+
 def test_features_of_zero_have_scores_and_gradients() -> None:
     features = torch.zeros(4, 8, requires_grad=True)
     scores = norm_linear(8, 5, init="kaiming_uniform")(features)

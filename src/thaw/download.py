@@ -122,6 +122,7 @@ def unpack(archive: Path, folder: Path) -> Path:
                 raise OSError(f"it unpacks to more than {MAX_RATIO} times its size")
             while not is_zip and opened.fileobj.read(MIB):  # to the end, where gzip's checksum is
                 pass
+            folder.mkdir()
             opened.extractall(folder, **({} if is_zip else {"filter": "data"}))
     except tarfile.ReadError as error:
         raise OSError("it is neither a whole zip nor a tar") from error

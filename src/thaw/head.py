@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,8 +37,8 @@ class PowerNorm(nn.Module):
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        roots = (features.abs() + 0.01).sqrt()  # + 0.01: near zero its slope is 5, not endless
-        roots = torch.where(features < 0, -roots, roots)
+        # sqrt(x + 0.01) where x >= 0, mirrored about (0, 0.1): the slope is 5 at most, not endless
+        roots = 0.1 + features.sign() * ((features.abs() + 0.01).sqrt() - 0.1)
         return 30 * functional.normalize(roots, dim=1)
 
 

@@ -7,6 +7,7 @@ import select
 import signal
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 from thaw.errors import Interrupted
@@ -36,7 +37,8 @@ class Signals:
                 name = signal.Signals(number).name
                 text = f"\n{name}: saving a checkpoint, then stopping; once more stops at once\n"
                 self._leave_closed_pipes()
-                os.write(2, text.encode())  # `print` fails where it interrupts another `print`
+                with suppress(OSError):  # who reads it may end in this moment
+                    os.write(2, text.encode())  # `print` fails where it interrupts another `print`
                 return
         elif time.monotonic() - self.since < 1:
             return  # `timeout` and some terminals send a signal twice

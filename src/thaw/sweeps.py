@@ -82,6 +82,8 @@ class RunFolder(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Makes the folder; one that the command line names must hold no results."""
         folder = Path(config.hydra.run.dir).expanduser()
+        if config.hydra.run.dir[:1] == "~":
+            config.hydra.run.dir = str(folder)  # on all ranks
         if not is_first_rank():
             return
         with explained():  # Hydra turns other errors of a callback into warnings
@@ -94,8 +96,7 @@ class RunFolder(Callback):
                 if given:
                     folder.mkdir(parents=True, exist_ok=True)
                 else:
-                    folder = new_folder(folder)
-                config.hydra.run.dir = str(folder)
+                    config.hydra.run.dir = str(new_folder(folder))
             except OSError as error:
                 message = f"{error}: choose another folder by paths.root_dir or hydra.run.dir"
                 raise ConfigError(message) from error

@@ -58,7 +58,7 @@ class Muon(AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, P, Q) -> matrices of the same singular vectors, with singular values of 0.7 to 1.2.
+    """(N, P, Q) -> matrices of the same singular vectors, with singular values near 1.
 
     Jordan's five Newton-Schulz iterations, of the smaller square X X^T alone: half the time.
     """
