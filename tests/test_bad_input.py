@@ -225,11 +225,11 @@ optim.betas=[2,3]                         | beta
 optim.betas=0.9                           | a list of 2
 optim.betas=[0.9]                         | a list of 2
 optim.fused=maybe                         | true or false
-optim.momentum=0.9                        | has no momentum
+optim=adamw optim.momentum=0.9 | has no momentum
 optim=sgd optim.momentum=-1               | momentum
 optim=sgd optim.momentum=abc              | number
 optim=sgd optim.momentum=0                | Nesterov
-+optim.eps=-1                             | epsilon
+optim=adamw +optim.eps=-1 | epsilon
 optim=adamw +optim.amsgrad=perhaps                    | true or false
 trainer=tpu                               | did you mean|cpu
 trainer.precision=fp7                     | 32-true

@@ -256,4 +256,5 @@ def test_main_works_from_another_folder(tmp_path: Path) -> None:
     assert "name: resnet18" in call("backbone=resnet18", "--cfg", "job").stdout
     refused = call("optim=lion")
     assert refused.returncode == 1
-    assert refused.stderr == "\nerror: optim=lion: no such choice. Allowed: adam, adamw, sgd\n"
+    known = "adam, adamw, muon, sgd"
+    assert refused.stderr == f"\nerror: optim=lion: no such choice. Allowed: {known}\n"
