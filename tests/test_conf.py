@@ -134,6 +134,15 @@ def test_the_main_file_has_the_keys_that_train_reads() -> None:
     assert set(configuration(RUN)) == set(config.KEYS)
 
 
+def test_the_recipe_is_the_one_that_was_measured() -> None:
+    """benchmarks/LOG.md has the runs; another default wants new ones."""
+    cfg = configuration(RUN)
+    names = {"optim": "thaw.finetune.muon.Muon", "head": "thaw.head.norm_linear"}
+    assert {group: cfg[group]["_target_"] for group in names} == names
+    assert (cfg.label_smoothing, cfg.finetune.batchnorm) == (0.3, "eval")
+    assert (cfg.finetune.frozen.lr, cfg.finetune.lr_decay) == (1e-3, 0.75)
+
+
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_a_leaf_has_the_arguments_of_its_constructor(leaf: str) -> None:
     """None that it does not take; of our own constructors all that thaw does not compute."""

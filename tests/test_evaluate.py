@@ -168,16 +168,13 @@ def test_a_data_source_whose_classes_are_in_another_order(tmp_path: Path) -> Non
 
 
 def test_the_full_page_of_other_photos(tmp_path: Path) -> None:
-    """With the model that results.json names; `thaw report` makes it again."""
+    """With the model that results.json names."""
     tiny(tmp_path / "model")
     for name in ("ant", "cat"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         photo(tmp_path / "photos" / name / "1.png")
     out = tmp_path / "out"
     evaluate(tmp_path / "model", "--photos", tmp_path / "photos", "--out", out, "--full")
-    assert "Where it looks" in (out / "report.html").read_text()
-    (out / "report.html").unlink()
-    assert cli.main(["report", str(out), "--full"]) == 0
     assert "Where it looks" in (out / "report.html").read_text()
 
 

@@ -125,7 +125,8 @@ def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path) -> None:
     """Stopped inside the first unfrozen epoch; what folds is found again."""
     words = ("backbone=resnet18", "backbone.weights=null", "backbone.image_size=32", *TWO_AND_TWO,
              "trainer=cpu", "data=demo", "data.train_pictures=4", "data.val_pictures=2",
-             "optim=adamw", "test=false", "logger=none", "trainer.max_epochs=4")  # fmt: skip
+             "optim=adamw",  # Muon's 512 x 4608 take seconds a step
+             "test=false", "logger=none", "trainer.max_epochs=4")  # fmt: skip
     train.run(configuration(tmp_path / "whole", *words))
     with pytest.raises(Interrupted):
         train.run(

@@ -37,6 +37,12 @@ def test_features_of_any_size_give_the_same_scores() -> None:
     assert torch.allclose(head[0](80 * features), wanted, atol=1.0)
 
 
+def test_a_feature_of_zero_counts_as_a_root_of_a_hundredth() -> None:
+    features = torch.tensor([[0.0, 1.0, 4.0]])
+    scaled = norm_linear(3, 2)[0](features)  # pyright: ignore[reportIndexIssue]
+    assert torch.allclose(scaled, 30 * nn.functional.normalize((features + 0.01).sqrt(), dim=1))
+
+
 def test_rounding_of_a_feature_near_zero_changes_little() -> None:
     features = torch.ones(2, 8)
     features[:, 0] = torch.tensor([1e-7, -1e-7])

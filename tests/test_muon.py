@@ -49,25 +49,13 @@ def test_all_else_goes_by_adamw(shape: tuple[int, ...]) -> None:
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("shape", [(3, 40, 10), (2, 10, 40), (1, 9, 9)])
+@pytest.mark.parametrize("shape", [(40, 10), (10, 40), (9, 9)])
 def test_singular_values_become_one(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    matrices = torch.randn(shape)
-    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
-    values = torch.linalg.svdvals(orthogonal(matrices))
+    matrix = torch.randn(shape)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = torch.linalg.svdvals(orthogonal(matrix))
     assert values.min() > 0.6
     assert values.max() < 1.3
-    rotated = left.mT @ orthogonal(matrices) @ right.mT  # diagonal: the vectors are the same
-    assert (rotated - torch.diag_embed(rotated.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
-
-
-def test_weights_of_one_shape_do_not_mix() -> None:
-    """They share a product on the device, for speed."""
-    torch.manual_seed(0)
-    both = [nn.Parameter(torch.randn(6, 4, 1, 1)) for _ in range(2)]
-    alone = nn.Parameter(both[0].detach().clone())
-    both[0].grad, both[1].grad = torch.randn(6, 4, 1, 1), torch.randn(6, 4, 1, 1)
-    alone.grad = both[0].grad.clone()
-    Muon([{"params": both, "lr": 0.01}]).step()
-    Muon([{"params": [alone], "lr": 0.01}]).step()
-    assert torch.allclose(both[0], alone, atol=1e-6)
+    rotated = left.T @ orthogonal(matrix) @ right.T  # diagonal: the vectors are the same
+    assert (rotated - rotated.diagonal().diag()).abs().max() < 1e-3

@@ -14,7 +14,6 @@ from PIL import Image
 from runs import draw_photos, run_small
 from test_model_folder import tiny
 
-from thaw import cli
 from thaw.errors import ConfigError
 from thaw.heat_map import heat_map
 from thaw.image_classifier import load
@@ -112,16 +111,6 @@ def test_nothing_is_read_from_elsewhere(run: Path) -> None:
     assert not re.search(
         r"https?:|@import|url\(|fetch\(|import ", (run / "report.html").read_text()
     )
-
-
-def test_the_command_makes_it_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To the letter, but for the ids and dates in pictures that are drawn."""
-    drawn = re.compile(r"data:image/svg\+xml;base64,[\w+/=]+")
-    first = (run / "report.html").read_text()
-    (run / "report.html").unlink()
-    assert cli.main(["report", str(run)]) == 0
-    assert capsys.readouterr().out.strip() == str(run / "report.html")
-    assert drawn.sub("", (run / "report.html").read_text()) == drawn.sub("", first)
 
 
 def test_names_with_every_character(tmp_path: Path) -> None:
@@ -300,31 +289,3 @@ def test_folders_that_have_no_page(tmp_path: Path, results: Any, message: str) -
 
 RESULTS = '{"classes": ["a", "b"], "phases": []}'
 ROW = '{"epoch": 1, "train/loss": 1, "train/acc": 0.5, "rates": {"head": 0.1}}'
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        *((name, text) for name in ("results.json", "history.json")
-          for text in ("", "[" * 3000, "5", '{"test/acc": 0.', "\0")),
-        *(("results.json", RESULTS.replace("[]", text)) for text in ("null", "7", "[1, 2]")),
-        *(("results.json", RESULTS.replace('["a", "b"]', text)) for text in ("7", "[[], {}]")),
-        ("results.json", RESULTS.replace('"phases', '"versions": 3, "phases')),
-        *(("history.json", f"[{text}]") for text in ("1, 2", "{}", ROW.replace("0.5", '"high"'),
-                                                     ROW.replace("0.1", '"high"'))),
-        ("predictions.csv", ""), ("predictions.csv", "\0\n"),
-        ("predictions.csv", "path,label,predicted,probability\n1.jpg,a,z,0.5\n"),
-    ],
-)  # fmt: skip
-def test_damaged_files_are_told_by_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
-) -> None:
-    """One paragraph, which names the file, or the folder where the content is odd."""
-    run = evaluated(tmp_path / "run", ["a", "b"], [0, 1], [0, 0])
-    (run / "history.json").write_text(f"[{ROW}]")
-    (run / name).write_text(text)
-    with pytest.raises(SystemExit):
-        cli.main(["report", str(run)])
-    said = capsys.readouterr().err
-    assert re.match(rf"\nerror: {run}(/{name}|: holds no results.json|: results.json or)", said)
-    assert said.count("\n") == 2

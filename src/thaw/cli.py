@@ -20,7 +20,6 @@ from thaw.errors import ConfigError
 
 COMMANDS = {
     "predict": "say what is on photos, with a trained model",
-    "report": "make the page of a run again, or in full",
     "evaluate": "measure a trained model on other labelled photos",
     "export": "write a trained model as ONNX or pt2, and check that it gives the same answers",
     "serve": "answer in the browser and over HTTP, with a trained model",

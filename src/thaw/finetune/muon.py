@@ -1,6 +1,5 @@
 """An optimiser: AdamW, with orthogonal steps for the weights of convolutions (Muon)."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -31,44 +30,36 @@ class Muon(AdamW):
         with torch.enable_grad():
             loss = closure and closure()
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None and weight.ndim == 4 and weight.shape[1] > 1:
-                    alike[weight.shape].append(weight)
-            for weights in alike.values():
-                self._turn(weights, group)
+                    self._turn(weight, group)
         super().step()
         return loss
 
-    def _turn(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """A step of weights of one shape; takes their gradients, so that AdamW leaves them."""
-        means: list[Tensor] = []
-        for weight in weights:
-            gradient: Any = weight.grad
-            state, weight.grad = self.state[weight], None
-            if not state:
-                state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
-            mean = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
-            means.append(gradient.lerp(mean, group["momentum"]).flatten(1))  # Nesterov's
-        steps = orthogonal(torch.stack(means).float())
-        size = 0.2 * max(steps.shape[1:]) ** 0.5 * group["lr"]
-        for weight, step in zip(weights, steps, strict=True):
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.sub_(step.view(weight.shape), alpha=size)
+    def _turn(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        """A step of one weight; takes its gradient, so that AdamW leaves it alone."""
+        gradient: Any = weight.grad
+        state, weight.grad = self.state[weight], None
+        if not state:  # AdamW looks for a step in it when it is loaded
+            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
+        mean = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
+        step = orthogonal(gradient.lerp(mean, group["momentum"]).flatten(1).float())  # Nesterov's
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        size = 0.2 * max(step.shape) ** 0.5 * group["lr"]
+        weight.sub_(step.view(weight.shape), alpha=size)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """(N, P, Q) -> matrices of the same singular vectors, with singular values near 1.
+def orthogonal(matrix: Tensor) -> Tensor:
+    """(P, Q) -> a matrix of the same singular vectors, with singular values near 1.
 
     Jordan's five Newton-Schulz iterations, of the smaller square X X^T alone: half the time.
     """
-    is_tall = matrices.shape[1] > matrices.shape[2]
-    wide = matrices.mT if is_tall else matrices
-    wide = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
-    square, product = wide @ wide.mT, torch.eye(wide.shape[1], device=wide.device)
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / (wide.norm() + 1e-7)
+    square, product = wide @ wide.T, torch.eye(len(wide), device=wide.device)
     for _ in range(5):
         factor = -4.7750 * square + 2.0315 * square @ square
-        factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+        factor.diagonal().add_(3.4445)
         square, product = factor @ square @ factor, factor @ product
     wide = product @ wide
-    return wide.mT if is_tall else wide
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
