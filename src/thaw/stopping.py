@@ -31,12 +31,12 @@ class Signals:
                 signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._leave_closed_pipes()
         if self.asked is None:
             self.asked, self.since = number, time.monotonic()
             if self.in_epoch:
                 name = signal.Signals(number).name
                 text = f"\n{name}: saving a checkpoint, then stopping; once more stops at once\n"
-                self._leave_closed_pipes()
                 with suppress(OSError):  # who reads it may end in this moment
                     os.write(2, text.encode())  # `print` fails where it interrupts another `print`
                 return
