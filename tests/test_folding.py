@@ -121,6 +121,20 @@ def test_a_copy_and_a_saved_one_fold_by_themselves() -> None:
         }  # fmt: skip
 
 
+def test_evaluation_and_frozen_bodies_fold_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = torchvision_backbone.torchvision_backbone("resnet18", None, 32)
+    model, pictures = Classifier(backbone, nn.Linear(512, 3)), torch.rand(2, 3, 32, 32)
+    model.set_trainable({"head"}, "eval")
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("BatchNorm was computed")
+
+    model.eval()(pictures)  # here it finds what folds
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", fail)
+    for mode in (True, False):
+        model.train(mode)(pictures)
+
+
 def test_a_resumed_run_is_equal_to_the_bit(tmp_path: Path) -> None:
     """Stopped inside the first unfrozen epoch; what folds is found again."""
     words = ("backbone=resnet18", "backbone.weights=null", "backbone.image_size=32", *TWO_AND_TWO,
@@ -154,7 +168,7 @@ def test_batchnorm_in_training_mode_is_left_alone() -> None:
 
 
 def test_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The unfrozen epochs change by rounding alone; so does no frozen one."""
+    """A run changes by rounding alone."""
     found = []
     for name in ("folded", "plain"):
         words = ("backbone=resnet18", "backbone.weights=null", "backbone.image_size=32",

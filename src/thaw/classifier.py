@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
-        self.fold: Any = backbone.fold  # makes training steps faster, see `folding`
+        self.fold: Any = backbone.fold  # makes the body faster, see `folding`
         self.folded: Any = None
 
     @property
@@ -50,8 +50,7 @@ class Classifier(nn.Module):
         return tuple(group.name for group in self.groups)
 
     def features(self, images: Tensor) -> Tensor:  # N 3 H W -> N D, what the head gets
-        plain = not self.fold or not self.training or self.trainable == {HEAD}
-        if plain or torch.compiler.is_compiling():
+        if not self.fold or torch.compiler.is_compiling():
             return self.body(images)
         self.folded = self.folded or self.fold(self.body, images)
         with self.folded():

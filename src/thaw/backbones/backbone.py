@@ -46,7 +46,7 @@ class Backbone:
     licence: str  # one line on the licence of the weights, as their publisher declares it
     weights: str  # one line on the weights that were loaded ("random" for none)
     builder: str = ""  # what built it, see `rebuild.BUILDERS`; empty for a user's own
-    fold: Callable[..., Any] | None = None  # for training steps, see `folding.fold`
+    fold: Callable[..., Any] | None = None  # makes it faster, see `folding.fold`
 
     def cropped(self, crop: Crop) -> "Backbone":
         """Returns the same backbone with images made square in this way."""

@@ -1,10 +1,10 @@
-"""BatchNorm in eval mode, computed by the convolutions in front of it: faster training steps.
+"""BatchNorm in eval mode, computed by the convolutions in front of it, which is faster.
 
 There it multiplies each channel by a scale and adds a shift, so a convolution of the weights times
 the scale, with the shift as its bias, gives the same, and the same gradients, but for rounding
 (arXiv:1712.05877, section 3.2). What lies between the two is neither computed nor stored: ResNet-50
 takes 54 ms a step instead of 88, and 6.2 GB instead of 11.9 (256 images of 224 pixels, bf16, H100);
-on CPUs models take 0.80 to 0.99 of the time (Intel) or 0.89 to 1.09 (AMD; benchmarks/LOG.md). On a
+on CPUs steps take 0.80 to 0.99 of the time (Intel) or 0.89 to 1.09 (AMD; benchmarks/LOG.md). On a
 GPU that waits for many small operations it costs time: RegNetY-400MF 1.20 (benchmarks/gpu.md).
 """
 

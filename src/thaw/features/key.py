@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from thaw import classifier, transforms
+from thaw.backbones import folding
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), Enum, Path, torch.dtype, torch.device)
 REFERENCES = ("__qualname__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents",
@@ -26,8 +27,8 @@ def feature_key(body: nn.Module, dataset: Any, normalise: object, *, views: int,
                 precision: str, device: torch.device) -> dict[str, Any]:  # fmt: skip
     """Everything that the features of a `PhotoDataset` depend on: objects, their code, photos."""
     described = Description()
-    # classifier.py calls the body, and transforms.py shrinks the pictures of data.cache=ram
-    described.add([body, normalise, dataset.plain, type(dataset), classifier, transforms])
+    # classifier.py and folding.py run the body, transforms.py shrinks pictures of data.cache=ram
+    described.add([body, normalise, dataset.plain, type(dataset), classifier, folding, transforms])
     if views > 1:
         described.add([dataset.transform, getattr(dataset.pictures, "shrunk", None)])
     packages = {"torch", "torchvision", "PIL", "thaw"} | described.packages

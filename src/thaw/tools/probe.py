@@ -142,12 +142,14 @@ def measure(
     layers = getattr(body, "layers", {backbone.groups[-1].name: backbone.out_features})
     body = body.eval().requires_grad_(False).to(place, memory_format=order)  # pyright: ignore
     body = precision.convert_module(body)
+    features_of = body if every_layer else Classifier(backbone, torch.nn.Identity()).features
     dtype = next(body.parameters()).dtype
 
     def run(images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> (N, D), as a training step would."""
         with torch.no_grad(), precision.forward_context():
-            return body(normalise(images.to(place).contiguous(memory_format=order)).to(dtype))
+            images = images.to(place).contiguous(memory_format=order)
+            return features_of(normalise(images).to(dtype))
 
     began, tables = time.perf_counter(), []
     folder = Path(cfg.paths.cache_dir).expanduser() / "features"
