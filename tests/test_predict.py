@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 from runs import SMALL, configuration, draw_photos
 from test_model_folder import MLP, photo, save, tiny
@@ -246,10 +244,7 @@ def test_names_that_are_not_utf8_do_not_end_the_run(
         (["{}/a.png", "--resume"], r"--resume: needs --csv FILE or --jsonl FILE"),
         (["{}/a.png", "--resume", "--csv", "-"], r"--resume: needs --csv FILE or --jsonl FILE"),
         (["{}/a.png", "--resume", "--json", "{}/b.json"], r"needs --csv FILE or --jsonl FILE"),
-        (["{}/a.png", "--resume", "--csv", "{}/b.csv", "--embeddings", "{}/e.npy"],
-         r"--resume: needs --csv FILE or --jsonl FILE, and no --embeddings"),
         (["{}", "--copy-into", "{}/sorted"], r"--copy-into .*sorted: lies in .*give a folder outs"),
-        (["{}/a.png", "--embeddings", "{}/e.txt"], r"e\.txt: allowed is a file that ends in \.npy"),
         (["{}/a.png", "--device", "tpux"], r"--device tpux: cannot be used .*try auto or cpu"),
     ],
 )  # fmt: skip
@@ -264,7 +259,7 @@ def test_what_cannot_be_is_told_before_anything_is_read(
     assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--json", "--embeddings", "--copy-into"])
+@pytest.mark.parametrize("option", ["--csv", "--jsonl", "--json", "--copy-into"])
 def test_what_cannot_be_written_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
@@ -360,23 +355,6 @@ def test_a_resumed_run_tells_of_broken_photos_again(tmp_path: Path) -> None:
     assert run(*words, "--resume") == 0
     found = [row["path"] for row in rows_of(tmp_path / "rows.csv")]
     assert found == [str(photos[number]) for number in (0, 2, 1)]
-
-
-def test_embeddings_are_what_the_head_gets(tmp_path: Path) -> None:
-    """A row for each row of the table; a broken photo has neither."""
-    tiny(tmp_path / "model")
-    photos = many(tmp_path / "photos")
-    photos[3].write_bytes(b"no picture")
-    words = ("--csv", tmp_path / "rows.csv", "--embeddings", tmp_path / "rows.npy")
-    assert run(tmp_path, tmp_path / "photos", "--batch-size", 3, *words, "--device", "cpu") == 1
-    model = thaw.load(tmp_path)
-    views = [model.transform(decode(Path(row["path"]))) for row in rows_of(tmp_path / "rows.csv")]
-    with torch.no_grad():
-        expected = model.features(torch.stack(views))
-        assert torch.allclose(torch.from_numpy(np.load(tmp_path / "rows.npy")), expected, atol=1e-5)
-        best = model.probabilities(expected).amax(1)
-    written = [float(row["probability"]) for row in rows_of(tmp_path / "rows.csv")]
-    assert written == pytest.approx(best.tolist(), abs=2e-6)
 
 
 def test_tta_is_the_mean_over_a_photo_and_its_mirror_image(tmp_path: Path) -> None:

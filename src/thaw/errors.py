@@ -50,6 +50,8 @@ def trouble(error: Exception) -> str | None:
             return f"{said}: make room, allow writing, or change paths.root_dir or paths.cache_dir"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
+    if type(error).__name__ == "BrokenProcessPool":  # of `thaw check`, which keeps what it read
+        return "a process that reads photos was killed, perhaps for want of memory; start again"
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"
     return killed if "DataLoader worker (pid" in str(error) else None
 

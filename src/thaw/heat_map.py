@@ -1,5 +1,6 @@
 """Where a trained model looks: Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
+from contextlib import ExitStack
 from math import isqrt
 from typing import Any
 
@@ -29,14 +30,11 @@ def heat_map(model: ImageClassifier, view: Tensor, label: int) -> Tensor:
     outputs: list[Any] = []
     # Attention weights are square as well, but come out of modules without parameters.
     parts = [part for part in model.body.modules() if next(part.parameters(), None) is not None]
-    hooks = [part.register_forward_hook(lambda *seen: outputs.append(seen[-1])) for part in parts]
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            images = model.normalise(view[None].to(next(model.parameters()).device))
-            scores = model.head(model.body(images.requires_grad_()))[0]  # K
-        finally:
-            for hook in hooks:
-                hook.remove()
+    with ExitStack() as hooks, torch.inference_mode(False), torch.enable_grad():
+        for part in parts:
+            hooks.enter_context(part.register_forward_hook(lambda *seen: outputs.append(seen[-1])))
+        images = model.normalise(view[None].to(next(model.parameters()).device))
+        scores = model.head(model.body(images.requires_grad_()))[0]  # K
         spatial = [output for output in outputs if len(_places(output))]
         if not spatial:
             raise ValueError("heat_map: no output inside the body is spatial, so there is no map")

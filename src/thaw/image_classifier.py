@@ -76,13 +76,9 @@ class ImageClassifier(nn.Module):
         images = images.clone(memory_format=self.memory_format)  # normalising works in place
         return self.body(self.normalise(images).to(next(self.parameters()).dtype))
 
-    def probabilities(self, features: Tensor) -> Tensor:
-        """Features (N, D) -> calibrated probabilities (N, K)."""
-        return (self.head(features).float() / self.temperature).softmax(1)
-
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S), uint8 or float of 0-1 -> calibrated probabilities (N, K)."""
-        return self.probabilities(self.features(images))
+        return (self.head(self.features(images)).float() / self.temperature).softmax(1)
 
     @torch.inference_mode()
     def predict(self, photos: Photo | Iterable[Photo], batch_size: int = 64) -> list[Prediction]:

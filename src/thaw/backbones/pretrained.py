@@ -59,9 +59,7 @@ def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tenso
         content: Any = load_file(path) if is_plain else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # three libraries' errors, all saying: not a readable weight file
         allowed = "Allowed: a state dict saved by torch.save, or .safetensors"
-        needed = re.search(
-            r"GLOBAL ([\w.]+)", str(error)
-        )  # torch's text tells to run the file's code
+        needed = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's text tells to run that code
         why = f"it needs {needed[1]}" if needed else type(error).__name__
         message = f"backbone.weights={file}: cannot be read as weights ({why}). {allowed}"
         raise ConfigError(message) from error

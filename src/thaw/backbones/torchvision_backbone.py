@@ -65,7 +65,7 @@ def official_file(url: str) -> Path:
 
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    digest = re.search(r"-([0-9a-f]{8,})\.", name)  # torch hub's convention: start of the sha256
+    (digest,) = re.findall(r"-([0-9a-f]{8,})\.", name)  # torch hub's way: start of the sha256
     remedy = f"put the file at {path}, {OFFLINE}"
-    fetch(url, path, checksum=f"sha256:{digest[1]}" if digest else None, remedy=remedy)
+    fetch(url, path, checksum=f"sha256:{digest}", remedy=remedy)
     return path

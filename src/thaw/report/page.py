@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torchvision.transforms.v2.functional import resize
 
 from thaw.data.decode import MAX_RATIO, decode
 from thaw.data.photos import Photos
-from thaw.errors import ConfigError, PhotoError
+from thaw.errors import PhotoError
 from thaw.heat_map import heat_map, overlay
 from thaw.image_classifier import load
 from thaw.report.curves import draw_curves, draw_rates
@@ -44,19 +43,12 @@ def write_page(
 
     Args:
         folder: Holds results.json and, where there are any, history.json, plan.txt and
-            predictions.csv; ConfigError where it has no results of this version of thaw.
+            predictions.csv.
         photos, test_predictions: The test split of a run that has just ended and what
             `TransferModule.test_predictions` says of it (N, 3); predictions.csv is written first.
         full: Adds heat maps by the model of the run, or by the one that results.json names.
     """
-    file, table = folder / "results.json", folder / "predictions.csv"
-    results = read_plain(file) if file.is_file() else {}
-    if "classes" not in results:
-        raise ConfigError(
-            f"{folder}: holds no results.json of this version of thaw; give the folder of a "
-            f"finished run, or measure the model of an older one by: "
-            f"thaw evaluate {shlex.quote(str(folder))}"
-        )
+    results, table = read_plain(folder / "results.json"), folder / "predictions.csv"
     classes, tested = results["classes"], None
     if photos and test_predictions is not None and len(test_predictions):
         Predictions.of(photos, classes, test_predictions.double().numpy()).write(table)
@@ -64,23 +56,23 @@ def write_page(
         tested = Predictions.read(table, classes)
     maps = find_heat_maps(Path(results.get("model", folder)), tested) if full and tested else []
     plan, page, checked = (folder / name for name in ("plan.txt", "report.html", "check.json"))
-    text = fill_template(
-        TEMPLATE, name=folder.resolve().name, folder=shlex.quote(str(folder.resolve())),
+    write_template(
+        TEMPLATE, page, name=folder.resolve().name, folder=shlex.quote(str(folder.resolve())),
         results=results, tested=tested,
         plan=plan.read_text("utf-8") if plan.is_file() else "",
         curves=draw_history(folder, results["phases"]),
-        photo=tested and partial(photo, tested), examples=tested and partial(examples, tested),
+        small=small, examples=tested and partial(examples, tested),
         check=read_plain(checked, list) if checked.is_file() else None, heat_maps=maps,
     )  # fmt: skip
-    page.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
     return page
 
 
-def fill_template(template: Path, **values: Any) -> str:
-    """The text of a template with these values in it, in which no value is taken for HTML."""
+def write_template(template: Path, file: Path, **values: Any) -> None:
+    """Writes a template with these values in it, in which no value is taken for HTML, to a file."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = percent
-    return environment.from_string(template.read_text("utf-8")).render(values)
+    text = environment.from_string(template.read_text("utf-8")).render(values)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8
 
 
 def draw_history(folder: Path, phases: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -115,30 +107,16 @@ def find_heat_maps(run: Path, tested: Predictions) -> list[dict[str, Any]]:
             with suppress(PhotoError):  # a photo that is gone by now
                 view = model.transform(decode(Path(tested.paths[place])))
                 heat = overlay(view, heat_map(model, view, int(tested.predicted[place])))
-                found.append({**photo(tested, place, picture=False), "picture": jpeg(view),
-                              "heat": jpeg(heat)})  # fmt: skip
+                found.append({"place": place, "picture": jpeg(view), "heat": jpeg(heat)})
     except ValueError as error:  # a ConfigError is one, too
         print(f"report.html lacks heat maps: {error}", file=sys.stderr)
     return found
 
 
-def photo(tested: Predictions, place: int, picture: bool = True) -> dict[str, Any]:
-    """What is shown of a photo: `picture`, if asked for, as a data URI, None where it is gone."""
-    path = tested.paths[place]
-    return {
-        "path": path,
-        "label": tested.classes[tested.labels[place]],
-        "predicted": tested.classes[tested.predicted[place]],
-        "probability": tested.probability[place],
-        "right": tested.right[place],
-        "picture": small(Path(path)) if picture else None,
-    }
-
-
-def small(path: Path) -> str | None:
+def small(path: str | Path) -> str | None:
     """The whole photo, SIDE pixels at its long side, as a data URI; None where it is gone."""
     with suppress(PhotoError):
-        return jpeg(resize(decode(path), size=None, max_size=SIDE))
+        return jpeg(resize(decode(Path(path)), size=None, max_size=SIDE))
     return None
 
 
@@ -152,11 +130,6 @@ def drawn(figure: Figure, form: str) -> str:
     """A figure -> a data URI; `form` is svg+xml or png."""
     kind = form.partition("+")[0]
     return _data_uri(form, partial(figure.savefig, format=kind, dpi=110))
-
-
-def percent(share: float) -> str:
-    """0.8584 -> 85.8 %; a dash where there is no number."""
-    return "-" if isnan(share) else f"{share:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def _data_uri(kind: str, save: Callable[[io.BytesIO], object]) -> str:

@@ -88,13 +88,11 @@ def summary(results: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(["", *(f"{name:<10}{text}" for name, text in rows)])
 
 
-def log_final(
-    loggers: Sequence[Logger], config: Mapping[str, Any], metrics: Mapping[str, float]
-) -> None:
+def log_final(loggers: Sequence[Logger], config: dict[str, Any], metrics: dict[str, float]) -> None:
     """Logs the whole configuration as hyperparameters; TensorBoard gets the final metrics too."""
     for logger in loggers:
-        more: Any = [dict(metrics)] if isinstance(logger, TensorBoardLogger) else []
-        logger.log_hyperparams(dict(config), *more)
+        more: Any = [metrics] if isinstance(logger, TensorBoardLogger) else []
+        logger.log_hyperparams(config, *more)
         logger.finalize("success")
 
 

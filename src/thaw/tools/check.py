@@ -14,7 +14,6 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -179,9 +178,7 @@ def class_notes(photos: Listing) -> list[str]:
     ]  # fmt: skip
 
 
-def of_model(
-    run: Path, photos: Listing, findings: Sequence[Finding]
-) -> tuple[list[Finding], list[str]]:
+def of_model(run: Path, photos: Listing, found: list[Finding]) -> tuple[list[Finding], list[str]]:
     """Labels that the model of a run doubts; its test accuracy, also without copies and doubts."""
     tested = Predictions.read(run / "predictions.csv")
     place = {str(path.absolute()): n for n, path in enumerate(photos.paths)}
@@ -192,9 +189,9 @@ def of_model(
         label, said = (tested.classes[int(each[n])] for each in (tested.labels, tested.predicted))
         why = f"{label}? The model says {said} with {tested.probability[n]:.1%}"
         doubted.append(Finding(("model",), (own[n],), why))
-    copies = [each.photos[0] for each in findings if "across" in each.kinds]
-    copies += [each.photos[1] for each in findings if len(each.photos) == 2]
-    doubtful = [each.photos[0] for each in findings if each.kinds == ("label",)]
+    copies = [each.photos[0] for each in found if "across" in each.kinds]
+    copies += [each.photos[1] for each in found if len(each.photos) == 2]
+    doubtful = [each.photos[0] for each in found if each.kinds == ("label",)]
     left = {"": [], " without copies": copies, " without labels in doubt": doubtful,
             " without both": copies + doubtful}  # fmt: skip
     told = []
@@ -221,22 +218,14 @@ def left_out(asked: Collection[str], findings: Sequence[Finding]) -> dict[int, s
     return out
 
 
-def write_findings(
-    file: Path, photos: Listing, findings: Sequence[Finding], notes: Sequence[str]
-) -> None:
+def write_findings(file: Path, photos: Listing, findings: list[Finding], notes: list[str]) -> None:
     """Writes the page of the photos by kind of finding, which needs nothing else."""
     from thaw.report import page
 
     shown = {kind: found for kind in KINDS
              if (found := [each for each in findings if each.kinds[0] == kind])}  # fmt: skip
-    places = sorted({n for each in shown.values() for one in each[:MOST] for n in one.photos})
-    with ThreadPoolExecutor() as pool:
-        pictures = [*pool.map(page.small, [photos.paths[n] for n in places])]
-    text = page.fill_template(
-        Path(__file__).with_name("check.html"),
+    page.write_template(
+        Path(__file__).with_name("check.html"), file,
         style=page.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),
-        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes,
-        pictures=dict(zip(places, pictures, strict=True)),
+        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes, small=page.small,
     )  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", errors="replace")  # file names need not be UTF-8

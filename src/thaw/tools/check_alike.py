@@ -6,7 +6,7 @@ photo of the same thing. Labels and topics are judged by the features of a pretr
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from thaw.data.photos import Photos, Splits
 from thaw.tools.check_files import GRID, Array, Finding, Listing, Seen, in_cores
 
+Pair = tuple[int, int]  # places of two photos in the listing
 SIDE = 8  # pixels of the thumbnails, of any shape made square, that pairs are looked for by
 NEAR = 3  # photos that each is compared with: the nearest ones
 ROUGH = 0.1  # cosine distance of thumbnails up to which two photos may be one picture
@@ -40,12 +41,10 @@ DOUBT = 0.3
 FAR = 2.75  # robust standard deviations above the median; of 1,000 normal values 3 are
 
 
-def find_copies(
-    photos: Listing, seen: Sequence[Seen], near: Iterable[tuple[int, int]] = ()
-) -> list[Finding]:
+def find_copies(photos: Listing, seen: Sequence[Seen], near: Sequence[Pair] = ()) -> list[Finding]:
     """Photos that are one picture, the most alike first; `near` are more pairs to look at."""
     first: dict[str, int] = {}  # of the photos with these pixels
-    found: dict[tuple[int, int], float] = {}
+    found: dict[Pair, float] = {}
     for place in range(len(photos.paths)):
         if seen[place].pixels and (one := first.setdefault(seen[place].pixels, place)) != place:
             found[one, place] = 1.0
@@ -66,7 +65,7 @@ def find_copies(
     return findings
 
 
-def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[tuple[int, int]]:
+def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[Pair]:
     """Pairs among these photos whose thumbnails are alike, if need be one mirrored or turned."""
     if not places:
         return []
@@ -76,7 +75,7 @@ def close_pairs(seen: Sequence[Seen], places: Sequence[int]) -> list[tuple[int, 
     table: Any = normalize(grey - grey.mean(axis=1, keepdims=True))
     square = table.reshape(-1, SIDE, SIDE)
     turned = [np.rot90(square, quarters, (1, 2)) for quarters in range(3)]  # 3 is 1 the other way
-    at, pairs = np.array(places), list[tuple[int, int]]()
+    at, pairs = np.array(places), list[Pair]()
     for asked in (*turned, square[:, :, ::-1]):
         distances, others = nearest(table, asked.reshape(table.shape))
         one, two = np.nonzero(distances < ROUGH)
@@ -125,9 +124,7 @@ def _best_fit(part: Array, whole: Array, scales: Array) -> float:
     return best
 
 
-def look_alike(
-    photos: Listing, seen: Sequence[Seen], cfg: Any
-) -> tuple[list[Finding], list[tuple[int, int]]]:
+def look_alike(photos: Listing, seen: Sequence[Seen], cfg: Any) -> tuple[list[Finding], list[Pair]]:
     """Labels in doubt and photos unlike all others, each the worst first; and pairs near by."""
     from thaw.tools.probe import measure  # with torch, which --fast does without
 

@@ -10,7 +10,6 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from thaw.errors import PhotoError, ThawError
+from thaw.errors import PhotoError
 
 SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go by the name of another one
 GRID = 32  # pixels of the long side of the grey thumbnail that copies are told by
@@ -146,13 +145,7 @@ def in_cores(work: Callable[[Any], Any], items: Sequence[Any], title: str) -> It
     # Ctrl-C is for the first process alone
     with ProcessPoolExecutor(None, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         done = pool.map(work, items, chunksize=16)
-        try:
-            yield from tqdm(done, title, len(items), leave=False, disable=None)
-        except BrokenProcessPool as error:
-            raise ThawError(
-                "a process that reads photos was killed, perhaps for want of memory; start again: "
-                "what was read is kept"
-            ) from error
+        yield from tqdm(done, title, len(items), leave=False, disable=None)
 
 
 def see_all(paths: Sequence[Path], cache: Path) -> list[Seen]:

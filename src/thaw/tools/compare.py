@@ -73,13 +73,13 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> None:
     if given.csv:
         write_csv(given.csv, comparisons)
     if given.page:
-        from thaw.report.page import drawn, fill_template  # which imports torch
+        from thaw.report.page import drawn, write_template  # which imports torch
 
-        text = fill_template(
-            Path(__file__).with_name("compare.html"), comparisons=comparisons, notes=notes,
-            table_rows=table_rows, best_line=best_line, curves=draw_curves_together, drawn=drawn,
+        write_template(
+            Path(__file__).with_name("compare.html"), given.page, comparisons=comparisons,
+            notes=notes, table_rows=table_rows, best_line=best_line, curves=draw_curves_together,
+            drawn=drawn,
         )  # fmt: skip
-        given.page.write_text(text, encoding="utf-8")
 
 
 def choose_metric(runs: Sequence[Run], asked: str | None) -> str:

@@ -42,7 +42,7 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> int:
     hidden = None if given.file else True  # None: where stderr is no terminal
     with (
         torch.inference_mode(),
-        Output(given, weights, model.facts["backbone"]["features"]) as output,
+        Output(given, weights) as output,
         tqdm(total=len(files), initial=output.number, unit=" photos", disable=hidden) as bar,
     ):
         files = [path for path in files if readable(path) not in output.done]
@@ -52,9 +52,8 @@ def main(parser: ArgumentParser, words: Sequence[str]) -> int:
             broken += len(errors)
             if paths:
                 sides = [views, views.flip(-1)] if given.tta else [views]
-                features = torch.stack([model.features(side.to(device)) for side in sides])
-                probabilities = torch.stack([*map(model.probabilities, features)]).mean(0)  # N K
-                output.add(paths, features.mean(0), model.named(probabilities))
+                found = torch.stack([model(side.to(device)) for side in sides]).mean(0)  # N K
+                output.add(paths, model.named(found))
             bar.update(len(paths) + len(errors))
     if broken:
         print(f"{broken} photos could not be read, see above", file=sys.stderr)
@@ -75,19 +74,16 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     add("--resume", action="store_true", help="pass over photos that FILE has, and add the others")
     add("--unsure", type=float, default=0.0, metavar="P", help="mark photos with less probability")
     add("--copy-into", type=Path, metavar="DIR", help="copy photos to DIR/<class>, or DIR/unsure")
-    add("--embeddings", type=Path, metavar="FILE", help="write what the head gets, as .npy")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(words)
     check(given.top >= 1, "--top", given.top, "1 or more")
     check(given.batch_size >= 1, "--batch-size", given.batch_size, "1 or more")
     check(0 <= given.unsure <= 1, "--unsure", given.unsure, "a probability, 0 to 1")
-    fits = not given.embeddings or given.embeddings.suffix == ".npy"
-    check(fits, "--embeddings", given.embeddings, "a file that ends in .npy")
     given.form = next((form for form in ("csv", "json", "jsonl") if getattr(given, form)), "text")
     file = getattr(given, given.form, "-")
     given.file = None if file == "-" else Path(file)
-    if given.resume and (given.form not in ("csv", "jsonl") or not given.file or given.embeddings):
-        raise ConfigError("--resume: needs --csv FILE or --jsonl FILE, and no --embeddings")
+    if given.resume and (given.form not in ("csv", "jsonl") or not given.file):
+        raise ConfigError("--resume: needs --csv FILE or --jsonl FILE")
     return given
 
 

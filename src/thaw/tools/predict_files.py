@@ -1,4 +1,4 @@
-"""The files that `thaw predict` writes: rows, copies of photos, embeddings."""
+"""The files that `thaw predict` writes: rows, and copies of photos."""
 
 import csv
 import filecmp
@@ -11,10 +11,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, TextIO
-
-import numpy as np
-from torch import Tensor
+from typing import TextIO
 
 from thaw.errors import ConfigError, reason
 from thaw.image_classifier import Prediction
@@ -32,8 +29,8 @@ class Output:
         number: Rows that are written.
     """
 
-    def __init__(self, given: Namespace, weights: str, width: int) -> None:
-        self.given, self.width, file = given, width, given.file
+    def __init__(self, given: Namespace, weights: str) -> None:
+        self.given, file = given, given.file
         self.done: set[str] = set()
         self.number = 0
         self.rows: TextIO = sys.stdout
@@ -55,11 +52,6 @@ class Output:
             self.csv.writerow(["path", *columns, *["unsure"] * (given.unsure > 0)])
         if given.form == "json":
             self.rows.write("[")
-        self.embeddings = None
-        if given.embeddings:
-            given.embeddings.parent.mkdir(parents=True, exist_ok=True)
-            self.embeddings = given.embeddings.open("wb")
-            self._write_header(self.embeddings)
 
     def __enter__(self) -> "Output":
         return self
@@ -67,20 +59,12 @@ class Output:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self.given.form == "json" and kind is None:
             self.rows.write("\n]\n")
-        if self.embeddings:
-            self.embeddings.seek(0)
-            self._write_header(self.embeddings)
-            self.embeddings.close()
         if self.rows is not sys.stdout:
             self.rows.close()
 
-    def add(
-        self, paths: Sequence[Path], features: Tensor, predictions: Sequence[Prediction]
-    ) -> None:
-        """Writes a batch, of which features are (N, D)."""
+    def add(self, paths: Sequence[Path], predictions: Sequence[Prediction]) -> None:
+        """Writes a batch."""
         given = self.given
-        if self.embeddings:
-            self.embeddings.write(features.float().cpu().numpy().astype("<f4").tobytes())
         for path, prediction in zip(paths, predictions, strict=True):
             unsure = prediction.probability < given.unsure
             if given.copy_into:
@@ -101,11 +85,6 @@ class Output:
                 self.rows.write(f"{text}\n" if given.form == "jsonl" else f"{comma}\n{text}")
             self.number += 1
         self.rows.flush()
-
-    def _write_header(self, file: BinaryIO) -> None:
-        """Of a .npy file; numpy leaves room in it, so that the number can be set at the end."""
-        facts = {"descr": "<f4", "fortran_order": False, "shape": (self.number, self.width)}
-        np.lib.format.write_array_header_1_0(file, facts)
 
     def _go_on(self, note: Path, made_with: dict[str, object]) -> None:
         """Notes what is done, and cuts off a half-written last line; ConfigError: of another."""

@@ -49,19 +49,17 @@ class ApplyPlan(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prints and saves a plan that is new, or that a plateau has moved, and applies it."""
+        phase, model = pl_module.phase, pl_module.classifier
         if trainer.is_global_zero and pl_module.plan.unfreeze_epochs != self.printed:
             self.printed = pl_module.plan.unfreeze_epochs
             batch = getattr(trainer.train_dataloader, "batch_size", None) or 0
             images = batch * trainer.accumulate_grad_batches * trainer.world_size
-            table = plan_table(
-                pl_module.plan, pl_module.classifier, steps_per_epoch(trainer), images
-            )
+            table = plan_table(pl_module.plan, model, steps_per_epoch(trainer), images)
             text = "\n".join([*self.notes, table])
             print(f"\n{text}\n")
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "plan.txt").write_text(f"{text}\n", encoding="utf-8")
-        phase, model = pl_module.phase, pl_module.classifier
         model.set_trainable(phase.rates.keys(), phase.batchnorm)
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, PhotoSampler):
