@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     mix = cfg.mix and config.build(cfg.mix, "mix", num_classes=len(data.classes))
     plan = config.build(
         cfg.finetune, "finetune", groups=classifier.groups, max_epochs=cfg.trainer.max_epochs,
-        derived_lr=unfrozen_lr(backbone, len(data.train), len(data.classes)),
+        derived_lr=lambda epochs: unfrozen_lr(backbone, len(data.train), len(data.classes), epochs),
         mixes=mix is not None,
         limits_batches=bool(cfg.trainer.limit_train_batches or cfg.trainer.overfit_batches),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from models import small_classifier
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from thaw.classifier import Classifier
@@ -149,7 +149,7 @@ def module_of(
     plan: Plan, model: Classifier | None = None, *, fused: bool = True, **changes: Any
 ) -> TransferModule:
     optimizer = partial(Muon, weight_decay=0.05, fused=fused)
-    arguments = {"classes": CLASSES, "monitor": "val/acc", **changes}
+    arguments = {"classes": CLASSES, "monitor": "val/acc", "normalise": nn.Identity(), **changes}
     return TransferModule(model or small_classifier(), plan, optimizer, **arguments)
 
 

@@ -40,7 +40,7 @@ def small_backbone(seed: int = 0) -> Backbone:
     body = Net()
     seen = tracing.trace(body, 16)
     body.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    return Backbone("small", body, 8, SPEC, groups.split(body, seen), "none", "random")
+    return Backbone("small", body, 8, SPEC, groups.split(body, seen, "stage"), "none", "random")
 
 
 def small_classifier(seed: int = 0, classes: int = 4) -> Classifier:

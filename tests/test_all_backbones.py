@@ -68,7 +68,7 @@ def test_groups_follow_the_real_order_of_execution(backbone: Backbone) -> None:
     place = reads(backbone.body, size)
     every = sorted(key for key, _ in backbone.body.named_parameters())
     assert sorted(place) == every, "some are never read"
-    assert groups.split(backbone.body, seen) == backbone.groups
+    assert groups.split(backbone.body, seen, "stage") == backbone.groups
     for granularity in get_args(Granularity):
         made = groups.split(backbone.body, seen, granularity)
         assert sorted(key for group in made for key in group.parameters) == every

@@ -66,7 +66,9 @@ def fit(folder: Path, plan: Plan, *callbacks: pl.Callback, **settings: Any) -> p
     with torch.no_grad():
         labels = model.eval()(IMAGES).argmax(1)  # (N,)
     model.train()
-    module = TransferModule(model, plan, torch.optim.SGD, classes=("a", "b", "c", "d"))  # pyright: ignore[reportArgumentType]
+    module = TransferModule(
+        model, plan, torch.optim.SGD, classes=("a", "b", "c", "d"), normalise=torch.nn.Identity()  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
     trainer = pl.Trainer(
         max_epochs=plan.phases[-1].end, accelerator="cpu", default_root_dir=folder,
         callbacks=[ApplyPlan(), *callbacks], enable_progress_bar=False,

@@ -124,7 +124,7 @@ def test_root_that_is_missing_and_fraction_without_effect(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"data\.root=.*nowhere is no folder .*ROOT/train"):
         folder(tmp_path / "nowhere").setup()
     touch(*(tmp_path / split / n / "0.jpg" for split in ("train", "test") for n in "ab"))
-    with pytest.raises(ConfigError, match=r"test_fraction=0\.5 has no effect: folder comes"):
+    with pytest.raises(ConfigError, match=r"test_fraction=0\.5: allowed is 0: folder comes"):
         folder(tmp_path, test_fraction=0.5).setup()
 
 
@@ -254,7 +254,7 @@ def test_validation_of_a_refit_can_be_drawn(tmp_path: Path) -> None:
     make_flowers(tmp_path)
     module = Flowers102(data_dir=tmp_path, cache_dir=tmp_path, split="trainval", val_fraction=0.5)
     assert sizes(module) == (2, 2, 4)
-    with pytest.raises(ConfigError, match=r"data\.val_fraction=0\.5 has no effect"):
+    with pytest.raises(ConfigError, match=r"data\.val_fraction=0\.5: allowed is null: "):
         Flowers102(data_dir=tmp_path, cache_dir=tmp_path, val_fraction=0.5).setup()
 
 

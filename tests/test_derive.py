@@ -49,12 +49,22 @@ def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float)
     assert why == f"for {photos:,} photos of 2 classes, no norm"
 
 
+@pytest.mark.parametrize(("epochs", "times"), [(1, 2), (2, 2), (4, 1.25), (5, 1), (12, 1)])
+def test_few_epochs_have_a_higher_rate(epochs: int, times: float) -> None:
+    lr, why = unfrozen_lr(backbone("mobilenet_v2"), 40, 2, epochs)
+    assert lr == pytest.approx(times * 1e-4)
+    assert why.endswith(f", x {times:.2g} for {epochs} epochs") == (times > 1)
+    small: Backbone = tiny_backbone(weights=None)
+    assert unfrozen_lr(small, 160, 16, epochs)[0] == pytest.approx(times * 1e-3)
+    assert unfrozen_lr(backbone("vit_b_32"), 1_000, 102, epochs)[0] == pytest.approx(1e-4)
+
+
 def test_a_run_has_the_rate_of_its_photos_and_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule = Mock(return_value=(2e-4, "for a reason"))
     monkeypatch.setattr(rates, "unfrozen_lr", rule)
     run_small(draw_photos(tmp_path / "photos"), tmp_path / "run", "finetune.unfrozen.lr=auto")
-    assert rule.call_args.args[1:] == (24, 3)
+    assert rule.call_args.args[1:] == (24, 3, 2)
     plan = (tmp_path / "run" / "plan.txt").read_text("utf-8")
     assert "finetune.unfrozen.lr=auto is 2.0e-04 for a reason" in plan

@@ -90,15 +90,13 @@ def test_a_run_without_a_checkpoint_still_begins_with_its_ckpt_path(tmp_path: Pa
         launch.resume_words([f"resume={folder}", "ckpt_path=y"])
 
 
-NASTY = ["a", "Bob's", "a b", "\\", "a\\'", "'", "\\\\'b\\\\", "a\\b", '"x"', "größe,=", "a\\\n"]
+NASTY = ["a", "Bob's", "a b", "\\", "a\\'", "'", "\\\\'b\\\\", "a\\b", '"x"', "größe,="]
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_quotes_are_put_on_and_taken_off(text: str, tmp_path: Path) -> None:
     quoted = launch.quoted(text)
-    assert launch.unquoted(quoted) == text
-    if "\n" not in text:  # which Hydra's grammar has not
-        assert OverridesParser.create().parse_override(f"a={quoted}").value() == text
+    assert OverridesParser.create().parse_override(f"a={quoted}").value() == text
     folder = run_folder(tmp_path / text, "seed=3")
     words = launch.resume_words([f"resume={launch.quoted(folder)}"])
     assert words[1] == f"resume={launch.quoted(folder)}"

@@ -103,6 +103,7 @@ def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(
     torch.manual_seed(0)
     backbone = make(**arguments, weights=None)
     classifier = save(tmp_path / "model", backbone, head)
+    classifier.fold = None  # as in the test of a run
     if backbone.is_convolutional:
         classifier.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model = thaw.load(tmp_path)  # the folder of a run

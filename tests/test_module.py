@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_backbone(checkpoint: Path) -> None:
     backbone.body.deep[0] = nn.Conv2d(6, 8, 5, 2, 2)  # pyright: ignore
     module = other()
     module.classifier.body = backbone.body
-    with pytest.raises(ConfigError, match=r"its backbone is another.*deep\.0\.weight is \(8, 6, 3"):
+    with pytest.raises(ConfigError, match=r"its backbone is another.*deep\.0\.weight: \(8, 6, 3"):
         module.load_checkpoint(checkpoint)
 
 

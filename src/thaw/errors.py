@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from signal import Signals
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO,
-        errno.ENOTDIR, errno.EEXIST)  # fmt: skip
+        errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
 
 
 class ThawError(Exception):

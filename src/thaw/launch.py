@@ -78,13 +78,6 @@ def quoted(value: object) -> str:
     return "'" + re.sub(r"(\\+)(?='|\Z)", r"\1\1", str(value)).replace("'", r"\'") + "'"
 
 
-def unquoted(text: str) -> str:
-    """The inverse of `quoted`, for double quotes too; what has no quotes stays as it is."""
-    if text[:1] not in ("'", '"'):
-        return text
-    return re.sub(rf"\\+(?={text[0]}|\Z)", lambda run: run[0][: len(run[0]) // 2], text[1:-1])
-
-
 def check_choices(words: Sequence[str]) -> None:
     """Refuses words that Hydra cannot read, that are no choice, or choose from one group twice."""
     seen: dict[str, str] = {}
@@ -126,7 +119,10 @@ def resume_words(words: Sequence[str]) -> list[str]:
     chosen = [word for word in words if word.startswith("resume=")]
     if not chosen or chosen[-1] in ("resume=", "resume=null"):
         return words
-    folder = Path(unquoted(chosen[-1].removeprefix("resume="))).expanduser()
+    text = chosen[-1].removeprefix("resume=")
+    if text[0] in "'\"":  # as `quoted` writes it, for the next rank
+        text = OverridesParser.create().parse_override(chosen[-1]).value()
+    folder = Path(str(text)).expanduser()
     file = folder / ".hydra" / "hydra.yaml"
     if not file.is_file():
         message = f"resume={folder}: no run to go on from ({file} is missing)"

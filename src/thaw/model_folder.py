@@ -4,7 +4,6 @@ A run's checkpoints hold the same description. `thaw.model_reader` reads both.
 """
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,19 +48,14 @@ def save_model(
     **facts: Any,
 ) -> None:  # fmt: skip
     """Writes the folder's two files, both or none: `model` of `describe`, and more `facts`."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f"{folder.name}.part.safetensors")
     state = single_precision(classifier.state_dict()).items()
     state = {name: value.cpu().contiguous().clone() for name, value in state}
-    save_file(state, part / "model.safetensors")
-    facts = {"sha256": sha256(part / "model.safetensors"), "temperature": temperature, **facts}
-    write_json({**model, **facts}, part / "model.json")
-    folder.mkdir(exist_ok=True)
-    (folder / "model.json").unlink(missing_ok=True)  # without it the other file is no model
-    for file in ("model.safetensors", "model.json"):
-        (part / file).replace(folder / file)
-    part.rmdir()
+    save_file(state, part)
+    facts = {"sha256": sha256(part), "temperature": temperature, **facts}
+    write_json({**model, **facts}, folder / "model.json")  # no model beside other weights
+    part.replace(folder / "model.safetensors")
 
 
 def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

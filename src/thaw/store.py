@@ -149,8 +149,6 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
         raise KeyError("classes")
     except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, zlib.error,
             BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
-        raise ConfigError(
-            f"{key}={path}: there is no such file, or it is damaged or is no checkpoint of thaw "
-            f"({type(error).__name__}); give a file of a run's checkpoints/ folder. Weights of a "
-            "backbone alone go to backbone.weights=FILE"
-        ) from error
+        fault = "there is no such file, or it is damaged or is no checkpoint of thaw"
+        hint = "give a run's checkpoint. Weights of a backbone alone go to backbone.weights=FILE"
+        raise ConfigError(f"{key}={path}: {fault} ({type(error).__name__}); {hint}") from error

@@ -45,11 +45,9 @@ class LongSide(v2.Transform):
     None fills nothing.
     """
 
-    def __init__(
-        self, size: int, interpolation: InterpolationMode, colour: list[int] | None = None
-    ) -> None:
+    def __init__(self, size: int, mode: InterpolationMode, colour: list[int] | None = None) -> None:
         super().__init__()
-        self.size, self.interpolation, self.colour = size, interpolation, colour
+        self.size, self.interpolation, self.colour = size, mode, colour
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, S, S), or (3, H', W') without a colour."""
@@ -86,7 +84,6 @@ def train_transform(
     `crop_scale` is 0.08-1 in arXiv:1512.03385; small data sets want more of the picture. Sources of
     the others: arXiv:2103.10158 (trivial), arXiv:1909.13719 (rand), arXiv:1708.04896 (erasing).
     """
-    bilinear, degrees = InterpolationMode.BILINEAR, [-rotation, rotation]
     grey = [round(255 * channel) for channel in spec.mean]
     steps: list[Callable] = [*eval_transform(spec).transforms]
     if crop_scale:
@@ -96,10 +93,9 @@ def train_transform(
         steps = [v2.RandomResizedCrop(spec.size, (low, high), interpolation=spec.interpolation)]
     if horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(horizontal_flip))
-    if shear:  # with the rotation in it, so that the picture is resampled once
-        steps.append(v2.RandomAffine(degrees, shear=shear, interpolation=bilinear, fill=grey))
-    elif rotation:
-        steps.append(v2.RandomRotation(degrees, bilinear, fill=grey))
+    if rotation or shear:  # in one step, so that the picture is resampled once
+        how: Any = {"interpolation": InterpolationMode.BILINEAR, "fill": grey}
+        steps.append(v2.RandomAffine([-rotation, rotation], shear=shear or None, **how))
     if color_jitter:
         steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
     if policy != "none":

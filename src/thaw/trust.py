@@ -38,10 +38,8 @@ def saved(file: Path) -> dict[str, Any]:
 
 def damaged(file: Path, error: Exception) -> ConfigError:
     """What is said of such a file that is cut, empty or made by hand."""
-    return ConfigError(
-        f"{file}: is not as Hydra writes it ({reason(error)}). Give the folder that a run or a "
-        "sweep printed, or else all settings again, with ckpt_path=CHECKPOINT"
-    )
+    hint = "Give a folder that a run or sweep printed, or all settings and ckpt_path=CHECKPOINT"
+    return ConfigError(f"{file}: is not as Hydra writes it ({reason(error)}). {hint}")
 
 
 def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
@@ -77,8 +75,6 @@ def saved_words(file: Path, *, trusted: bool = False) -> list[str]:
 def refuse(word: str, file: Path, what: str) -> None:
     """Raises a ConfigError about a word of such a file, unless the folder is trusted."""
     if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
-        raise ConfigError(
-            f"{word}: {what}, and it stands in {file}, which may be a stranger's. If you trust "
-            "that folder as your own code: trust=true beside resume=, thaw sweep resume --trust, "
-            "or THAW_TRUST=1 thaw evaluate ..."
-        )
+        fault = f"{what}, and it stands in {file}, which may be a stranger's"
+        ways = "trust=true beside resume=, thaw sweep resume --trust, THAW_TRUST=1 thaw evaluate"
+        raise ConfigError(f"{word}: {fault}. If you trust that folder as your own code: {ways}")

@@ -39,10 +39,9 @@ def own_source(weights: str | None, names: Collection[str], hint: str = "") -> S
         return None if weights else Source("random", "weights: random")
     if weights.endswith(SUFFIXES) or "/" in weights:
         return Source(weights, f"weights: your own file, {weights}", lambda: Path(weights))
-    raise ConfigError(
-        f"backbone.weights={weights}: allowed are {', '.join([*names, 'a path'])} "
-        f"({', '.join(SUFFIXES)}), or null for random weights{near(weights, names)}{hint}"
-    )
+    paths = f"a path ({', '.join(SUFFIXES)})"
+    rule = f"{', '.join([*names, paths])}, or null for random weights{near(weights, names)}{hint}"
+    raise ConfigError(f"backbone.weights={weights}: allowed are {rule}")
 
 
 def read_weights(file: str | Path, own: Collection[str] = ()) -> dict[str, Tensor]:

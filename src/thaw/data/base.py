@@ -115,20 +115,15 @@ class PhotoDataModule(LightningDataModule):
             source = source.change(splitting.grouping(self.groups, self.folder))
         splits = self._draw_splits(source)
         if groups := splitting.count_groups(splits):
-            if not splits.val and self.val_fraction != 0:
-                raise ConfigError(
-                    f"data.groups: {groups} groups are too few to draw validation photos from. "
-                    "Choose smaller groups, or set data.val_fraction=0."
-                )
+            rule = f"smaller groups: {groups} are too few to draw from; or data.val_fraction=0"
+            check(bool(splits.val) or self.val_fraction == 0, "data.groups", self.groups, rule)
             print_once(f"data      {groups:,} groups, none of them in two splits")
         # Tools make no views for training, and tell of a broken photo when they come to it.
         if self.train_transform or self.on_bad_photo == "skip":
             splits = self._without_broken(splits)
         if lost := found.names(found.train) & {*splits.classes} - splits.names(splits.train):
-            raise ConfigError(
-                f"no training photo of class {min(lost)!r} is left by data.skip, data.groups or "
-                "data.on_bad_photo. Keep some, or leave that class out by data.classes."
-            )
+            fault = f"no training photo of class {min(lost)!r} is left by data.skip, data.groups or"
+            raise ConfigError(f"{fault} data.on_bad_photo; keep some, or leave out the class")
         val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
@@ -158,11 +153,8 @@ class PhotoDataModule(LightningDataModule):
         """Draws the test photos, validation, then the few-shot subset, which changes neither."""
         for key, own in (("test_fraction", source.test), ("val_fraction", source.val)):
             given, unset = getattr(self, key), getattr(type(self), key)
-            if own and given != unset:
-                raise ConfigError(
-                    f"data.{key}={given} has no effect: {self.name} comes with {len(own)} such "
-                    f"photos of its own. Set data.{key}={shown(unset)}."
-                )
+            rule = f"{shown(unset)}: {self.name} comes with {len(own or ())} such photos of its own"
+            check(not own or given == unset, f"data.{key}", given, rule)
         classes, train, val, test = source.classes, source.train, source.val, source.test
         if self.test_fraction:
             test, train = splitting.split_fraction(train, self.test_fraction, rule="test")

@@ -31,8 +31,7 @@ class Demo(PhotoDataModule):
         make_once(self.folder, lambda part: shutil.unpack_archive(ARCHIVE, part) or part)
 
     def find_splits(self) -> Splits:
-        names = (path.name for path in (self.folder / "train").iterdir() if path.is_dir())
-        classes = tuple(sorted(names))
+        classes = tuple(sorted(path.name for path in (self.folder / "train").glob("*/")))
 
         def photos(split: str) -> Photos:
             numbers = range(getattr(self, f"{split}_pictures"))

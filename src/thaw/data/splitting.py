@@ -35,10 +35,9 @@ def read_skip(file: Path, folders: Sequence[Path], splits: Splits) -> set[Path]:
         if found := [photos[place] for place in places if place in photos]:
             listed.add(found[0])
         elif names[1]:
-            raise ConfigError(
-                f"data.skip={file}, line {number}: there is no photo {names[1]}. Give paths from "
-                f"{folders[0]} or absolute ones; or delete the line."
-            )
+            fault = f"line {number}: there is no photo {names[1]}"
+            hint = f"Give paths from {folders[0]} or absolute ones; or delete the line."
+            raise ConfigError(f"data.skip={file}, {fault}. {hint}")
     return listed
 
 
@@ -53,10 +52,9 @@ def grouping(pattern: str, folder: Path) -> Callable[[Photos], Photos]:
         name = Path(os.path.relpath(path, folder)).as_posix()
         if found := expression.search(name):
             return " ".join(part or "" for part in found.groups()) or found[0]
-        raise ConfigError(
-            f"data.groups={pattern}: is not in the path {name}, so that photo has no group. Give a "
-            "column of the table, or a regular expression that all paths match."
-        )
+        fault = f"is not in the path {name}, so that photo has no group"
+        hint = "Give a column of the table, or a regular expression that all paths match."
+        raise ConfigError(f"data.groups={pattern}: {fault}. {hint}")
 
     return lambda photos: replace(photos, groups=tuple(map(group_of, photos.paths)))
 

@@ -13,22 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thaw import classifier, transforms
-from thaw.backbones import folding
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), Enum, Path, torch.dtype, torch.device)
 REFERENCES = ("__qualname__", "__defaults__", "__kwdefaults__", "__closure__", "cell_contents",
         "__self__", "__func__", "func", "args", "keywords")  # fmt: skip
 
 
-def feature_key(body: nn.Module, dataset: Any, normalise: object, *, views: int,
+def feature_key(body: object, dataset: Any, normalise: object, *, views: int,
                 precision: str, device: torch.device) -> dict[str, Any]:  # fmt: skip
     """Everything that the features of a `PhotoDataset` depend on: objects, their code, photos."""
     described = Description()
-    # classifier.py and folding.py run the body, transforms.py shrinks pictures of data.cache=ram
-    described.add([body, normalise, dataset.plain, type(dataset), classifier, folding, transforms])
+    # classifier.py runs the body, and transforms.py shrinks the pictures of data.cache=ram
+    described.add([body, normalise, dataset.plain, type(dataset), classifier, transforms])
     if views > 1:
         described.add([dataset.transform, getattr(dataset.pictures, "shrunk", None)])
     packages = {"torch", "torchvision", "PIL", "thaw"} | described.packages

@@ -1,17 +1,18 @@
 """Writes the phases of a run from the settings of conf/finetune/."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
 from thaw.backbones.groups import HEAD, LayerGroup
 from thaw.classifier import BatchNormMode
-from thaw.errors import ConfigError, check, near
+from thaw.errors import check, near
 from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
 from thaw.finetune.rates import is_number, is_whole
 
 Groups = Sequence[LayerGroup]  # stem first, head last
+Derived = Callable[[int], tuple[float, str]]  # epochs of a phase -> rate and reason
 CACHED_VIEWS = 2  # as good as 4 after 5 + 5 epochs; 1 is worse by 0.7 points (benchmarks/LOG.md)
 
 
@@ -24,18 +25,20 @@ def build_plan(
     rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
-    mixes: bool = False, limits_batches: bool = False, derived_lr: tuple[float, str] = (1e-3, ""),
+    mixes: bool = False, limits_batches: bool = False, derived_lr: Derived = lambda _: (1e-3, ""),
 ) -> Plan:  # fmt: skip
     """Writes the plan of a run, or raises ConfigError at a setting that cannot work.
 
     freeze_unfreeze.yaml in conf/finetune/ explains the settings; `MODES` says which a mode has.
     `mixes` says whether mixup or CutMix is chosen. With `limits_batches`, an epoch has only some of
-    the batches, and nothing is cached. `derived_lr` is what `unfrozen.lr=auto` is, and why.
+    the batches, and nothing is cached. `derived_lr` says what `unfrozen.lr=auto` is, and why.
     """
     settings, note = settings_of(mode, locals()), ""
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        settings["unfrozen"] = {**settings["unfrozen"], "lr": derived_lr[0]}
-        note = f"\nfinetune.unfrozen.lr=auto is {derived_lr[0]:.1e} {derived_lr[1]}"
+        start = settings.get("unfreeze_epoch")
+        lr, why = derived_lr(max_epochs - (start if is_whole(start) else 0))
+        settings["unfrozen"] = {**settings["unfrozen"], "lr": lr}
+        note = f"\nfinetune.unfrozen.lr=auto is {lr:.1e} {why}"
     views = CACHED_VIEWS if cached_views is None else cached_views
     check(is_whole(views), "finetune.cached_views", views, "1 or more views, or null")
     in_list = mode == "phases"
@@ -69,11 +72,9 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         if "unfrozen" not in settings:
             return [head]
         start = settings["unfreeze_epoch"]
-        check(
-            is_whole(start) and start < max_epochs, "finetune.unfreeze_epoch", start,
-            f"a whole number from 1 to {max_epochs - 1}, below trainer.max_epochs={max_epochs}; "
-            "else use finetune=feature_extraction (never unfreeze) or finetune=full (at once)",
-        )  # fmt: skip
+        rule = f"a whole number from 1 to {max_epochs - 1}, below trainer.max_epochs={max_epochs}; "
+        rule += "else use finetune=feature_extraction (never unfreeze) or finetune=full (at once)"
+        check(is_whole(start) and start < max_epochs, "finetune.unfreeze_epoch", start, rule)
         phases.append(replace(head, epochs=start))
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
@@ -86,11 +87,9 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
     number = len(order) - 1  # groups of the body that are unfrozen, one after another
     check(number > 0, "finetune.top", body.top, "1 or more layer groups to unfreeze, or null (all)")
     last = start + (number - 1) * every if is_whole(every) else max_epochs
-    check(
-        last < max_epochs, "finetune.every_epochs", every, f"1 or more epochs between unfreezing "
-        f"{number} groups, all after the first {start} epochs and within trainer.max_epochs="
-        f"{max_epochs}; raise that, or unfreeze fewer with finetune.top=<lowest group>",
-    )  # fmt: skip
+    rule = f"1 or more between unfreezing {number} groups, all after the first {start} epochs and "
+    rule += f"within trainer.max_epochs={max_epochs}; or fewer groups by finetune.top=<a group>"
+    check(last < max_epochs, "finetune.every_epochs", every, rule)
     for end, name in enumerate(order[1:-1], start=2):
         part = {"name": name, "top": order[:end], "epochs": every, "end_on_plateau": plateau}
         phases.append(replace(body, **part))
@@ -125,11 +124,9 @@ def layer_rates(
 ) -> dict[str, float]:
     """Gives every layer group its learning rate in a phase, whose settings stand at `key`.
 
-    The head has `lr`. With `lr_decay`, each group has this share of the rate of the one above it
-    (ULMFiT, arXiv:1801.06146, section 3.2). With `min_lr_ratio`, rates fall linearly with depth,
-    from `lr` at the deepest group that sees an image to this share of it at the stem. `rates`
-    replaces these, by the name of a group, or of a module that holds groups, of those that are ever
-    `trained` (None: all).
+    conf/finetune/freeze_unfreeze.yaml explains them: `lr_decay` (ULMFiT, arXiv:1801.06146, section
+    3.2), `min_lr_ratio` by depth, or `rates`, by the name of a group or of a module that holds
+    groups, of those that are ever `trained` (None: all).
     """
     decay, ratio = phase.lr_decay, phase.min_lr_ratio
     for name, share in (("lr_decay", decay), ("min_lr_ratio", ratio)):
@@ -155,10 +152,7 @@ def groups_named(groups: Groups, name: str, key: str) -> list[str]:
     """Gives the names of the groups that `name` means: its own, or all in the module of it."""
     names = [group.name for group in groups]
     matches = [known for known in names if known == name or known.startswith(f"{name}.")]
-    if not matches:
-        raise ConfigError(
-            f"{key}={name}: no such layer group{near(name, names)}. Allowed: {', '.join(names)}"
-        )
+    check(bool(matches), key, name, f"a layer group: {', '.join(names)}{near(str(name), names)}")
     return matches
 
 

@@ -91,12 +91,9 @@ def settings_of(mode: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         value = settings[name]
         if isinstance(value, Mapping):  # conf/phase/none.yaml, where all is null, is no phase
             value = {key: part for key, part in value.items() if part is not None} or None
-        if value is not None:
-            others = [other for other, names in MODES.items() if name in names]
-            raise ConfigError(
-                f"finetune={mode} finetune.{name}={value}: this mode has no {name}; it has "
-                f"{', '.join(own)}. Use finetune={' or '.join(others)}, or finetune.{name}=null"
-            )
+        others = " or ".join(other for other, names in MODES.items() if name in names)
+        rule = f"null: this mode has {', '.join(own)}; or choose finetune={others}"
+        check(value is None, f"finetune={mode} finetune.{name}", value, rule)
     return {name: settings[name] for name in own}
 
 
@@ -131,10 +128,9 @@ class Plan:
     def check(self, *, monitor: str, validates: bool, validate_every: int = 1) -> None:
         """Refuses a plan that waits for a plateau which is not measured after every epoch."""
         if self.needs_validation and not (validates and validate_every == 1):
-            raise ConfigError(
-                f"finetune={self.mode}: waits for a plateau of {monitor}, which must be measured "
-                "after every epoch; set data.val_fraction=0.2 and trainer.check_val_every_n_epoch=1"
-            )
+            fault = f"waits for a plateau of {monitor}, which must be measured after every epoch"
+            hint = "set data.val_fraction=0.2 and trainer.check_val_every_n_epoch=1"
+            raise ConfigError(f"finetune={self.mode}: {fault}; {hint}")
 
     def begun(self, epoch: int) -> list[list[Any]]:
         """Start and trained groups of each phase that has begun in an epoch (from 0)."""

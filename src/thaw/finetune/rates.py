@@ -19,6 +19,7 @@ NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
 ENOUGH = 5000  # bits in the labels, photos x log2(classes), from which on the rate is the highest
 HIGHEST, LOWEST = 1e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose
+USUAL = 5  # unfrozen epochs at which the rates were measured
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,7 @@ def is_whole(value: Any, least: int = 1) -> TypeGuard[int]:
     return isinstance(value, int) and is_number(value, least)
 
 
-def parameter_groups(
-    model: Classifier, phases: Sequence[Mapping[str, float]]
-) -> list[dict[str, Any]]:
+def parameter_groups(model: Classifier, phases: list[Mapping[str, float]]) -> list[dict[str, Any]]:
     """Gives optimiser groups that hold every parameter of the model once, frozen or not.
 
     Layer groups that have the same rate in every phase share an optimiser group, since fused ones
@@ -150,24 +149,27 @@ def parameter_groups(
     return result
 
 
-def unfrozen_lr(backbone: Backbone, photos: int, classes: int) -> tuple[float, str]:
+def unfrozen_lr(
+    backbone: Backbone, photos: int, classes: int, epochs: int = USUAL
+) -> tuple[float, str]:
     """Gives the head's rate after the unfreeze for `lr: auto`, for Adam, and the reason in words.
 
-    Convolutional bodies: 1e-3 where the labels of the training photos hold 5,000 bits or more, as
-    750 photos of 102 classes do, or 5,000 of two; below, by the square of the bits, at least 1e-4.
-    Where labels say little, a high rate loses more of what the weights know than it learns
-    (measured, benchmarks/LOG.md). Without normalisation layers, a tenth (measured on SqueezeNet;
-    as torchvision does). With less than a million parameters, 1e-3 (the demo). Bodies of linear
-    layers, such as transformers, were not measured: 1e-4, about what MAE fine-tunes ViT-B with
-    (5e-4 x batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
+    conf/phase/unfrozen.yaml has the rule; 750 photos of 102 classes hold 5,000 bits, or 5,000 of
+    two. Where labels say little, a high rate loses more of what the weights know than it learns
+    (measured, benchmarks/LOG.md; without normalisation layers on SqueezeNet, as torchvision does).
+    Fewer epochs than five have up to twice the rate, so that they go nearly as far (measured at 2).
+    Bodies of linear layers were not measured: 1e-4 is about what MAE fine-tunes ViT-B with (5e-4 x
+    batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
     if not backbone.is_convolutional:
         return LOWEST, "for linear layers"
+    times = max(1.0, min(2.0, USUAL / max(1, epochs)))
+    short = f", x {times:.2g} for {epochs} epochs" if times > 1 else ""
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
-        return HIGHEST, "for a small network"
+        return HIGHEST * times, f"for a small network{short}"
     bits = photos * math.log2(classes)
-    rate = max(LOWEST, HIGHEST * min(1.0, (bits / ENOUGH) ** 2))
-    why = f"for {photos:,} photos of {classes} classes"
+    rate = times * max(LOWEST, HIGHEST * min(1.0, (bits / ENOUGH) ** 2))
+    why = f"for {photos:,} photos of {classes} classes{short}"
     return (rate, why) if normalises else (rate / 10, f"{why}, no norm")

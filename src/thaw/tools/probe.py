@@ -155,7 +155,7 @@ def measure(
     folder = Path(cfg.paths.cache_dir).expanduser() / "features"
     for loader in filter(None, (data.train_dataloader(), data.val_dataloader())):
         print(f"features  {backbone.name}: {len(loader.dataset):,} photos", flush=True)
-        key = partial(feature_key, body, loader.dataset, normalise, views=1,
+        key = partial(feature_key, [body, backbone.fold], loader.dataset, normalise, views=1,
                       precision=str(trainer.precision), device=place)  # fmt: skip
         features, _ = load_or_compute(folder, key, loader, run, views=1)
         tables.append((features.table[:, 0].float(), features.labels))

@@ -38,11 +38,9 @@ class ApplyPlan(pl.Callback):
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         was, now = pl_module.saved_batches, int(trainer.num_training_batches)
         if was is not None and 0 < done < was != now:
-            raise ConfigError(
-                f"resume: the checkpoint stands after {done} of {was} batches of an epoch, which "
-                f"has {now} now; go on with the batch size, devices and photos that it had, or "
-                "from the best whole epoch with ckpt_path=RUN/checkpoints/best-...ckpt"
-            )
+            fault = f"stands after {done} of {was} batches of an epoch, which has {now} now"
+            hint = "keep batch size, devices and photos, or give ckpt_path=RUN/checkpoints/best-..."
+            raise ConfigError(f"resume: the checkpoint {fault}; {hint}")
         plan: Plan = pl_module.plan  # a resumed one keeps the number of steps that it began with
         pl_module.set_plan([*plan.values], plan.steps_per_epoch or steps_per_epoch(trainer))
         self.on_train_epoch_start(trainer, pl_module)
@@ -127,9 +125,9 @@ class CacheFeatures(pl.Callback):
         self, trainer: pl.Trainer, module: TransferModule, loader: ResumableLoader, split: str,
         views: int,
     ) -> Features | None:  # fmt: skip
-        dataset = cast(Any, loader.dataset)
+        dataset, model = cast(Any, loader.dataset), module.classifier
         make_key = partial(
-            feature_key, module.classifier.body, dataset, module.normalise, views=views,
+            feature_key, [model.body, model.fold], dataset, module.normalise, views=views,
             precision=str(trainer.precision), device=module.device,
         )  # fmt: skip
 
@@ -149,10 +147,8 @@ class CacheFeatures(pl.Callback):
             size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
             message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"
         except OSError as error:
-            features, message = None, (
-                f": going on without a cache, since {error}. Set paths.cache_dir to a folder "
-                "with room that all ranks see, or finetune.cache_features=false"
-            )  # fmt: skip
+            hint = "Set paths.cache_dir to a roomy one that all ranks see, or cache_features=false"
+            features, message = None, f": going on without a cache, since {error}. {hint}"
         if trainer.is_global_zero:  # above the bar, if any
             number = f"{views} view{'s' if views > 1 else ''}"
             tqdm.write(f"features  {split}: {len(dataset):,} photos x {number}{message}")

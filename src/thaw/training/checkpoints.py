@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from thaw.backbones import pretrained
 from thaw.errors import ConfigError, Interrupted, shown
 from thaw.ranges import leaves
 from thaw.stopping import signals
@@ -175,9 +176,8 @@ def newest_whole(folder: str | Path | None, settings: Mapping[str, Any]) -> Path
     if folder and (Path(folder) / "model").is_dir():
         raise ConfigError(f"resume={folder}: has ended, and has no last.ckpt any more; train anew")
     if folder:
-        print(
-            f"resume    {folder}: has no checkpoint yet, and begins as it was started", flush=True
-        )
+        told = "has no checkpoint yet, and begins as it was started"
+        print(f"resume    {folder}: {told}", flush=True)
     return None
 
 
@@ -196,20 +196,14 @@ def check_model(checkpoint: Mapping[str, Any], classes: list[str], own: Mapping[
         raise ConfigError("ckpt_path: is of another version of thaw; go on with that version")
     hyper, saved = checkpoint["hyper_parameters"], checkpoint["state_dict"]
     if list(hyper["classes"]) != list(classes):
-        theirs, ours = ", ".join(hyper["classes"]), ", ".join(classes)
-        raise ConfigError(
-            f"ckpt_path: knows other classes than the data, or in another order: {theirs}. Data: "
-            f"{ours}. Use the data that it was trained with, or train anew"
-        )
-    shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (saved, own)]
-    if wrong := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
-        part = "backbone" if any(".body." in name for name in wrong) else "head"
-        there, here = (shape.get(wrong[0], "missing") for shape in shapes)
+        both = f"{', '.join(hyper['classes'])}. Data: {', '.join(classes)}"
+        fault = f"knows other classes than the data, or in another order: {both}"
+        raise ConfigError(f"ckpt_path: {fault}. Use the data of its training, or train anew")
+    if misfit := pretrained.differences(own, saved):
+        part = "backbone" if ".body." in misfit else "head"
+        fault = f"its {part} is another one than {part}=... of this run ({misfit})"
         theirs = hyper.get("config", {}).get(part)
-        raise ConfigError(
-            f"ckpt_path: its {part} is another one than {part}=... of this run: {wrong[0]} is "
-            f"{there} there and {here} here. It was trained with {part}: {theirs}; choose the same"
-        )
+        raise ConfigError(f"ckpt_path: {fault}. It had {part}: {theirs}; choose the same")
 
 
 def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
@@ -218,14 +212,11 @@ def use_settings(checkpoint: Mapping[str, Any], groups: Sequence[Mapping[str, An
         there, here = (", ".join(" ".join([part["name"], *part["layer_groups"]]) for part in parts)
                        for parts in (state["param_groups"], groups))  # fmt: skip
         if there != here:
-            raise ConfigError(
-                f"ckpt_path: its optimiser has the groups {there}, this run {here}; go on with the "
-                "backbone, granularity and layer-wise rates that the run was started with"
-            )
+            fault = f"its optimiser has the groups {there}, this run {here}"
+            hint = "go on with the backbone, granularity and layer-wise rates that it began with"
+            raise ConfigError(f"ckpt_path: {fault}; {hint}")
         if state["param_groups"][0].keys() != groups[0].keys():
-            raise ConfigError(
-                "ckpt_path: was saved by another optimiser than optim=... of this run; choose the "
-                "one that the run was started with"
-            )
+            fault = "was saved by another optimiser than optim=... of this run"
+            raise ConfigError(f"ckpt_path: {fault}; choose the one that the run was started with")
         for saved, group in zip(state["param_groups"], groups, strict=True):
             saved.update({name: group[name] for name in group if name not in ("params", "lr")})

@@ -64,8 +64,19 @@ class StopDiverged(pl.Callback):
             return
         ends = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         most = 0 if ends else FEW * trainer.accumulate_grad_batches
-        if trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
-            raise DivergedError(diverged(trainer, pl_module))
+        if not trainer.strategy.reduce_boolean_decision(bool(self.batches > most), all=False):
+            return
+        phase, folder = pl_module.phase, trainer.default_root_dir
+        key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
+        key = "phases" if pl_module.plan.mode == "phases" else key
+        rate = trainer.optimizers[0].param_groups[-1]["lr"]
+        other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
+        go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
+        raise DivergedError(
+            f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
+            f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower "
+            f"than lr={phase.lr:g}{other}{go_on}"
+        )
 
 
 def what_ended(trainer: Any, record: Record) -> dict[str, str]:
@@ -84,21 +95,6 @@ def what_ended(trainer: Any, record: Record) -> dict[str, str]:
             by = "early stopping"
     ended = f"by {by} in epoch {epochs}; {planned} epochs were planned"
     return {"status": "ended early", "ended": ended}
-
-
-def diverged(trainer: Any, module: TransferModule) -> str:
-    """Where the loss was no number, and what to set."""
-    phase, folder = module.phase, trainer.default_root_dir
-    key = "frozen.lr" if phase.name == "frozen" else "unfrozen.lr"
-    key = "phases" if module.plan.mode == "phases" else key
-    rate = trainer.optimizers[0].param_groups[-1]["lr"]
-    other = "" if trainer.precision == "32-true" else " or trainer.precision=32-true"
-    go_on = f"; resume={folder} goes on from before" if last_checkpoints(folder) else ""
-    return (
-        f"diverged in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, phase "
-        f"{phase.name}: the loss is not finite, at rate {rate:.1e}. Set finetune.{key} lower than "
-        f"lr={phase.lr:g}{other}{go_on}"
-    )
 
 
 def in_words(error: Exception, trainer: Any, module: TransferModule) -> str | None:

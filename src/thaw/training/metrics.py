@@ -101,19 +101,17 @@ class Scores(nn.Module):
         super().__init__()
         micro: dict[str, Any] = {"average": "micro", "validate_args": False}
         macro: dict[str, Any] = {"average": "macro", "validate_args": False}
-        self.metrics = MetricCollection(
-            {
-                "acc": MulticlassAccuracy(num_classes, **micro),
-                "acc_top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), **micro),
-                "acc_macro": MeanClassAccuracy(num_classes, **macro),
-                "f1": MulticlassF1Score(num_classes, **macro),
-                "calibration": Calibration(temperature),
-            },
-            prefix=f"{split}/",
-            # By hand: torchmetrics joins those whose counts agree in the first batch, and a first
-            # batch that is all right would make acc_top5 one with acc for good.
-            compute_groups=[["acc"], ["acc_top5"], ["acc_macro", "f1"], ["calibration"]],
-        )
+        metrics: dict[str, Any] = {
+            "acc": MulticlassAccuracy(num_classes, **micro),
+            "acc_top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), **micro),
+            "acc_macro": MeanClassAccuracy(num_classes, **macro),
+            "f1": MulticlassF1Score(num_classes, **macro),
+            "calibration": Calibration(temperature),
+        }
+        # By hand: torchmetrics joins those whose counts agree in the first batch, and a first
+        # batch that is all right would make acc_top5 one with acc for good.
+        groups = [["acc"], ["acc_top5"], ["acc_macro", "f1"], ["calibration"]]
+        self.metrics = MetricCollection(metrics, prefix=f"{split}/", compute_groups=groups)
 
     def add(self, scores: Tensor, labels: Tensor) -> None:  # (N, K), (N,)
         self.metrics.update(scores.float(), labels)

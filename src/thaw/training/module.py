@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torchvision.transforms.v2.functional import to_dtype
 
 from thaw.classifier import Classifier
 from thaw.errors import ConfigError
@@ -35,7 +33,7 @@ class TransferModule(pl.LightningModule):
         classes: Names of the K classes, in label order; saved in the checkpoint, as `config` (the
             settings of the run) and `model` (what `thaw.load` builds it from) are.
         monitor: The validation metric whose plateaus the plan waits for.
-        normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them; None: 0-1.
+        normalise: Images uint8 (N, 3, H, W) -> float32 as the body wants them.
         mix: Images (N, 3, H, W) and labels (N,) -> mixed images and soft labels (N, K).
 
     Attributes:
@@ -47,15 +45,15 @@ class TransferModule(pl.LightningModule):
     def __init__(
         self, classifier: Classifier, plan: Plan,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer], *, classes: tuple[str, ...],
-        monitor: str = "val/acc", normalise: Callable[[Tensor], Tensor] | None = None,
+        normalise: Callable[[Tensor], Tensor], monitor: str = "val/acc",
         mix: Mix | None = None, label_smoothing: float = 0.0, channels_last: bool = False,
         seed: int = 0, config: dict[str, Any] | None = None, model: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.classifier, self.make_optimizer, self.monitor = classifier, make_optimizer, monitor
         self.written_plan = self.plan = plan
-        self.normalise = normalise or partial(to_dtype, dtype=torch.float32, scale=True)
-        self.mix, self.label_smoothing, self.seed = mix, label_smoothing, seed
+        self.normalise, self.mix = normalise, mix
+        self.label_smoothing, self.seed = label_smoothing, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.classes = list(classes)
         # plain values only: a checkpoint must load with weights_only=True
@@ -142,9 +140,9 @@ class TransferModule(pl.LightningModule):
         self.test_rows: list[Tensor] = []  # of this rank, a batch each
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        # in float32 whatever trainer.precision is, since that is what `thaw predict` computes in
+        # as `thaw predict` computes: in float32 whatever trainer.precision is, nothing folded
         with torch.autocast(self.device.type, enabled=False):
-            scores = self(batch[0])
+            scores = self.classifier.head(self.classifier.body(self.prepare(batch[0])))
         self.test_scores.add(scores, batch[1])
         self.test_rows.append(best_class(scores, self.temperature))
 
@@ -176,18 +174,15 @@ class TransferModule(pl.LightningModule):
         self.set_plan(saved["values"], saved["steps_per_epoch"])
         here, there = self.plan.begun(epoch), saved["phases"]
         if here != there:
-            raise ConfigError(
-                "ckpt_path: was trained by another plan than finetune=... of this run. Phases until"
-                f" epoch {epoch + 1}, each with its first epoch from 0 and what trains: {there} "
-                f"there, {here} here; go on with the finetune settings that the run began with"
-            )
+            phases = f"until epoch {epoch + 1}, from which epoch what trains: {there}, here {here}"
+            fault = "was trained by another plan than finetune=... of this run"
+            raise ConfigError(f"ckpt_path: {fault}: {phases}; go on with the settings of its start")
         number, theirs = len(saved["values"]), saved["monitor"]
         known = theirs == self.monitor and number in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:
-            raise ConfigError(
-                f"ckpt_path: has {number} values of {theirs} after epoch {epoch + 1}, but the plan "
-                f"goes by {self.monitor} of each; go on with the settings that the run began with"
-            )
+            has = f"has {number} values of {theirs} after epoch {epoch + 1}, but the plan goes by"
+            hint = "go on with the settings that the run began with"
+            raise ConfigError(f"ckpt_path: {has} {self.monitor} of each; {hint}")
 
     def load_checkpoint(self, path: str | Path) -> dict[str, Any]:
         """Loads the weights and the temperature of a checkpoint, to test; gives its content."""
