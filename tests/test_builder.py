@@ -1,6 +1,7 @@
 """Settings of conf/finetune/ -> phases: which groups train, in which epochs, at which rate."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_modes_of_one_phase() -> None:
     scratch = build_plan(GROUPS, 3, mode="from_scratch", unfrozen=CONSTANT)
     assert scratch.phases[0].rates == dict.fromkeys(NAMES, 1e-3)
     assert scratch.phases[0].batchnorm == "train"  # random weights have no statistics to keep
+
+
+def test_a_derived_rate_goes_by_the_epochs_that_may_be_unfrozen() -> None:
+    """A plateau may unfreeze after the first epoch."""
+    for settings, epochs in (({}, 2), ({"unfreeze_on_plateau": 1}, 9)):
+        rule = Mock(return_value=(2e-4, "for a reason"))
+        build_plan(GROUPS, 9, mode="freeze_unfreeze", unfreeze_epoch=7, frozen=CONSTANT,
+                   unfrozen={**CONSTANT, "lr": "auto"}, derived_lr=rule, **settings)  # fmt: skip
+        rule.assert_called_once_with(epochs)
 
 
 def test_gradual_unfreezes_from_the_head_down() -> None:

@@ -378,4 +378,4 @@ def test_the_known_faults_of_flowers_and_pets(data_dir: Path, tmp_path: Path) ->
 def test_a_process_that_was_killed_is_told() -> None:
     with pytest.raises(BrokenProcessPool) as error:
         list(check_files.in_cores(os._exit, [1], "photos"))
-    assert "was killed, perhaps for want of memory; start again" in str(trouble(error.value))
+    assert "was killed (too little memory?); start again to go on" in str(trouble(error.value))

@@ -53,7 +53,7 @@ def test_a_network_without_normalisation_takes_a_tenth(photos: int, rate: float)
 def test_few_epochs_have_a_higher_rate(epochs: int, times: float) -> None:
     lr, why = unfrozen_lr(backbone("mobilenet_v2"), 40, 2, epochs)
     assert lr == pytest.approx(times * 1e-4)
-    assert why.endswith(f", x {times:.2g} for {epochs} epochs") == (times > 1)
+    assert why.endswith(f", x {times:.3g} for {epochs} epochs") == (times > 1)
     small: Backbone = tiny_backbone(weights=None)
     assert unfrozen_lr(small, 160, 16, epochs)[0] == pytest.approx(times * 1e-3)
     assert unfrozen_lr(backbone("vit_b_32"), 1_000, 102, epochs)[0] == pytest.approx(1e-4)

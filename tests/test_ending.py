@@ -254,9 +254,3 @@ def test_after_a_stop_inside_an_epoch_its_numbers_cover_all_of_it(tmp_path: Path
     for one, two in zip(whole["history"], again["history"], strict=True):
         for name in ("train/loss", "train/acc", "val/loss", "images"):
             assert one[name] == pytest.approx(two[name])
-
-
-def test_results_of_before_go_when_training_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text("{}")
-    fit(module_of(plan_of("full")), tmp_path)
-    assert not (tmp_path / "results.json").exists()

@@ -19,6 +19,7 @@ from runs import ROOT
 from torch import nn
 
 from thaw.backbones.backbone import Crop
+from thaw.backbones.folding import fold
 from thaw.data.loading import PhotoDataset
 from thaw.data.photos import Photos
 from thaw.features.key import Description, feature_key
@@ -53,7 +54,7 @@ def test_the_first_view_is_that_of_evaluation_and_the_others_differ() -> None:
     assert len(set(drawn)) == 6
 
 
-def key_of(folder: Path, body: nn.Module | None = None, **changes: Any) -> dict[str, Any]:
+def key_of(folder: Path, body: object = None, **changes: Any) -> dict[str, Any]:
     cpu = torch.device("cpu")
     arguments = {"views": 2, "precision": "32-true", "device": cpu, **changes}
     photos = arguments.pop("photos", None) or dataset(folder)
@@ -82,6 +83,7 @@ def test_the_key_names_everything_that_features_depend_on(
     kept.pictures = Shrunk()  # pyright: ignore[reportAttributeAccessIssue]
     changed = [
         *(key_of(tmp_path, body) for body in (weights, statistics, flagged, layers)),
+        key_of(tmp_path, [small_classifier().body, fold]),
         key_of(tmp_path, views=3),
         key_of(tmp_path, normalise=nn.ReLU()),
         key_of(tmp_path, device=torch.device("mps")),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
@@ -227,3 +228,14 @@ def test_training_metrics_are_means_over_photos(tmp_path: Path) -> None:
         assert [photos for _, photos in steps] == [5, 5, 2]
         mean = sum(loss * photos for loss, photos in steps) / sum(n for _, n in steps)
         assert row["train/loss"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_test_is_computed_as_predict_computes() -> None:
+    """Nothing is folded there, so that answers are the same to the bit."""
+    module = module_of(plan_of("full"))
+    module.classifier.fold = Mock(side_effect=AssertionError)
+    module.test_scores, module.test_rows = Mock(), []
+    images = torch.rand(4, 3, 16, 16)
+    module.test_step((images, torch.zeros(4, dtype=torch.long)), 0)
+    with pytest.raises(AssertionError):
+        module(images)

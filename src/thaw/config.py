@@ -56,6 +56,7 @@ def build(node: Any, key: str, *, taken: Mapping[str, str] | None = None, **comp
     for place, inner in leaves(settings, f"{key}."):
         if isinstance(inner, Mapping) and "_target_" in inner:
             _check_node(inner, place, {})
+    check_ranges({key: settings})
     try:
         # Hydra only makes a partial here, and we call it: given to `instantiate`, the computed
         # dataclasses would become mappings.

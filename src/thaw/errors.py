@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from signal import Signals
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO,
-        errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
+        errno.ENOTDIR, errno.EEXIST)  # fmt: skip
 
 
 class ThawError(Exception):
@@ -51,7 +51,7 @@ def trouble(error: Exception) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, on a setting
         return str(error)
     if type(error).__name__ == "BrokenProcessPool":  # of `thaw check`, which keeps what it read
-        return "a process that reads photos was killed, perhaps for want of memory; start again"
+        return "a process that reads photos was killed (too little memory?); start again to go on"
     killed = "a process that loads photos was killed: lower data.num_workers or data.batch_size"
     return killed if "DataLoader worker (pid" in str(error) else None
 

@@ -54,8 +54,8 @@ def save_model(
     state = {name: value.cpu().contiguous().clone() for name, value in state}
     save_file(state, part)
     facts = {"sha256": sha256(part), "temperature": temperature, **facts}
-    write_json({**model, **facts}, folder / "model.json")  # no model beside other weights
-    part.replace(folder / "model.safetensors")
+    part.replace(folder / "model.safetensors")  # beside the facts of others it is no model
+    write_json({**model, **facts}, folder / "model.json")
 
 
 def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -65,6 +65,8 @@ RANGES: dict[str, Rule] = {  # * is any part of a name
     "finetune.*.lr": RATE, "finetune.rates.*": RATE,
     "optim.weight_decay": within(REAL, 0, HUGE, "0 or more"), "optim.momentum": SHARE,
     "optim.betas.*": within(REAL, 0, BELOW_1, "two numbers, 0 to below 1"),
+    "trainer.accelerator": (lambda v: v in ("auto", "cpu", "gpu", "cuda", "mps"),
+                            "auto, cpu, gpu, cuda or mps"),
     "trainer.devices": (lambda v: type(v) is not int or v <= max(8, CORES),
                         f"auto, or 1 to {max(8, CORES)}"),
     "trainer.num_nodes": count(1), "trainer.accumulate_grad_batches": count(1),

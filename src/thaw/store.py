@@ -150,5 +150,5 @@ def read_checkpoint(path: str | Path, key: str = "ckpt_path") -> dict[str, Any]:
     except (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, zlib.error,
             BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
         fault = "there is no such file, or it is damaged or is no checkpoint of thaw"
-        hint = "give a run's checkpoint. Weights of a backbone alone go to backbone.weights=FILE"
+        hint = "give one of RUN/checkpoints/; weights of a backbone alone: backbone.weights=FILE"
         raise ConfigError(f"{key}={path}: {fault} ({type(error).__name__}); {hint}") from error

@@ -27,12 +27,17 @@ def perform(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig) -> 
         return value(done, cfg.monitor)
     if in_sweep and last_checkpoints(folder):
         cfg.resume = str(folder)
-    if cfg.train and is_first_rank():
+    results, finished = folder / "results.json", None
+    if cfg.train and is_first_rank():  # a run that trains on is not finished until it ends
+        finished = results.read_bytes() if results.is_file() else None
+        results.unlink(missing_ok=True)
         (folder / "error.txt").unlink(missing_ok=True)
     with contextlib.nullcontext() if in_sweep else explained(folder=folder):
         try:
             return value(run(cfg), cfg.monitor)
         except Exception as error:  # whatever it is, the folder says why, and the caller hears too
+            if finished and isinstance(error, ConfigError):  # refused before anything was changed
+                results.write_bytes(finished)
             with contextlib.suppress(OSError):  # as on a full disk, which is the error then
                 (folder / "error.txt").write_text(reason(error), "utf-8", "backslashreplace")
             raise
@@ -87,10 +92,14 @@ class RunFolder(Callback):
             words: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
             other = "paths.output_dir" in map(key_of, words)
             check(not other, "paths.output_dir", "...", "hydra.run.dir=FOLDER in place of it")
-            if given:
-                folder.mkdir(parents=True, exist_ok=True)
-            else:
-                config.hydra.run.dir = str(new_folder(folder))
+            try:
+                if given:
+                    folder.mkdir(parents=True, exist_ok=True)
+                else:
+                    config.hydra.run.dir = str(new_folder(folder))
+            except OSError as error:
+                message = f"{error}: choose another folder by paths.root_dir or hydra.run.dir"
+                raise ConfigError(message) from error
             if given and results_of(folder) and not config.resume:
                 message = f"hydra.run.dir={folder}: holds the results of a run; choose another"
                 raise ConfigError(f"{message} folder, or go on with it by resume={folder}")

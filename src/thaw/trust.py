@@ -76,5 +76,5 @@ def refuse(word: str, file: Path, what: str) -> None:
     """Raises a ConfigError about a word of such a file, unless the folder is trusted."""
     if os.environ.get("THAW_TRUST") != "1":  # which `thaw sweep resume --trust` sets
         fault = f"{what}, and it stands in {file}, which may be a stranger's"
-        ways = "trust=true beside resume=, thaw sweep resume --trust, THAW_TRUST=1 thaw evaluate"
+        ways = "resume=... trust=true, thaw sweep resume --trust or THAW_TRUST=1 thaw evaluate"
         raise ConfigError(f"{word}: {fault}. If you trust that folder as your own code: {ways}")

@@ -1,12 +1,12 @@
 """What one forward pass without data shows of any model: the order of its modules, and shapes."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 Make = Callable[[int], nn.Module]  # side of the input in pixels -> the model
 SIZE_ERRORS = (RuntimeError, ValueError, AssertionError, IndexError)  # how models refuse a size
@@ -49,7 +49,10 @@ def trace(model: nn.Module, size: int) -> Trace:
         if isinstance(output, Tensor):
             seen.outputs[names[module]] = output.shape
 
-    with register_module_forward_pre_hook(before), register_module_forward_hook(after):
+    with ExitStack() as hooks:
+        for module in names:
+            hooks.enter_context(module.register_forward_pre_hook(before))
+            hooks.enter_context(module.register_forward_hook(after))
         run_without_data(model, size)
     return seen
 

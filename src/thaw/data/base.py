@@ -115,7 +115,7 @@ class PhotoDataModule(LightningDataModule):
             source = source.change(splitting.grouping(self.groups, self.folder))
         splits = self._draw_splits(source)
         if groups := splitting.count_groups(splits):
-            rule = f"smaller groups: {groups} are too few to draw from; or data.val_fraction=0"
+            rule = f"a pattern of more than {groups} groups, or data.val_fraction=0 (no validation)"
             check(bool(splits.val) or self.val_fraction == 0, "data.groups", self.groups, rule)
             print_once(f"data      {groups:,} groups, none of them in two splits")
         # Tools make no views for training, and tell of a broken photo when they come to it.
@@ -123,7 +123,7 @@ class PhotoDataModule(LightningDataModule):
             splits = self._without_broken(splits)
         if lost := found.names(found.train) & {*splits.classes} - splits.names(splits.train):
             fault = f"no training photo of class {min(lost)!r} is left by data.skip, data.groups or"
-            raise ConfigError(f"{fault} data.on_bad_photo; keep some, or leave out the class")
+            raise ConfigError(f"{fault} data.on_bad_photo; keep some, or change data.classes")
         val, test = (len(photos) if photos else 0 for photos in (splits.val, splits.test))
         counts = f"{len(splits.train):,} train, {val or 'no'} val, {test or 'no'} test photos"
         print_once(f"data      {self.name}: {len(splits.classes)} classes, {counts}")
@@ -153,7 +153,7 @@ class PhotoDataModule(LightningDataModule):
         """Draws the test photos, validation, then the few-shot subset, which changes neither."""
         for key, own in (("test_fraction", source.test), ("val_fraction", source.val)):
             given, unset = getattr(self, key), getattr(type(self), key)
-            rule = f"{shown(unset)}: {self.name} comes with {len(own or ())} such photos of its own"
+            rule = f"{shown(unset)}: {self.name} has {len(own or ())} {key[:-9]} photos of its own"
             check(not own or given == unset, f"data.{key}", given, rule)
         classes, train, val, test = source.classes, source.train, source.val, source.test
         if self.test_fraction:

@@ -36,7 +36,8 @@ def build_plan(
     settings, note = settings_of(mode, locals()), ""
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
         start = settings.get("unfreeze_epoch")
-        lr, why = derived_lr(max_epochs - (start if is_whole(start) else 0))
+        fixed = is_whole(start) and not settings.get("unfreeze_on_plateau")
+        lr, why = derived_lr(max_epochs - start if fixed else max_epochs)  # pyright: ignore[reportOperatorIssue]
         settings["unfrozen"] = {**settings["unfrozen"], "lr": lr}
         note = f"\nfinetune.unfrozen.lr=auto is {lr:.1e} {why}"
     views = CACHED_VIEWS if cached_views is None else cached_views
@@ -87,8 +88,8 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
     number = len(order) - 1  # groups of the body that are unfrozen, one after another
     check(number > 0, "finetune.top", body.top, "1 or more layer groups to unfreeze, or null (all)")
     last = start + (number - 1) * every if is_whole(every) else max_epochs
-    rule = f"1 or more between unfreezing {number} groups, all after the first {start} epochs and "
-    rule += f"within trainer.max_epochs={max_epochs}; or fewer groups by finetune.top=<a group>"
+    rule = f"1 or more epochs, so that {number} groups start after epoch {start} and before epoch "
+    rule += f"{max_epochs}; raise trainer.max_epochs, or unfreeze fewer with finetune.top=<group>"
     check(last < max_epochs, "finetune.every_epochs", every, rule)
     for end, name in enumerate(order[1:-1], start=2):
         part = {"name": name, "top": order[:end], "epochs": every, "end_on_plateau": plateau}

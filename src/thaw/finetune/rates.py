@@ -164,7 +164,7 @@ def unfrozen_lr(
     if not backbone.is_convolutional:
         return LOWEST, "for linear layers"
     times = max(1.0, min(2.0, USUAL / max(1, epochs)))
-    short = f", x {times:.2g} for {epochs} epochs" if times > 1 else ""
+    short = f", x {times:.3g} for {epochs} epochs" if times > 1 else ""
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:

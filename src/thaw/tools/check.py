@@ -14,7 +14,7 @@ import shlex
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from textwrap import shorten
 
@@ -102,7 +102,8 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     kinds = {*given.kinds.split(",")}
     check(kinds <= {*KINDS}, "--kinds", given.kinds, f"one or more of {','.join(KINDS)}")
     if given.model:
-        tested = (given.model / "predictions.csv").is_file()
+        files = (given.model / name for name in ("predictions.csv", "results.json"))
+        tested = all(file.is_file() for file in files)
         check(tested, "--model", given.model, "the folder of a run that was tested")
         saved = launch.saved_words(given.model / ".hydra" / "hydra.yaml")
         replaced = {"resume", "ckpt_path", *map(launch.key_of, given.words)}
@@ -227,5 +228,5 @@ def write_findings(file: Path, photos: Listing, findings: list[Finding], notes: 
     page.write_template(
         Path(__file__).with_name("check.html"), file,
         style=page.TEMPLATE.read_text("utf-8").split("style>")[1].removesuffix("</"),
-        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes, small=page.small,
+        photos=photos, kinds=KINDS, shown=shown, most=MOST, notes=notes, small=cache(page.small),
     )  # fmt: skip

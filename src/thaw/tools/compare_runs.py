@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from scipy.special import stdtrit
 
 from thaw.errors import ConfigError, reason
@@ -88,15 +90,15 @@ def read_run(folder: Path) -> Run | str:
         choices = read_plain(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
         words = read_plain(hydra / "overrides.yaml", list)
         rows, phases = read_plain(history, list) if history.is_file() else [], results["phases"]
-        data = plain["data"]
-        fold = int(data["folds"]) and int(data["fold"]) if data.get("folds") else None
+        cfg: Any = OmegaConf.create(plain)
+        fold = int(cfg.data.folds) and int(cfg.data.fold) if cfg.data.get("folds") else None
         return Run(
             folder,
             settings=compared(plain),
             choices={group: choices[group] for group in choices
                      if group.partition("/")[0] not in NOT_COMPARED},
             typed=frozenset(key_of(str(word)) for word in words),
-            unit=Unit(int(plain["seed"]), fold),
+            unit=Unit(int(cfg.seed), fold),
             facts={name: v for name, v in results.items() if not isinstance(v, list | dict)},
             scores=_metrics(results),
             history=[{"epoch": int(row["epoch"]), **_metrics(row)} for row in rows],
@@ -104,7 +106,8 @@ def read_run(folder: Path) -> Run | str:
             trained=int(results["trainable_parameters"]),
             unfreeze_epochs=[int(phase["start_epoch"]) - 1 for phase in phases[1:]],
         )  # fmt: skip
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError,
+            OmegaConfBaseException) as error:  # fmt: skip
         damaged = f"its files are damaged, or of another version of thaw ({reason(error)})"
         return str(error) if isinstance(error, ConfigError) else damaged  # which names the file
 

@@ -118,7 +118,7 @@ def predictions_of(model: ImageClassifier, photos: Photos, batch_size: int) -> P
             scores = model.head(model.features(views.to(device)))
             rows.append(best_class(scores, model.temperature).cpu())
     if broken:
-        told = f"{len(broken)} photos cannot be read; data=... data.on_bad_photo=skip passes them:"
+        told = f"{len(broken)} photos cannot be read; data=... data.on_bad_photo=skip leaves out:"
         raise PhotoError("\n".join([told, *broken[:TOLD]]))
     return Predictions.of(photos, model.classes, torch.cat(rows).double().numpy())
 

@@ -17,12 +17,11 @@ from zipfile import ZipFile
 import numpy as np
 import torch
 
-from thaw.data.broken import find_broken
 from thaw.data.decode import decode
 from thaw.data.demo import ARCHIVE
 from thaw.data.photos import Photos
 from thaw.data.picture_files import picture_files
-from thaw.errors import ConfigError, ThawError, check, reason
+from thaw.errors import ConfigError, PhotoError, ThawError, check, reason
 from thaw.image_classifier import ImageClassifier, load
 from thaw.store import write_json
 from thaw.tools import preprocess
@@ -201,8 +200,13 @@ def find_photos(
 def _some(photos: Sequence[Labelled], most: int) -> list[Labelled]:
     """At most `most` of the photos that can be read, evenly spaced: of a list by class, all."""
     places = np.linspace(0, len(photos) - 1, min(most, len(photos))).round().astype(int)
-    chosen = [photos[place] for place in places]
-    if broken := find_broken([path for path, _ in chosen]):
-        path, why = next(iter(broken.items()))
-        print(f"{len(broken)} of {len(chosen)} photos passed over, the first: {path}: {why}")
-    return [photo for photo in chosen if photo[0] not in broken]
+    whole, errors = [], []
+    for photo in (photos[place] for place in places):
+        try:
+            decode(photo[0])
+            whole.append(photo)
+        except PhotoError as error:
+            errors.append(error)
+    if errors:
+        print(f"{len(errors)} of {len(places)} photos passed over, the first: {errors[0]}")
+    return whole

@@ -147,7 +147,7 @@ class CacheFeatures(pl.Callback):
             size, seconds = features.table.nbytes / 1e6, time.perf_counter() - started
             message = " from cache" if was_there else f", {size:,.1f} MB in {seconds:.1f} s"
         except OSError as error:
-            hint = "Set paths.cache_dir to a roomy one that all ranks see, or cache_features=false"
+            hint = "Set paths.cache_dir to a folder with room, or finetune.cache_features=false"
             features, message = None, f": going on without a cache, since {error}. {hint}"
         if trainer.is_global_zero:  # above the bar, if any
             number = f"{views} view{'s' if views > 1 else ''}"

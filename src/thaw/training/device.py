@@ -31,10 +31,10 @@ def trainer_settings(trainer: Mapping[str, Any], backbone: Any = None) -> dict[s
     check(type(epochs) is int and epochs >= 1, "trainer.max_epochs", epochs, "1 or more epochs")
     check(repr(interval) in ("None", "1.0"), "trainer.val_check_interval", interval, "1.0: what is "
           "validated is what is saved; limit_train_batches makes epochs shorter")  # fmt: skip
-    wanted = str(settings.get("accelerator", "auto"))
+    wanted = settings.get("accelerator")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    there = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(wanted)
-    check(bool(there), "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
+    there = {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(str(wanted), True)
+    check(there, "trainer.accelerator", wanted, "cpu or auto: torch sees no such device here")
     way = settings.get("strategy", "auto")  # in others an unfreeze is not proven right
     check(way in ("auto", "ddp"), "trainer.strategy", way, "trainer=default or trainer=ddp")
     precision = settings.get("precision")  # halves would also add up the metrics
@@ -47,7 +47,7 @@ def trainer_settings(trainer: Mapping[str, Any], backbone: Any = None) -> dict[s
     if way == "auto" and settings.get("devices", 1) != 1:
         settings["strategy"] = "ddp"
     if settings.get("precision") == "auto":
-        settings["precision"] = best_precision(wanted)
+        settings["precision"] = best_precision(str(settings.get("accelerator", "auto")))
     return settings
 
 

@@ -174,9 +174,9 @@ class TransferModule(pl.LightningModule):
         self.set_plan(saved["values"], saved["steps_per_epoch"])
         here, there = self.plan.begun(epoch), saved["phases"]
         if here != there:
-            phases = f"until epoch {epoch + 1}, from which epoch what trains: {there}, here {here}"
-            fault = "was trained by another plan than finetune=... of this run"
-            raise ConfigError(f"ckpt_path: {fault}: {phases}; go on with the settings of its start")
+            phases = f"[first epoch, what trains] to epoch {epoch + 1}: there {there}, here {here}"
+            fault = f"was trained by another plan than finetune=... of this run. {phases}"
+            raise ConfigError(f"ckpt_path: {fault}; go on with the finetune settings it began with")
         number, theirs = len(saved["values"]), saved["monitor"]
         known = theirs == self.monitor and number in (epoch, epoch + 1)
         if self.plan.needs_validation and not known:

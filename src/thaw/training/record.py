@@ -46,8 +46,6 @@ class Record(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.has_trained, self.started = True, time.perf_counter()
-        if trainer.is_global_zero:  # a run that trains on is not finished until it ends
-            (Path(trainer.default_root_dir) / "results.json").unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
