@@ -62,7 +62,8 @@ def test_a_derived_rate_goes_by_the_epochs_that_may_be_unfrozen() -> None:
     for settings, epochs in (({}, 2), ({"unfreeze_on_plateau": 1}, 9)):
         rule = Mock(return_value=(2e-4, "for a reason"))
         build_plan(GROUPS, 9, mode="freeze_unfreeze", unfreeze_epoch=7, frozen=CONSTANT,
-                   unfrozen={**CONSTANT, "lr": "auto"}, derived_lr=rule, **settings)  # fmt: skip
+                   unfrozen={**CONSTANT, "lr": "auto"}, batchnorm="eval", derived_lr=rule,
+                   **settings)  # fmt: skip
         rule.assert_called_once_with(epochs)
 
 
@@ -169,7 +170,7 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "settings", "words"),
     [
-        ("gradual", {"every_epochs": 2}, "unfreezing 3 groups, all after the first 2 epochs"),
+        ("gradual", {"every_epochs": 2}, "so that 3 groups start after epoch 2"),
         ("gradual", {"every_epochs": 1, "top": "midle"}, "top=midle: allowed is a layer group: "),
         ("gradual", {"every_epochs": 1, "top": "head"}, "finetune.top=head: allowed is a layer"),
         ("partial", {"top": True}, "finetune.top=True: allowed is a number of layer groups"),

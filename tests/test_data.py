@@ -62,7 +62,7 @@ def test_validation_is_drawn_given_or_absent() -> None:
 
 def test_a_fraction_beside_given_validation_is_refused() -> None:
     module = make(Splits(("a", "b"), some(20), some(3, 50), None), val_fraction=0.1)
-    with pytest.raises(ConfigError, match=r"val_fraction=0\.1: allowed is null: source comes"):
+    with pytest.raises(ConfigError, match=r"val_fraction=0\.1: allowed is null: source has"):
         module.setup()
 
 
@@ -163,7 +163,7 @@ def test_test_photos_are_held_out_once() -> None:
     assert [drawn.test.labels.count(label) for label in (0, 1)] == [3, 3]
     assert [drawn.train.labels.count(label) for label in (0, 1)] == [7, 7]
     assert make(Splits(("a", "b"), some(10), NONE, None)).test is None
-    with pytest.raises(ConfigError, match=r"data\.test_fraction=0\.1: allowed is .*: source comes"):
+    with pytest.raises(ConfigError, match=r"data\.test_fraction=0\.1: allowed is .*: source has"):
         make(test_fraction=0.1).setup()
 
 

@@ -124,7 +124,7 @@ def test_root_that_is_missing_and_fraction_without_effect(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"data\.root=.*nowhere is no folder .*ROOT/train"):
         folder(tmp_path / "nowhere").setup()
     touch(*(tmp_path / split / n / "0.jpg" for split in ("train", "test") for n in "ab"))
-    with pytest.raises(ConfigError, match=r"test_fraction=0\.5: allowed is 0: folder comes"):
+    with pytest.raises(ConfigError, match=r"test_fraction=0\.5: allowed is 0: folder has"):
         folder(tmp_path, test_fraction=0.5).setup()
 
 

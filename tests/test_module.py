@@ -193,7 +193,7 @@ def test_a_checkpoint_of_another_backbone(checkpoint: Path) -> None:
         (b"PK cut short", "is no checkpoint of thaw"),
         (
             {"conv.weight": torch.zeros(2)},
-            "Weights of a backbone alone go to backbone.weights=FILE",
+            "weights of a backbone alone: backbone.weights=FILE",
         ),
         ([1, 2], "no checkpoint of thaw"),
     ],

@@ -4,6 +4,7 @@ A run's checkpoints hold the same description. `thaw.model_reader` reads both.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,19 @@ def save_model(
     **facts: Any,
 ) -> None:  # fmt: skip
     """Writes the folder's two files, both or none: `model` of `describe`, and more `facts`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f"{folder.name}.part.safetensors")
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     state = single_precision(classifier.state_dict()).items()
     state = {name: value.cpu().contiguous().clone() for name, value in state}
-    save_file(state, part)
-    facts = {"sha256": sha256(part), "temperature": temperature, **facts}
-    part.replace(folder / "model.safetensors")  # beside the facts of others it is no model
-    write_json({**model, **facts}, folder / "model.json")
+    save_file(state, part / "model.safetensors")
+    facts = {"sha256": sha256(part / "model.safetensors"), "temperature": temperature, **facts}
+    write_json({**model, **facts}, part / "model.json")
+    folder.mkdir(exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)  # without it the other file is no model
+    for file in ("model.safetensors", "model.json"):
+        (part / file).replace(folder / file)
+    part.rmdir()
 
 
 def single_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
