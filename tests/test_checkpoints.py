@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_plan(photos: Path, tmp_path: Path) -> None:
     run_small(photos, tmp_path / "a", *words)
     start = f"ckpt_path={tmp_path}/a/checkpoints/last.ckpt"
     with pytest.raises(
-        ConfigError, match=r"by another plan .* until epoch 2, .*\[\[0, \['head'\]\], "
+        ConfigError, match=r"by another plan .* to epoch 2: there \[\[0, \['head'\]\], "
     ):
         run_small(
             photos, tmp_path / "b", start, "finetune.unfreeze_epoch=3", "trainer.max_epochs=4"

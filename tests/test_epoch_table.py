@@ -34,7 +34,7 @@ def test_one_row_an_epoch_and_a_line_at_the_unfreeze(
     lines = printed.out.splitlines()
     unfreeze = next(place for place, line in enumerate(lines) if line.startswith("--- "))
     assert "unfrozen: head, layer4" in lines[unfreeze]
-    assert "from epoch 3 on, lr 1.0e-03 to " in lines[unfreeze]
+    assert "from epoch 3 on, lr 2.0e-03 to " in lines[unfreeze]
     assert lines[unfreeze + 1].lstrip().startswith("3/4")
     assert "%" not in printed.err  # no bar without a terminal
     assert lines[-1] == f"next      thaw predict {tmp_path} photo.jpg"
