@@ -18,11 +18,13 @@ import thaw
 import train
 from thaw import cli
 from thaw.backbones.backbone import Backbone
+from thaw.backbones.folding import fold
 from thaw.backbones.tiny import tiny_backbone
 from thaw.backbones.torchvision_backbone import torchvision_backbone
+from thaw.compose import compose_run
 from thaw.data import loading
 from thaw.errors import ConfigError
-from thaw.tools.probe import read
+from thaw.tools.probe import measure, read
 from thaw.tools.probe_fit import GRIDS, LayerOutputs, fit, linear_head, pooled, way
 
 
@@ -61,6 +63,22 @@ def test_the_command_line() -> None:
 def test_words_that_cannot_be_understood(given: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(ArgumentParser(), given)
+
+
+def test_features_are_computed_as_in_training(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With BatchNorm folded: the cache is the same, so the bits must be."""
+    folded: list[nn.Module] = []
+
+    def noting(body: nn.Module, images: torch.Tensor) -> Any:
+        folded.append(body)
+        return fold(body, images)
+
+    monkeypatch.setattr(sys.modules[torchvision_backbone.__module__], "fold", noting)
+    given = ["backbone=resnet18", "backbone.weights=null"]
+    subject = measure(given, compose_run([*words, *given]))
+    assert folded == [subject.backbone.body]
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -35,9 +35,9 @@ def build_plan(
     """
     settings, note = settings_of(mode, locals()), ""
     if (settings.get("unfrozen") or {}).get("lr") == "auto":
-        start = settings.get("unfreeze_epoch")
-        fixed = is_whole(start) and not settings.get("unfreeze_on_plateau")
-        lr, why = derived_lr(max_epochs - start if fixed else max_epochs)  # pyright: ignore[reportOperatorIssue]
+        start: Any = settings.get("unfreeze_epoch")
+        fixed = is_whole(start) and not settings.get("unfreeze_on_plateau")  # or it comes early
+        lr, why = derived_lr(max_epochs - start if fixed else max_epochs)
         settings["unfrozen"] = {**settings["unfrozen"], "lr": lr}
         note = f"\nfinetune.unfrozen.lr=auto is {lr:.1e} {why}"
     views = CACHED_VIEWS if cached_views is None else cached_views
@@ -125,9 +125,11 @@ def layer_rates(
 ) -> dict[str, float]:
     """Gives every layer group its learning rate in a phase, whose settings stand at `key`.
 
-    conf/finetune/freeze_unfreeze.yaml explains them: `lr_decay` (ULMFiT, arXiv:1801.06146, section
-    3.2), `min_lr_ratio` by depth, or `rates`, by the name of a group or of a module that holds
-    groups, of those that are ever `trained` (None: all).
+    The head has `lr`. With `lr_decay`, each group has this share of the rate of the one above it
+    (ULMFiT, arXiv:1801.06146, section 3.2). With `min_lr_ratio`, rates fall linearly with depth,
+    from `lr` at the deepest group that sees an image to this share of it at the stem. `rates`
+    replaces these, by the name of a group, or of a module that holds groups, of those that are ever
+    `trained` (None: all).
     """
     decay, ratio = phase.lr_decay, phase.min_lr_ratio
     for name, share in (("lr_decay", decay), ("min_lr_ratio", ratio)):

@@ -156,8 +156,9 @@ def unfrozen_lr(
 
     conf/phase/unfrozen.yaml has the rule; 750 photos of 102 classes hold 5,000 bits, or 5,000 of
     two. Where labels say little, a high rate loses more of what the weights know than it learns
-    (measured, benchmarks/LOG.md; without normalisation layers on SqueezeNet, as torchvision does).
-    Fewer epochs than five have up to twice the rate, so that they go nearly as far (measured at 2).
+    (measured, benchmarks/LOG.md). Without normalisation layers it is a tenth (measured on
+    SqueezeNet; as torchvision does). Below five epochs it is 5 / epochs times as high, at most
+    twice, so that they go nearly as far (measured at 2).
     Bodies of linear layers were not measured: 1e-4 is about what MAE fine-tunes ViT-B with (5e-4 x
     batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
