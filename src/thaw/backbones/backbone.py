@@ -29,8 +29,7 @@ class InputSpec:
 
     def at(self, size: int | None) -> "InputSpec":
         """Returns the spec for another input size that crops off the same share of the image."""
-        if size is None:
-            return self
+        size = size or self.size
         return replace(self, size=size, resize=round(size * self.resize / self.size))
 
 

@@ -13,7 +13,7 @@ from thaw.backbones.tracing import Trace
 Granularity = Literal["stage", "module", "block", "layer"]
 
 HEAD = "head"  # the name of every model's last group
-MIN_UNITS = 5  # a body is opened until it has at least this many units (ResNet has 6)
+MIN_UNITS = 5  # a body is opened, the largest unit first, until it has so many (ResNet has 6)
 MIN_STAGES = 3  # with fewer resolutions than this (ViT has one) every unit is a group of its own
 
 
@@ -43,7 +43,12 @@ def split(
     with parameters of its own, counts as one. With "stage" and "block", norms that stand alone join
     the part before them. Loose parameters (class token) join the stem.
     """
-    units = children(body, "") if granularity == "module" else _units(body)
+    units = children(body, "")
+    least = 0 if granularity == "module" else MIN_UNITS
+    while len(units) < least and (divisible := [n for n in units if children(body, n)]):
+        largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
+        place = units.index(largest)
+        units[place : place + 1] = children(body, largest)
     if granularity in ("block", "layer"):
         units = _open(body, seen, units, into_blocks=granularity == "layer")
     units.sort(key=seen.first_run)
@@ -117,16 +122,6 @@ def only_vectors(weights: Iterable[nn.Parameter]) -> bool:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _units(body: nn.Module) -> list[str]:
-    """Opens the body until there are `MIN_UNITS`, the largest first."""
-    units = children(body, "")
-    while len(units) < MIN_UNITS and (divisible := [n for n in units if children(body, n)]):
-        largest = max(divisible, key=lambda name: _size(body.get_submodule(name)))
-        place = units.index(largest)
-        units[place : place + 1] = children(body, largest)
-    return units
 
 
 def _open(body: nn.Module, seen: Trace, units: list[str], *, into_blocks: bool) -> list[str]:

@@ -30,8 +30,8 @@ TOLD = 100  # photos at most
 
 def find_broken(paths: Sequence[Path]) -> dict[Path, str]:
     """The photos that cannot be read as they should be, and what is wrong with each."""
-    with warnings.catch_warnings(), ThreadPool(min(8, usable_cpus())) as pool:
-        warnings.simplefilter("ignore")  # here, since threads share the filters
+    # the filter is set here, since threads share it
+    with warnings.catch_warnings(action="ignore"), ThreadPool(min(8, usable_cpus())) as pool:
         fine = pool.imap(_is_fine, paths, chunksize=32)
         told = tqdm(fine, "checking the photos", len(paths), leave=False, disable=None, delay=3)
         doubtful = [path for path, is_fine in zip(paths, told, strict=True) if not is_fine]

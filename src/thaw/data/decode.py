@@ -64,9 +64,20 @@ def read_file(path: Path) -> bytes:
 def decode_bytes(data: bytes, name: str | Path, max_pixels: float = math.inf) -> Tensor:
     """As `decode`, for the content of a file; `name` is only for the error."""
     try:
-        with warnings.catch_warnings():  # what cannot be decoded raises; odd EXIF may only warn
-            warnings.simplefilter("ignore")
-            return _decode(data, max_pixels)
+        # what cannot be decoded raises; odd EXIF may only warn
+        with warnings.catch_warnings(action="ignore"), open_image(data, max_pixels) as image:
+            if math.prod(image.size) > LARGE:
+                return from_pillow(_halved(image))
+            if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
+                encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+                # if torchvision fails, Pillow tries as well: its messages say better what is wrong
+                with contextlib.suppress(RuntimeError):
+                    picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
+                    return cast(Tensor, picture)  # it is a list only for a list of files
+            with contextlib.suppress(Exception):  # what is wrong with a second frame does not count
+                if getattr(image, "is_animated", False):
+                    say_once("of several frames or pages the first is used", file=sys.stderr)
+            return from_pillow(image)
     except Exception as error:  # Pillow's plugins raise all kinds of exceptions on broken files
         cause = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -88,22 +99,6 @@ def open_image(data: bytes, max_pixels: float = math.inf) -> Image.Image:
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ValueError(f"{width} x {height} pixels are no photo (limit: {MAX_RATIO} to 1)")
     return image
-
-
-def _decode(data: bytes, max_pixels: float) -> Tensor:
-    with open_image(data, max_pixels) as image:
-        if math.prod(image.size) > LARGE:
-            return from_pillow(_halved(image))
-        if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with more of them behind it
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            # if torchvision fails, Pillow tries as well: its messages say better what is wrong
-            with contextlib.suppress(RuntimeError):
-                picture = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=True)
-                return cast(Tensor, picture)  # it is a list only for a list of files
-        with contextlib.suppress(Exception):  # what is wrong with the second frame does not count
-            if getattr(image, "is_animated", False):
-                say_once("of several frames or pages the first is used", file=sys.stderr)
-        return from_pillow(image)
 
 
 def _halved(image: Image.Image) -> Image.Image:

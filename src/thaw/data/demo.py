@@ -22,12 +22,9 @@ class Demo(PhotoDataModule):
     val_pictures: int = 10
     test_pictures: int = 25
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.folder = self.cache_dir / f"demo-v{VERSION}"
-
     def prepare_data(self) -> None:
         """Unpacks the pictures, once for parallel jobs; the folder exists only if it is whole."""
+        self.folder = self.cache_dir / f"demo-v{VERSION}"
         make_once(self.folder, lambda part: shutil.unpack_archive(ARCHIVE, part) or part)
 
     def find_splits(self) -> Splits:

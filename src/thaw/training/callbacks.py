@@ -72,10 +72,9 @@ class ApplyPlan(pl.Callback):
             torch._dynamo.reset()  # the graph was made with the body frozen (pytorch 139476)
         self.wrapped = learns
 
-    def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Writes the learning rate of every group, which nothing else does; logs some of them."""
+        batch_idx = trainer.fit_loop.batch_idx
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:
