@@ -23,7 +23,14 @@ def backbone(name: str) -> Backbone:
 
 @pytest.mark.parametrize(
     ("photos", "classes", "rate"),
-    [(40, 2, 1e-4), (2500, 2, 2.5e-4), (5000, 2, 1e-3), (512, 32, 2.621e-4), (1020, 102, 1e-3)],
+    [
+        (40, 2, 1e-4),
+        (2500, 2, 2.5e-4),
+        (5000, 2, 1e-3),
+        (512, 32, 2.621e-4),
+        (860, 102, 1.317e-3),
+        (1020, 102, 1.5e-3),
+    ],
 )
 def test_labels_that_say_little_have_a_lower_rate(photos: int, classes: int, rate: float) -> None:
     lr, why = unfrozen_lr(backbone("mobilenet_v2"), photos, classes)
@@ -54,6 +61,8 @@ def test_few_epochs_have_a_higher_rate(epochs: int, times: float) -> None:
     lr, why = unfrozen_lr(backbone("mobilenet_v2"), 40, 2, epochs)
     assert lr == pytest.approx(times * 1e-4)
     assert why.endswith(f", x {times:.3g} for {epochs} epochs") == (times > 1)
+    most = unfrozen_lr(backbone("mobilenet_v2"), 1_020, 102, epochs)[0]
+    assert most == pytest.approx(min(2e-3, times * 1.5e-3))
     small: Backbone = tiny_backbone(weights=None)
     assert unfrozen_lr(small, 160, 16, epochs)[0] == pytest.approx(times * 1e-3)
     assert unfrozen_lr(backbone("vit_b_32"), 1_000, 102, epochs)[0] == pytest.approx(1e-4)

@@ -16,8 +16,8 @@ from thaw.errors import ConfigError, check
 
 NEEDS = {"constant": (), "step": ("step_epochs", "gamma"), "cosine": (),
          "plateau": ("gamma", "patience")}  # fmt: skip  # settings that a schedule must have
-ENOUGH = 5000  # bits in the labels, photos x log2(classes), from which on the rate is the highest
-HIGHEST, LOWEST = 1e-3, 1e-4
+ENOUGH = 5000  # bits in the labels, photos x log2(classes), at which the rate is 1e-3
+HIGHEST, LOWEST = 1.5e-3, 1e-4
 SMALL = 1_000_000  # parameters of a body that has little to lose
 USUAL = 5  # unfrozen epochs at which the rates were measured
 
@@ -158,19 +158,20 @@ def unfrozen_lr(
     two. Where labels say little, a high rate loses more of what the weights know than it learns
     (measured, benchmarks/LOG.md). Without normalisation layers it is a tenth (measured on
     SqueezeNet; as torchvision does). Below five epochs it is 5 / epochs times as high, at most
-    twice, so that they go nearly as far (measured at 2).
+    twice and never above 2e-3, so that they go nearly as far (measured at 2).
     Bodies of linear layers were not measured: 1e-4 is about what MAE fine-tunes ViT-B with (5e-4 x
     batch / 256, arXiv:2111.06377 and its FINETUNE.md) at the batches usual here.
     """
     if not backbone.is_convolutional:
         return LOWEST, "for linear layers"
-    times = max(1.0, min(2.0, USUAL / max(1, epochs)))
-    short = f", x {times:.3g} for {epochs} epochs" if times > 1 else ""
     kinds = {kind.__name__ for layer in backbone.body.modules() for kind in type(layer).__mro__}
     normalises = any("Norm" in kind for kind in kinds)
     if normalises and sum(parameter.numel() for parameter in backbone.body.parameters()) < SMALL:
-        return HIGHEST * times, f"for a small network{short}"
-    bits = photos * math.log2(classes)
-    rate = times * max(LOWEST, HIGHEST * min(1.0, (bits / ENOUGH) ** 2))
-    why = f"for {photos:,} photos of {classes} classes{short}"
-    return (rate, why) if normalises else (rate / 10, f"{why}, no norm")
+        rate, why = 1e-3, "for a small network"
+    else:
+        bits = photos * math.log2(classes)
+        rate = max(LOWEST, min(HIGHEST, 1e-3 * (bits / ENOUGH) ** 2))
+        why = f"for {photos:,} photos of {classes} classes"
+    times = max(1.0, min(2.0, USUAL / max(1, epochs), 2e-3 / rate))
+    why += f", x {times:.3g} for {epochs} epochs" if times > 1 else ""
+    return (rate * times, why) if normalises else (rate * times / 10, f"{why}, no norm")
