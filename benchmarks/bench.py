@@ -82,7 +82,7 @@ def floors(bench: Bench, given: argparse.Namespace) -> Results:
         passes["cold"] = [bench.thaw(FLOORS, *long_phase, cache=cache)["seconds"]["frozen"]]
         passes["warm"] = [bench.thaw(FLOORS, *long_phase, cache=cache)["seconds"]["frozen"]]
         full = ["finetune=full", f"trainer.max_epochs={epochs}", "test=false"]
-        full += ["finetune.unfrozen.warmup_epochs=0"]
+        full += ["finetune.unfrozen.warmup_epochs=0", "finetune.depthwise=train"]  # as floors.py
         passes["unfrozen_epoch"] = bench.thaw(FLOORS, *full)["epochs"]
         for name, seconds in passes.items():
             measured[name] += seconds

@@ -1,50 +1,60 @@
-"""Seconds of a training step with BatchNorm as it is and inside the convolutions (folding.py).
+"""Seconds of an unfrozen training step: BatchNorm as it is, folded, and depthwise filters frozen.
 
     OMP_NUM_THREADS=1 python benchmarks/folding.py
     python benchmarks/folding.py --device cuda --batch 256 --size 224 resnet50
 
-Of timm's models with random weights, BatchNorm in eval mode, both ways in turn: forward, backward
-and AdamW; bf16 on a GPU. On a CPU it is the seconds that the process computes, so that other work
-on the machine counts little. Prints a table.
+Of timm's models with random weights, BatchNorm in eval mode, all ways in turn: forward, backward
+and thaw's optimiser; bf16 on a GPU. "folded" computes BatchNorm inside the convolutions
+(backbones/folding.py), "default" does so too and freezes the depthwise ones
+(finetune.depthwise=frozen).
+With one thread on a CPU it is the seconds that the process computes, so that other work on the
+machine counts little. Prints a table.
 """
 
 import argparse
+import os
 import time
-from contextlib import nullcontext
 from statistics import median
-from typing import Any
 
-import timm
 import torch
-from torch import nn, optim
+from torch import nn
 from torch.nn import functional
 
-from thaw.backbones.folding import fold
+from thaw.backbones.timm_backbone import timm_backbone
+from thaw.classifier import Classifier
+from thaw.finetune.muon import Muon
+from thaw.finetune.rates import parameter_groups
 from thaw.training.device import keep_freed_memory
 
 NAMES = ("tf_efficientnet_lite0", "mobilenetv2_100", "resnet18", "resnet50", "efficientnet_b0",
          "mobilenetv3_large_100", "regnety_004", "mnasnet_100", "densenet121")  # fmt: skip
 WARM_UP, COUNTED, CLASSES = 2, 7, 102
+WAYS = ((False, "train"), (True, "train"), (True, "frozen"))  # folds, finetune.depthwise
 
 
 def measure(name: str, given: argparse.Namespace) -> list[float]:
-    """Seconds of a step, plain and folded."""
-    model: Any = timm.create_model(name, num_classes=CLASSES).to(given.device).train()
-    model = model.to(memory_format=torch.channels_last)
-    for layer in model.modules():
-        layer.train(not isinstance(layer, nn.BatchNorm2d))
+    """Seconds of a step in each way."""
+    backbone = timm_backbone(name, None, given.size)
+    head = nn.Linear(backbone.out_features, CLASSES)
+    model = Classifier(backbone, head).to(given.device)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     images = torch.rand(given.batch, 3, given.size, given.size, device=given.device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (given.batch,), device=given.device)
-    optimiser = optim.AdamW(model.parameters(), 1e-6)
+    rates = dict.fromkeys(model.group_names, 1e-6)
+    groups = parameter_groups(model, [rates])
+    optimiser = Muon([{**group, "lr": 1e-6} for group in groups])
     on_gpu = given.device == "cuda"
-    clock = time.perf_counter if on_gpu else time.process_time
-    contexts, seconds = (nullcontext, fold(model, images)), ([], [])
+    one_thread = not on_gpu and os.environ.get("OMP_NUM_THREADS") == "1"
+    clock = time.process_time if one_thread else time.perf_counter
+    seconds: list[list[float]] = [[] for _ in WAYS]
     for _ in range(WARM_UP + COUNTED):
-        for context, times in zip(contexts, seconds, strict=True):
+        for (folds, depthwise), times in zip(WAYS, seconds, strict=True):
+            model.fold = backbone.fold if folds else None
+            model.set_trainable(model.group_names, "eval", depthwise)
             began = clock()
             optimiser.zero_grad()
-            with torch.autocast(given.device, torch.bfloat16, enabled=on_gpu), context():
+            with torch.autocast(given.device, torch.bfloat16, enabled=on_gpu):
                 loss = functional.cross_entropy(model(images), labels)
             loss.backward()
             optimiser.step()
@@ -63,10 +73,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels")
     given = parser.parse_args()
     keep_freed_memory()  # as train.py does
-    print("| model | s a step | folded | ratio |\n|---|---|---|---|")
+    print("| model | plain, s a step | folded | default | folded / plain | default / plain |")
+    print("|---|---|---|---|---|---|")
     for name in given.names:
-        plain, folded = measure(name, given)
-        print(f"| {name} | {plain:.3f} | {folded:.3f} | {folded / plain:.2f} |", flush=True)
+        plain, folded, default = measure(name, given)
+        shares = f"{folded / plain:.2f} | {default / plain:.2f}"
+        print(f"| {name} | {plain:.3f} | {folded:.3f} | {default:.3f} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

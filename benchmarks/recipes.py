@@ -48,7 +48,8 @@ COMMON = (
 )  # fmt: skip
 CANDIDATES: dict[str, list[str]] = {
     "default": [],
-    "adamw": ["optim=adamw", "head=linear"],  # the default until 28 November 2026
+    "adamw": ["optim=adamw", "head=linear"],  # as in the default until 28 November 2026
+    "depthwise_train": ["finetune.depthwise=train"],
     "batch_64": ["data.batch_size=64"],
     "batch_16": ["data.batch_size=16"],
     "batchnorm_train": ["finetune.batchnorm=train"],

@@ -94,7 +94,13 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
     "on_plateau" is freeze_unfreeze, unfrozen when the monitored metric stands still for an epoch.
     """
     how = schedule or settings()
-    both = {"frozen": how, "unfrozen": how, "lr_decay": 0.5, "batchnorm": "train"}
+    both = {
+        "frozen": how,
+        "unfrozen": how,
+        "lr_decay": 0.5,
+        "batchnorm": "train",
+        "depthwise": "train",
+    }
     groups = GROUPS
     if mode == "classifier":
         deep = replace(GROUPS[-2], is_classifier=True)
@@ -107,10 +113,12 @@ def plan_of(mode: str, schedule: dict[str, Any] | None = None, **changes: Any) -
     arguments: dict[str, dict[str, Any]] = {
         "feature_extraction": {"frozen": how},
         "freeze_unfreeze": {**both, "unfreeze_epoch": 3},
-        "full": {"unfrozen": how, "batchnorm": "train"},
+        "full": {"unfrozen": how, "batchnorm": "train", "depthwise": "train"},
         "from_scratch": {"unfrozen": how},
         "partial": {**both, "unfreeze_epoch": 3, "top": 2},
-        "classifier": {"unfrozen": how, "top": "classifier", "batchnorm": "train"},
+        "classifier": {
+            "unfrozen": how, "top": "classifier", "batchnorm": "train", "depthwise": "train",
+        },
         "phases": {"phases": items},
         "gradual": {**both, "unfreeze_epoch": 1, "every_epochs": 1},
         "on_plateau": {

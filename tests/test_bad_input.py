@@ -202,6 +202,7 @@ finetune.rates=[1,2]                      | mapping
 finetune.rates={nosuch:1e-3}              | layer
 finetune.rates={layer4:abc}               | rate
 finetune.batchnorm=off                    | eval
+finetune.depthwise=off                    | frozen
 finetune.cache_features=maybe             | auto
 finetune.cached_views=0                   | 1 or more
 finetune.phases=5                         | phases

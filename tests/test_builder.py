@@ -15,7 +15,12 @@ GROUPS = tuple(
     LayerGroup(name, depth=depth) for name, depth in zip(NAMES, (0, 0.5, 1, 1), strict=True)
 )
 CONSTANT: dict[str, Any] = {"lr": 1e-3, "schedule": "constant"}
-BOTH: dict[str, Any] = {"frozen": CONSTANT, "unfrozen": CONSTANT, "batchnorm": "train"}
+BOTH: dict[str, Any] = {
+    "frozen": CONSTANT,
+    "unfrozen": CONSTANT,
+    "batchnorm": "train",
+    "depthwise": "train",
+}
 
 
 def phases_of(plan: Plan) -> list[tuple[int, int, set[str]]]:
@@ -31,7 +36,7 @@ def refused(max_epochs: int = 6, **settings: Any) -> str:
 def test_freeze_unfreeze() -> None:
     plan = build_plan(
         GROUPS, 5, mode="freeze_unfreeze", unfreeze_epoch=2, lr_decay=0.5,
-        frozen={**CONSTANT, "lr": 1e-2}, unfrozen=CONSTANT, batchnorm="train",
+        frozen={**CONSTANT, "lr": 1e-2}, unfrozen=CONSTANT, batchnorm="train", depthwise="train",
     )  # fmt: skip
     assert [plan.phase_at(epoch).name for epoch in range(5)] == ["frozen"] * 2 + ["unfrozen"] * 3
     assert plan.unfreeze_epochs == (2,)
@@ -49,12 +54,13 @@ def test_modes_of_one_phase() -> None:
     features = build_plan(GROUPS, 3, mode="feature_extraction", frozen=CONSTANT)
     assert features.phases[0].rates == {"head": 1e-3}
     everything = build_plan(GROUPS, 3, mode="full", unfrozen=CONSTANT, min_lr_ratio=0.1,
-                            batchnorm="eval")  # fmt: skip
+                            batchnorm="eval", depthwise="train")  # fmt: skip
     assert everything.phases[0].rates["stem"] == pytest.approx(1e-4)
     assert everything.phases[0].batchnorm == "eval"
     scratch = build_plan(GROUPS, 3, mode="from_scratch", unfrozen=CONSTANT)
     assert scratch.phases[0].rates == dict.fromkeys(NAMES, 1e-3)
     assert scratch.phases[0].batchnorm == "train"  # random weights have no statistics to keep
+    assert scratch.phases[0].depthwise == "train"
 
 
 def test_a_derived_rate_goes_by_the_epochs_that_may_be_unfrozen() -> None:
@@ -63,7 +69,7 @@ def test_a_derived_rate_goes_by_the_epochs_that_may_be_unfrozen() -> None:
         rule = Mock(return_value=(2e-4, "for a reason"))
         build_plan(GROUPS, 9, mode="freeze_unfreeze", unfreeze_epoch=7, frozen=CONSTANT,
                    unfrozen={**CONSTANT, "lr": "auto"}, batchnorm="eval", derived_lr=rule,
-                   **settings)  # fmt: skip
+                   depthwise="train", **settings)  # fmt: skip
         rule.assert_called_once_with(epochs)
 
 
@@ -104,6 +110,7 @@ def test_classifier_trains_the_old_one_and_the_new_layer() -> None:
         "unfrozen": CONSTANT,
         "top": "classifier",
         "batchnorm": "train",
+        "depthwise": "train",
     }
     plan = build_plan(groups, 3, **settings)
     assert plan.phases[0].rates == {"classifier.0": 1e-3, "head": 1e-3}
@@ -134,7 +141,7 @@ def test_the_list_can_say_what_a_mode_says() -> None:
     written = build_plan(GROUPS, 6, mode="phases", phases=items, cache_features="auto")
     named = build_plan(
         GROUPS, 6, mode="freeze_unfreeze", unfreeze_epoch=2, lr_decay=0.5, cache_features="auto",
-        **{**BOTH, "batchnorm": "eval"},
+        **{**BOTH, "batchnorm": "eval", "depthwise": "frozen"},
     )  # fmt: skip
     for one, two in zip(written.phases, named.phases, strict=True):
         assert {**vars(one), "top": None} == {**vars(two), "top": None}
@@ -178,6 +185,7 @@ def test_phases_that_cannot_work(items: Any, words: str) -> None:
         ("freeze_unfreeze", {"min_lr_ratio": 0.0}, "finetune.min_lr_ratio=0.0: allowed"),
         ("freeze_unfreeze", {"frozen": None}, "finetune.frozen=null: allowed is a mapping of lr"),
         ("freeze_unfreeze", {"frozen": {**CONSTANT, "top": 1}}, "frozen.top=1: nothing reads"),
+        ("freeze_unfreeze", {"depthwise": None}, "finetune.depthwise=null: allowed is train, fr"),
         ("freeze_unfreeze", {"batchnorm": None}, "finetune.batchnorm=null: allowed is eval, train"),
         ("partial", {"top": 1, "rates": {"stem": 1e-3}}, "never trains; deep, head train"),
         ("gradual", {"every_epochs": 1, "top": 0}, "finetune.top=0: allowed is 1 or more layer gr"),
@@ -195,7 +203,7 @@ def test_a_setting_that_a_mode_does_not_have_names_those_that_do(mode: str) -> N
         "frozen": {**nothing, "lr": 0.1}, "unfrozen": {**nothing, "lr": 0.1}, "unfreeze_epoch": 1,
         "unfreeze_on_plateau": 2, "top": 2, "every_epochs": 1,
         "lr_decay": 0.5, "min_lr_ratio": 0.1, "rates": {"deep": 1e-3}, "batchnorm": "eval",
-        "cache_features": True, "cached_views": 4, "phases": [{"lr": 0.1}],
+        "depthwise": "frozen", "cache_features": True, "cached_views": 4, "phases": [{"lr": 0.1}],
     }  # fmt: skip
     own = MODES[mode]
     assert {name for names in MODES.values() for name in names} == values.keys()

@@ -36,7 +36,7 @@ IMAGES = torch.randn(BATCH, 3, 16, 16, generator=torch.Generator().manual_seed(0
 def two_phases(epochs: int = 3, unfreeze: int = 1, frozen: Any = None) -> Plan:
     return build_plan(
         GROUPS, epochs, mode="freeze_unfreeze", unfreeze_epoch=unfreeze, frozen=frozen or STILL,
-        unfrozen=STILL, lr_decay=0.5, batchnorm="eval",
+        unfrozen=STILL, lr_decay=0.5, batchnorm="eval", depthwise="train",
     )  # fmt: skip
 
 

@@ -1,11 +1,16 @@
 """Frozen is a state: nothing in a frozen group moves, whoever calls train()."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from models import small_backbone, small_classifier
+from models import SPEC, small_backbone, small_classifier
 from torch import nn
 from torch.nn import functional
 
+from thaw.backbones import groups, tracing
+from thaw.backbones.backbone import Backbone
+from thaw.backbones.folding import fold
 from thaw.backbones.groups import LayerGroup
 from thaw.classifier import Classifier
 
@@ -61,7 +66,7 @@ def test_a_body_group_cannot_be_called_head() -> None:
 def test_frozen_body_does_not_move(batchnorm: str) -> None:
     """Weights, BatchNorm statistics and counters: only the head's entries change."""
     model = small_classifier()
-    model.set_trainable({"head"}, batchnorm)  # pyright: ignore[reportArgumentType]
+    model.set_trainable({"head"}, batchnorm, "train")  # pyright: ignore[reportArgumentType]
     before = snapshot(model)
     train_steps(model)
     assert changed(model, before) == {"head.weight", "head.bias"}
@@ -70,7 +75,7 @@ def test_frozen_body_does_not_move(batchnorm: str) -> None:
 def test_frozen_body_gives_the_features_of_eval_mode() -> None:
     """No dropout, running statistics: the same features in training as in evaluation."""
     model = small_classifier()
-    model.set_trainable({"head"}, "train")
+    model.set_trainable({"head"}, "train", "train")
     images = torch.randn(4, 3, 16, 16)
     training = model.train().features(images)
     assert torch.equal(training, model.eval().features(images))
@@ -79,7 +84,7 @@ def test_frozen_body_gives_the_features_of_eval_mode() -> None:
 def test_partly_frozen() -> None:
     """Frozen stages keep weights and statistics, the rest trains; dropout follows its group."""
     model = small_classifier()
-    model.set_trainable({"deep", "head"}, "train")
+    model.set_trainable({"deep", "head"}, "train", "train")
     before = snapshot(model)
     train_steps(model)
     moved = changed(model, before)
@@ -95,18 +100,54 @@ def test_partly_frozen() -> None:
 def test_unfrozen_body_with_batchnorm_in_eval() -> None:
     """Weights of norms train, their statistics stay."""
     model = small_classifier()
-    model.set_trainable(model.group_names, "eval")
+    model.set_trainable(model.group_names, "eval", "train")
     before = snapshot(model)
     train_steps(model)
     moved = changed(model, before)
     assert moved == {name for name, _ in model.named_parameters()}
 
 
+class Filters(nn.Module):
+    """As MobileNet has them: depthwise convolutions with a norm, the others after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
+        self.filters = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8))
+        self.mixed = nn.Sequential(nn.Conv2d(8, 6, 1, groups=2), nn.BatchNorm2d(6))
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.mixed(self.filters(self.stem(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_depthwise_convolutions_stay_with_the_norm_after_them(folds: bool) -> None:
+    """All else trains; a convolution in two groups is not depthwise."""
+    body = Filters()
+    seen = tracing.trace(body, 16)
+    body.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    parts = groups.split(body, seen, "stage")
+    backbone = Backbone("filters", body, 6, SPEC, parts, "none", "random")
+    model = Classifier(replace(backbone, fold=fold if folds else None), nn.Linear(6, 4))
+    model.set_trainable(model.group_names, "eval", "frozen")
+    before = snapshot(model)
+    train_steps(model)
+    still = {name for name in before if name.startswith("body.filters.")}
+    moved = {name for name, _ in model.named_parameters()} - still
+    assert changed(model, before) == moved
+    numbers = {name: each.numel() for name, each in model.named_parameters()}
+    share = sum(numbers[name] for name in moved) / sum(numbers.values())
+    assert model.share(model.group_names, "eval", "frozen") == pytest.approx(share)
+    model.set_trainable(model.group_names, "eval", "train")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_unfreezing_restores_training_everywhere() -> None:
     model = small_classifier()
-    model.set_trainable({"head"}, "eval")
+    model.set_trainable({"head"}, "eval", "train")
     model.train()
-    model.set_trainable(model.group_names, "train")
+    model.set_trainable(model.group_names, "train", "train")
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     before = snapshot(model)
@@ -118,13 +159,13 @@ def test_freezing_again_drops_old_gradients() -> None:
     """An optimiser would go on applying a gradient that is left behind."""
     model = small_classifier()
     model(torch.randn(8, 3, 16, 16)).sum().backward()
-    model.set_trainable({"head"}, "eval")
+    model.set_trainable({"head"}, "eval", "train")
     assert all(parameter.grad is None for parameter in model.body.parameters())
 
 
 def test_the_state_survives_eval_and_train() -> None:
     model = small_classifier()
-    model.set_trainable({"head"}, "eval")
+    model.set_trainable({"head"}, "eval", "train")
     for _ in range(2):
         model.eval()
         assert not any(module.training for module in model.modules())
@@ -135,4 +176,4 @@ def test_the_state_survives_eval_and_train() -> None:
 
 def test_unknown_groups_are_refused() -> None:
     with pytest.raises(KeyError, match="layer9"):
-        small_classifier().set_trainable({"layer9"}, "eval")
+        small_classifier().set_trainable({"layer9"}, "eval", "train")

@@ -139,7 +139,8 @@ def test_the_recipe_is_the_one_that_was_measured() -> None:
     cfg = configuration(RUN)
     names = {"optim": "thaw.finetune.muon.Muon", "head": "thaw.head.norm_linear"}
     assert {group: cfg[group]["_target_"] for group in names} == names
-    assert (cfg.label_smoothing, cfg.finetune.batchnorm) == (0.3, "eval")
+    assert cfg.label_smoothing == 0.3
+    assert (cfg.finetune.batchnorm, cfg.finetune.depthwise) == ("eval", "frozen")
     assert (cfg.finetune.frozen.lr, cfg.finetune.lr_decay) == (1e-3, 0.75)
     quick = configuration(RUN, "experiment=quick").finetune
     assert (quick.unfreeze_epoch, quick.frozen.lr, quick.unfrozen.lr) == (3, 2e-3, "auto")

@@ -111,7 +111,7 @@ def test_an_error_leaves_nothing_behind() -> None:
 def test_a_copy_and_a_saved_one_fold_by_themselves() -> None:
     backbone = torchvision_backbone.torchvision_backbone("resnet18", None, 32)
     model = Classifier(backbone, nn.Linear(512, 3)).train()
-    model.set_trainable(model.group_names, "eval")
+    model.set_trainable(model.group_names, "eval", "train")
     pictures = torch.rand(2, 3, 32, 32)
     expected = model(pictures)
     for other in (deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -124,7 +124,7 @@ def test_a_copy_and_a_saved_one_fold_by_themselves() -> None:
 def test_evaluation_and_frozen_bodies_fold_too(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = torchvision_backbone.torchvision_backbone("resnet18", None, 32)
     model, pictures = Classifier(backbone, nn.Linear(512, 3)), torch.rand(2, 3, 32, 32)
-    model.set_trainable({"head"}, "eval")
+    model.set_trainable({"head"}, "eval", "train")
 
     def fail(*_: Any) -> None:
         raise AssertionError("BatchNorm was computed")

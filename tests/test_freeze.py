@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from thaw.backbones.torchvision_backbone import torchvision_backbone
 from thaw.classifier import Classifier
 from thaw.finetune.builder import build_plan
+from thaw.finetune.plan import plan_table
 from thaw.finetune.rates import parameter_groups
 from thaw.head import linear
 from thaw.training.averaging import EMA
@@ -160,7 +161,7 @@ def test_real_backbones_have_few_groups_that_hold_everything(name: str, granular
     for decay, most in ((None, 4), (0.8, 2 * len(model.groups))):
         plan = build_plan(
             model.groups, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2,
-            frozen=settings(), unfrozen=settings(), lr_decay=decay,
+            depthwise="train", frozen=settings(), unfrozen=settings(), lr_decay=decay,
         )  # fmt: skip
         groups = parameter_groups(model, [phase.rates for phase in plan.phases])
         held = [id(weight) for group in groups for weight in group["params"]]
@@ -231,3 +232,18 @@ def test_compiled_is_compiled(tmp_path: Path) -> None:
     fit(module, tmp_path)
     every = len(list(module.classifier.parameters()))
     assert {number for training, number in seen if training} == {2, every}  # the head's; all
+
+
+def test_depthwise_filters_stand_still_through_a_run(tmp_path: Path) -> None:
+    """Also the norm after them; the plan says so."""
+    model = small_classifier()
+    model.get_submodule("body.low")[0] = nn.Conv2d(6, 6, 3, 2, 1, groups=6)  # pyright: ignore
+    plan = plan_of("freeze_unfreeze", batchnorm="eval", depthwise="frozen")
+    table = plan_table(plan, model, STEPS)
+    assert "93.4% trains" in table
+    assert "depthwise                frozen              frozen" in table
+    assert next(line for line in table.splitlines() if line.startswith("low ")).count("frozen") == 2
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    fit(module_of(plan, model), tmp_path)
+    still = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert still == {f"body.low.{n}.{part}" for n in (0, 1) for part in ("weight", "bias")}

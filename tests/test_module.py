@@ -24,7 +24,7 @@ from thaw.training.record import Record
 def two_phases(frozen: dict[str, Any], unfrozen: dict[str, Any]) -> Plan:
     return build_plan(
         GROUPS, EPOCHS, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=3,
-        frozen=settings(**frozen), unfrozen=settings(**unfrozen), mixes=True,
+        depthwise="train", frozen=settings(**frozen), unfrozen=settings(**unfrozen), mixes=True,
     )  # fmt: skip
 
 
@@ -101,7 +101,9 @@ def test_accumulated_steps_have_the_mean_gradient(tmp_path: Path) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
-    plan = replace(plan, phases=tuple(replace(p, batchnorm="eval") for p in plan.phases))
+    plan = replace(
+        plan, phases=tuple(replace(p, batchnorm="eval", depthwise="train") for p in plan.phases)
+    )
     gradients: list[Tensor] = []
     expected: list[Tensor] = []
 

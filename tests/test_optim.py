@@ -20,7 +20,7 @@ def rates_of(model: Classifier, lr_decay: float | None) -> list[dict[str, float]
 def test_parameter_groups_hold_everything_once(lr_decay: float | None, number: int) -> None:
     """Layer groups of one rate in every phase are one; frozen parameters are in it as well."""
     model = small_classifier()
-    model.set_trainable({"head"}, "eval")
+    model.set_trainable({"head"}, "eval", "train")
     groups = parameter_groups(model, rates_of(model, lr_decay))
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())

@@ -22,7 +22,7 @@ REDUCED: dict[str, Any] = {"lr": 1.0, "schedule": "plateau", "gamma": 0.1, "pati
 def two_phases(unfreeze_epoch: int = 5, unfrozen: Any = None, **changes: Any) -> Plan:
     return build_plan(
         GROUPS, 8, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=unfreeze_epoch,
-        frozen=CONSTANT, unfrozen=unfrozen or COSINE, **changes,
+        depthwise="train", frozen=CONSTANT, unfrozen=unfrozen or COSINE, **changes,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_a_plateau_ends_a_phase(patience: int, values: list[float], unfreeze: in
 def test_later_phases_come_earlier_with_their_lengths() -> None:
     plan = build_plan(
         GROUPS, 12, mode="gradual", batchnorm="train", unfreeze_epoch=4, every_epochs=4,
-        frozen=CONSTANT, unfrozen=CONSTANT, unfreeze_on_plateau=1,
+        depthwise="train", frozen=CONSTANT, unfrozen=CONSTANT, unfreeze_on_plateau=1,
     )  # fmt: skip
     assert [phase.end for phase in plan.phases] == [4, 8, 12]
     assert [phase.end for phase in plan.after([1, 1]).phases] == [2, 6, 12]
@@ -64,7 +64,7 @@ def test_each_phase_has_a_schedule_of_its_own() -> None:
     """Warm-up and cosine begin anew at the unfreeze."""
     plan = build_plan(
         GROUPS, 4, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2, frozen=COSINE,
-        unfrozen={**COSINE, "warmup_epochs": 1},
+        depthwise="train", unfrozen={**COSINE, "warmup_epochs": 1},
     )  # fmt: skip
     plan = replace(plan, steps_per_epoch=2)
     rates = [plan.learning_rate("head", step // 2, step % 2 / 2) for step in range(8)]
@@ -95,6 +95,7 @@ def test_the_table_shows_phase_group_rate_and_parameters() -> None:
     plan = build_plan(
         model.groups, 5, mode="freeze_unfreeze", batchnorm="train", unfreeze_epoch=2,
         frozen={"lr": 1e-2}, unfrozen={**CONSTANT, "warmup_epochs": 4.0}, lr_decay=0.5,
+        depthwise="train",
     )  # fmt: skip
     lines = plan_table(plan, model, steps_per_epoch=7).splitlines()
     table = {line.split()[0]: line for line in lines}
@@ -109,6 +110,7 @@ def test_the_table_shows_phase_group_rate_and_parameters() -> None:
     assert table["steps"].split() == ["steps", "14", "21"]
     assert table["schedule"].split() == ["schedule", "cosine", "constant,", "warm-up", "1.5"]
     assert table["trains"].split() == ["trains", "on", "photos", "photos"]
+    assert table["depthwise"].split() == ["depthwise", "none", "none"]
 
 
 def test_the_table_names_what_is_set() -> None:
@@ -116,7 +118,7 @@ def test_the_table_names_what_is_set() -> None:
     make = partial(lr_scheduler.StepLR, step_size=1)
     plan = build_plan(
         model.groups, 4, mode="freeze_unfreeze", unfreeze_epoch=3, batchnorm="frozen", mixes=True,
-        unfreeze_on_plateau=1, cache_features=True,
+        depthwise="train", unfreeze_on_plateau=1, cache_features=True,
         frozen={"lr": 1e-2, "schedule": make, "augment": False, "mix": False},
         unfrozen={"lr": 1e-3, "schedule": "step", "step_epochs": 1, "gamma": 0.5},
     )  # fmt: skip

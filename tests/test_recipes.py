@@ -120,6 +120,7 @@ def test_what_was_published(name: str) -> None:
         everything = phase.name == "unfrozen"
         assert set(phase.rates) == (set(plan.groups) if everything else {HEAD})
         assert phase.warmup_epochs == 0
+        assert not everything or phase.depthwise == "train"
     assert cfg.task_name == name
     assert cfg.label_smoothing == 0
     assert cfg.trainer.gradient_clip_val is None  # the optimiser as torch has it

@@ -41,6 +41,7 @@ def record_of(mode: str) -> Record:
             4,
             mode="freeze_unfreeze",
             batchnorm="train",
+            depthwise="train",
             unfreeze_epoch=2,
             frozen=SCHEDULE,
             unfrozen=SCHEDULE,

@@ -12,6 +12,12 @@ from thaw.backbones.backbone import Backbone
 from thaw.backbones.groups import HEAD, LayerGroup, check_cover
 
 BatchNormMode = Literal["eval", "train", "frozen"]
+DepthwiseMode = Literal["train", "frozen"]
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether it is a convolution that filters each channel alone."""
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 class Classifier(nn.Module):
@@ -25,6 +31,8 @@ class Classifier(nn.Module):
         trainable: Names of the groups that train now.
         batchnorm: What the body's BatchNorm does in groups that train. "train": statistics, scale
             and shift change. "eval": the statistics stay. "frozen": all of it stays.
+        depthwise: What the body's depthwise convolutions, and scale and shift of a BatchNorm right
+            after one, do in groups that train. "frozen": they stay.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -42,6 +50,7 @@ class Classifier(nn.Module):
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
+        self.depthwise: DepthwiseMode = "train"
         self.fold: Any = backbone.fold  # makes the body faster, see `folding`
         self.folded: Any = None
 
@@ -59,29 +68,42 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))
 
-    def set_trainable(self, names: Collection[str], batchnorm: BatchNormMode) -> None:
+    def set_trainable(
+        self, names: Collection[str], batchnorm: BatchNormMode, depthwise: DepthwiseMode
+    ) -> None:
         """Freezes every group but `names`, and sets the mode of every module accordingly."""
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
-        self.trainable, self.batchnorm = frozenset(names), batchnorm
-        learns = self.learning(names, batchnorm)
+        self.trainable, self.batchnorm, self.depthwise = frozenset(names), batchnorm, depthwise
+        learns = self.learning(names, batchnorm, depthwise)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in learns)
             if name not in learns:
                 parameter.grad = None  # or the optimiser would apply the last gradient again
         self.train(self.training)
 
-    def learning(self, names: Collection[str], batchnorm: BatchNormMode) -> set[str]:
+    def learning(
+        self, names: Collection[str], batchnorm: BatchNormMode, depthwise: DepthwiseMode
+    ) -> set[str]:
         """The names of the parameters that get gradients when these groups train."""
-        still = {f"body.{module}.{name}" for module, layer in self.body.named_modules()
-                 if batchnorm == "frozen" and isinstance(layer, _BatchNorm)
-                 for name, _ in layer.named_parameters(recurse=False)}  # fmt: skip
+        still: set[str] = set()
+        last: nn.Module = self.body
+        for module, layer in self.body.named_modules():  # in the order of registration
+            is_norm = isinstance(layer, _BatchNorm)
+            # folded, a norm's gradient is made from that of the filter before it, see `folding`
+            filters = is_depthwise(last if is_norm else layer)
+            if (is_norm and batchnorm == "frozen") or (filters and depthwise == "frozen"):
+                own = layer.named_parameters(recurse=False)
+                still |= {f"body.{module}.{name}" for name, _ in own}
+            last = layer
         groups = (group for group in self.groups if group.name in names)
         return {name for group in groups for name in group.parameters} - still
 
-    def share(self, names: Collection[str], batchnorm: BatchNormMode) -> float:
+    def share(
+        self, names: Collection[str], batchnorm: BatchNormMode, depthwise: DepthwiseMode
+    ) -> float:
         """Returns the share of all parameters, 0-1, that gets gradients when these groups train."""
-        learns = self.learning(names, batchnorm)
+        learns = self.learning(names, batchnorm, depthwise)
         sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
         return sum(sizes[name] for name in learns) / sum(sizes.values())
 

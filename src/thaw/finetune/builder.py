@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from thaw.backbones.groups import HEAD, LayerGroup
-from thaw.classifier import BatchNormMode
+from thaw.classifier import BatchNormMode, DepthwiseMode
 from thaw.errors import check, near
 from thaw.finetune.plan import Phase, Plan, make_phase, settings_of
 from thaw.finetune.rates import is_number, is_whole
@@ -22,7 +22,8 @@ def build_plan(
     unfreeze_epoch: int | None = None, unfreeze_on_plateau: int | None = None,
     top: int | float | str | Sequence[str] | None = None, every_epochs: int | None = None,
     lr_decay: float | None = None, min_lr_ratio: float | None = None,
-    rates: Mapping[str, float] | None = None, batchnorm: BatchNormMode | None = None,
+    rates: Mapping[str, float] | None = None,
+    batchnorm: BatchNormMode | None = None, depthwise: DepthwiseMode | None = None,
     cache_features: Literal["auto"] | bool | None = None, cached_views: int | None = None,
     phases: Sequence[Mapping[str, Any]] | None = None,
     mixes: bool = False, limits_batches: bool = False, derived_lr: Derived = lambda _: (1e-3, ""),
@@ -79,7 +80,8 @@ def _write(groups: Groups, max_epochs: int, settings: Mapping[str, Any]) -> list
         phases.append(replace(head, epochs=start))
     body = make_phase(
         settings["unfrozen"], "finetune.unfrozen", name="unfrozen", epochs=max_epochs - start,
-        batchnorm=settings.get("batchnorm", "train"), rates=settings.get("rates") or {},
+        rates=settings.get("rates") or {},
+        **{name: settings.get(name, "train") for name in ("batchnorm", "depthwise")},
         **{name: settings.get(name) for name in ("top", "lr_decay", "min_lr_ratio")},
     )  # fmt: skip
     if "every_epochs" not in settings:

@@ -12,12 +12,12 @@ from typing import Any, get_args
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thaw.classifier import BatchNormMode, Classifier
+from thaw.classifier import BatchNormMode, Classifier, DepthwiseMode, is_depthwise
 from thaw.errors import ConfigError, check, check_known
 from thaw.finetune.rates import Schedule, is_whole, plateaus
 from thaw.text_table import text_table
 
-_BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm")
+_BODY = ("unfrozen", "lr_decay", "min_lr_ratio", "rates", "batchnorm", "depthwise")
 _CACHE = ("cache_features", "cached_views")
 _BOTH = ("frozen", "unfreeze_epoch", "unfreeze_on_plateau", *_BODY, *_CACHE)
 # The files of conf/finetune/ and the settings that each has. What one does not have is null there.
@@ -55,6 +55,7 @@ class Phase(Schedule):
     min_lr_ratio: float | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     batchnorm: BatchNormMode = "eval"
+    depthwise: DepthwiseMode = "frozen"
     end_on_plateau: int | None = None
     start: int = 0
     cached_views: int = 0
@@ -74,10 +75,12 @@ def make_phase(given: Any, key: str, **more: Any) -> Phase:
     phase = Phase(**{"lr": None, **given, **more})
     phase.check(key)
     above, end = ("finetune", "unfreeze_on_plateau") if more else (key, "end_on_plateau")
-    modes, plateau = get_args(BatchNormMode), phase.end_on_plateau
+    plateau = phase.end_on_plateau
     check(isinstance(phase.augment, bool), f"{key}.augment", phase.augment, "true or false")
     check(isinstance(phase.mix, bool), f"{key}.mix", phase.mix, "true or false")
-    check(phase.batchnorm in modes, f"{above}.batchnorm", phase.batchnorm, ", ".join(modes))
+    for name, kind in (("batchnorm", BatchNormMode), ("depthwise", DepthwiseMode)):
+        value, modes = getattr(phase, name), get_args(kind)
+        check(value in modes, f"{above}.{name}", value, ", ".join(modes))
     fits = plateau is None or is_whole(plateau)
     check(fits, f"{above}.{end}", plateau, "1 or more epochs, or null")
     return phase
@@ -176,12 +179,15 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int 
     sizes = [sum(each.numel() for _, each in named) for _, named in model.group_parameters()][::-1]
     numbers = [f"{number:,}" for number in (*sizes, sum(sizes))]
     normed = any(isinstance(module, _BatchNorm) for module in model.body.modules())
-    columns = [["layer group", *names, "all", "steps", "schedule", "BatchNorm", "trains on"],
-               ["parameters", *numbers, *[""] * 4]]  # fmt: skip
+    depthwise = any(map(is_depthwise, model.body.modules()))
+    rows = ("all", "steps", "schedule", "BatchNorm", "depthwise", "trains on")
+    columns = [["layer group", *names, *rows], ["parameters", *numbers, *[""] * 5]]
     for phase in plan.phases:
         last = f"s {phase.start + 1}-{phase.end}" if phase.epochs > 1 else f" {phase.end}"
         plateau = f" or plateau of {phase.end_on_plateau}" if phase.end_on_plateau else ""
-        rates = [phase.rates.get(name) for name in names]
+        learns = model.learning(phase.rates, phase.batchnorm, phase.depthwise)
+        trains = {each.name for each in model.groups if learns & {*each.parameters}}
+        rates = [phase.rates.get(name) if name in trains else None for name in names]
         kind = phase.schedule if isinstance(phase.schedule, str) else phase.schedule.func.__name__
         warmup = phase.warmup(phase.epochs)  # that the phase really has
         what, views = "mixed photos" if phase.mix else "photos", phase.cached_views
@@ -189,10 +195,11 @@ def plan_table(plan: Plan, model: Classifier, steps_per_epoch: int, images: int 
         columns.append([
             f"{phase.name}: epoch{last}{plateau}",
             *("frozen" if rate is None else f"lr {rate:.2e}" for rate in rates),
-            f"{model.share(phase.rates, phase.batchnorm):.1%} trains",
+            f"{model.share(phase.rates, phase.batchnorm, phase.depthwise):.1%} trains",
             f"{phase.epochs * steps_per_epoch:,}{size}",
             f"{kind}, warm-up {warmup:g}" if warmup else kind,
             phase.batchnorm if normed else "none",
+            phase.depthwise if depthwise else "none",
             what if phase.augment else f"{what}, not augmented",
         ])  # fmt: skip
     return text_table(list(zip(*columns, strict=True)), right=(1,)) + plan.note

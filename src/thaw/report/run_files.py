@@ -29,6 +29,7 @@ def make_results(
     """The content of results.json; `metrics` of val/ are those of the best checkpoint."""
     total = sum(parameter.numel() for parameter in model.parameters())
     last = record.plan.phases[-1]
+    trained = model.share(last.rates, last.batchnorm, last.depthwise)
     phases = [
         {
             "name": phase.name,
@@ -47,7 +48,7 @@ def make_results(
         **{name: float(value) for name, value in sorted(metrics.items())},
         "phases": phases,
         "parameters": total,
-        "trainable_parameters": round(model.share(last.rates, last.batchnorm) * total),
+        "trainable_parameters": round(trained * total),
         "classes": list(data.classes),
         "skipped": data.skipped,
         "bad_photos": data.bad_photos,

@@ -58,7 +58,7 @@ class ApplyPlan(pl.Callback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "plan.txt").write_text(f"{text}\n", encoding="utf-8")
-        model.set_trainable(phase.rates.keys(), phase.batchnorm)
+        model.set_trainable(phase.rates.keys(), phase.batchnorm, phase.depthwise)
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, PhotoSampler):
             sampler.augment = phase.augment
@@ -72,9 +72,10 @@ class ApplyPlan(pl.Callback):
             torch._dynamo.reset()  # the graph was made with the body frozen (pytorch 139476)
         self.wrapped = learns
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Writes the learning rate of every group, which nothing else does; logs some of them."""
-        batch_idx = trainer.fit_loop.batch_idx
         step = batch_idx // trainer.accumulate_grad_batches  # its batches share a rate
         progress = step / steps_per_epoch(trainer)
         for group in trainer.optimizers[0].param_groups:

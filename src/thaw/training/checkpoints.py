@@ -105,10 +105,11 @@ class GracefulStop(Checkpoint):
     def on_train_epoch_start(self, *_: Any, **__: Any) -> None:
         signals.in_epoch = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
-        done = trainer.fit_loop.batch_idx + 1
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # gradients that wait for further batches are in no checkpoint
-        if done % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not trainer.is_last_batch:
             self._stop_if_asked(trainer)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from thaw.backbones.backbone import Backbone
+from thaw.classifier import is_depthwise
 from thaw.errors import check
 
 SHORT_RUN = 400_000  # images to train on, below which compiling kernels does not pay
@@ -74,8 +74,7 @@ def uses_channels_last(backbone: Backbone, trainer: Mapping[str, Any], photos: i
     first: EfficientNet-Lite0's first step on an H100 took 25 s instead of 0.8 s (torch 2.11, bf16,
     256 images of 224 pixels), and the others gained a fifth.
     """
-    convolutions = (each for each in backbone.body.modules() if isinstance(each, nn.Conv2d))
-    depthwise = any(each.groups == each.in_channels > 1 for each in convolutions)
+    depthwise = any(map(is_depthwise, backbone.body.modules()))
     on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     is_short = photos * trainer["max_epochs"] < SHORT_RUN
     return backbone.is_convolutional and not (depthwise and on_gpu and is_short)
