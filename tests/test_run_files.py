@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from models import small_classifier
+from torch import nn
 
 from thaw.data.photos import Photos, Splits
 from thaw.finetune.builder import build_plan
@@ -41,7 +42,7 @@ def record_of(mode: str) -> Record:
             4,
             mode="freeze_unfreeze",
             batchnorm="train",
-            depthwise="train",
+            depthwise="frozen",
             unfreeze_epoch=2,
             frozen=SCHEDULE,
             unfrozen=SCHEDULE,
@@ -55,13 +56,16 @@ def record_of(mode: str) -> Record:
 @pytest.mark.parametrize("mode", ["feature_extraction", "freeze_unfreeze"])
 def test_results(mode: str) -> None:
     model = small_classifier()
+    model.get_submodule("body.low")[0] = nn.Conv2d(6, 6, 3, groups=6)  # pyright: ignore
+    still = sum(parameter.numel() for parameter in model.get_submodule("body.low").parameters())
     results = run_files.make_results(
         model, record_of(mode), {"val/acc": 1, "test/acc": 0.5}, DATA, seed=4
     )
     every = sum(parameter.numel() for parameter in model.parameters())
     head = 8 * 4 + 4
     assert results["parameters"] == every
-    assert results["trainable_parameters"] == (head if mode == "feature_extraction" else every)
+    trained = head if mode == "feature_extraction" else every - still
+    assert results["trainable_parameters"] == trained
     # a phase that was not reached is not there
     assert results["phases"] == [
         {"name": "frozen", "start_epoch": 1, "epochs": 2, "seconds": 0.5, "images": 100,
