@@ -31,8 +31,6 @@ class Classifier(nn.Module):
         trainable: Names of the groups that train now.
         batchnorm: What the body's BatchNorm does in groups that train. "train": statistics, scale
             and shift change. "eval": the statistics stay. "frozen": all of it stays.
-        depthwise: What the body's depthwise convolutions, and scale and shift of a BatchNorm right
-            after one, do in groups that train. "frozen": they stay.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
@@ -50,7 +48,6 @@ class Classifier(nn.Module):
         check_cover(self.groups, [name for name, _ in self.named_parameters()])
         self.trainable: frozenset[str] = frozenset(self.group_names)
         self.batchnorm: BatchNormMode = "train"
-        self.depthwise: DepthwiseMode = "train"
         self.fold: Any = backbone.fold  # makes the body faster, see `folding`
         self.folded: Any = None
 
@@ -71,10 +68,14 @@ class Classifier(nn.Module):
     def set_trainable(
         self, names: Collection[str], batchnorm: BatchNormMode, depthwise: DepthwiseMode
     ) -> None:
-        """Freezes every group but `names`, and sets the mode of every module accordingly."""
+        """Freezes every group but `names`, and sets the mode of every module accordingly.
+
+        With `depthwise` "frozen", the body's depthwise convolutions stay in these groups too, and
+        scale and shift of a BatchNorm that is registered right after one.
+        """
         if unknown := set(names) - set(self.group_names):
             raise KeyError(f"no such layer groups: {sorted(unknown)}; {self.group_names}")
-        self.trainable, self.batchnorm, self.depthwise = frozenset(names), batchnorm, depthwise
+        self.trainable, self.batchnorm = frozenset(names), batchnorm
         learns = self.learning(names, batchnorm, depthwise)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in learns)
@@ -88,7 +89,7 @@ class Classifier(nn.Module):
         """The names of the parameters that get gradients when these groups train."""
         still: set[str] = set()
         last: nn.Module = self.body
-        for module, layer in self.body.named_modules():  # in the order of registration
+        for module, layer in self.body.named_modules():
             is_norm = isinstance(layer, _BatchNorm)
             # folded, a norm's gradient is made from that of the filter before it, see `folding`
             filters = is_depthwise(last if is_norm else layer)

@@ -31,12 +31,7 @@ class Signals:
                 signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        # After `python train.py | tee FILE`, Ctrl-C ended tee too: a print would be an error.
-        poll = select.poll()
-        for descriptor in (1, 2):
-            poll.register(descriptor, 0)
-        for descriptor, _ in poll.poll(0):  # only of those that nobody reads
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        self._leave_closed_pipes()
         if self.asked is None:
             self.asked, self.since = number, time.monotonic()
             if self.in_epoch:
@@ -48,6 +43,14 @@ class Signals:
         elif time.monotonic() - self.since < 1:
             return  # `timeout` and some terminals send a signal twice
         raise Interrupted(number)
+
+    def _leave_closed_pipes(self) -> None:
+        """After `python train.py | tee FILE`, Ctrl-C ended tee too: a print would be an error."""
+        poll = select.poll()
+        for descriptor in (1, 2):
+            poll.register(descriptor, 0)
+        for descriptor, _ in poll.poll(0):  # only of those that nobody reads
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
     def check(self, after: float = 0.0) -> None:
         """Raises Interrupted if a signal came, at least so many seconds ago."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torchmetrics import Metric, MetricCollection
@@ -129,6 +129,14 @@ def best_class(scores: Tensor, temperature: float) -> Tensor:
     scores = scores.float()
     shares = [(scores / divisor).softmax(1).amax(1) for divisor in (temperature, 1)]
     return torch.stack([scores.argmax(1).float(), *shares], 1)
+
+
+def in_order(trainer: Trainer, own: Tensor) -> Tensor:
+    """Joins the rows (n, C) of all ranks, of which rank r of W has r, r + W, r + 2 W, ..."""
+    total = trainer.strategy.reduce(torch.tensor(len(own), device=own.device), reduce_op="sum")
+    table = own.new_zeros(int(total), own.shape[1])
+    table[trainer.global_rank :: trainer.world_size] = own
+    return trainer.strategy.reduce(table, reduce_op="sum")
 
 
 def monitor_modes(callbacks: Any, *, monitor: str, validates: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from thaw.seeds import derive, seed_generators
 from thaw.store import read_checkpoint
 from thaw.training.checkpoints import check_model, use_settings
 from thaw.training.measures import MODES
-from thaw.training.metrics import Scores, best_class
+from thaw.training.metrics import Scores, best_class, in_order
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Batch = tuple[Tensor, Tensor] | FeatureBatch  # images (N, 3, H, W) and labels (N,), or features
@@ -148,11 +148,7 @@ class TransferModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.test_scores.log(self)
-        own, strategy = torch.cat(self.test_rows), self.trainer.strategy
-        total = strategy.reduce(torch.tensor(len(own), device=own.device), reduce_op="sum")
-        table = own.new_zeros(int(total), own.shape[1])
-        table[self.global_rank :: self.trainer.world_size] = own  # as PhotoSampler dealt them
-        self.test_predictions = strategy.reduce(table, reduce_op="sum").cpu()
+        self.test_predictions = in_order(self.trainer, torch.cat(self.test_rows)).cpu()
 
     def on_train_epoch_end(self) -> None:
         if self.is_validated:

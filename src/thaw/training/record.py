@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,24 +162,29 @@ class EpochTable(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.bar.close()
-        if not trainer.is_global_zero:
-            return
-        *before, row = next(each.history for each in trainer.callbacks if isinstance(each, Record))  # pyright: ignore[reportAttributeAccessIssue]
-        names = [name.replace(" ", "/") for name in list(COLUMNS)[2:6]]
-        numbers = [f"{row[name]:.4f}" if name in row else "-" for name in names]
-        cells = [f"{row['epoch']}/{trainer.max_epochs}", row["phase"], *numbers,
-                 f"{row['lr']:.1e}", f"{row['seconds']:.1f}"]  # fmt: skip
-        line, monitor = "  ".join(map(str.rjust, cells, COLUMNS.values())), pl_module.monitor
-        sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
-        values = [sign * other[monitor] for other in before if monitor in other]
-        is_best = monitor in row and all(sign * row[monitor] > value for value in values)
-        print(f"{line}  best" if is_best else line, flush=True)  # better than all before it
+        if trainer.is_global_zero:
+            history = next(each.history for each in trainer.callbacks if isinstance(each, Record))  # pyright: ignore[reportAttributeAccessIssue]
+            print(_last_row(history, trainer.max_epochs, pl_module.monitor), flush=True)
 
     def _start(self, trainer: pl.Trainer, what: str, total: float) -> None:
         self.bar.close()
         shown = trainer.is_global_zero and sys.stderr.isatty() and not trainer.sanity_checking
         how: Any = {"leave": False, "disable": not shown, "dynamic_ncols": True}
         self.bar = tqdm(total=int(total), desc=what, unit="batches", **how)
+
+
+def _last_row(history: Sequence[dict[str, Any]], max_epochs: int | None, monitor: str) -> str:
+    """One line for the last epoch of `history`; "best" if it is better than all before it."""
+    *before, row = history
+    names = [name.replace(" ", "/") for name in list(COLUMNS)[2:6]]
+    numbers = [f"{row[name]:.4f}" if name in row else "-" for name in names]
+    cells = [f"{row['epoch']}/{max_epochs}", row["phase"], *numbers,
+             f"{row['lr']:.1e}", f"{row['seconds']:.1f}"]  # fmt: skip
+    line = "  ".join(map(str.rjust, cells, COLUMNS.values()))
+    sign = 1 if MODES[monitor.partition("/")[2]] == "max" else -1
+    values = [sign * other[monitor] for other in before if monitor in other]
+    is_best = monitor in row and all(sign * row[monitor] > value for value in values)
+    return f"{line}  best" if is_best else line
 
 
 def _total(trainer: Any, sums: torch.Tensor) -> list[float]:
