@@ -12,8 +12,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from thaw.errors import ConfigError, ThawError, check, check_known, near, reason
-from thaw.ranges import check_ranges, leaves, rules
+from thaw.errors import ConfigError, ThawError, check_known, near, reason
+from thaw.ranges import check_kind, check_ranges, leaves
 from thaw.trust import conf_dir
 
 KEYS = (
@@ -119,10 +119,8 @@ def _check_node(node: Any, key: str, elsewhere: Mapping[str, str]) -> None:
             raise ConfigError(f"{place}={value}: is set by {elsewhere[name]}; leave it out")
         if not has_kwargs:
             check_known({name: value}, [n for n in named if n not in elsewhere], f"{key}.")
-        allowed = rules(named[name].annotation) if name in named else []
-        if allowed and not (isinstance(value, Mapping) and "_target_" in value):  # to be an object
-            words = ", or ".join(dict.fromkeys(words for _, words in allowed))
-            check(any(fits(value) for fits, _ in allowed), place, value, words)
+        if name in named:
+            check_kind(named[name].annotation, place, value)
     for name, each in named.items():
         needed = each.default is each.empty and not node.get("_partial_")
         if needed and name not in {*given, *elsewhere}:

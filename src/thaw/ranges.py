@@ -129,3 +129,11 @@ def rules(kind: Any) -> list[Rule]:
     return [(lambda v: isinstance(v, list | tuple) and length in (None, len(v)) and all(
         not each or any(fits(one) for fits, _ in each) for one in v),
         f"a list of {length}" if length else "a list")]  # fmt: skip
+
+
+def check_kind(kind: Any, key: str, value: Any) -> None:
+    """Refuses a value that is not of an annotated type; a node with a target becomes an object."""
+    allowed = rules(kind)
+    if allowed and not (isinstance(value, Mapping) and "_target_" in value):
+        fits = any(fits(value) for fits, _ in allowed)
+        check(fits, key, value, ", or ".join(dict.fromkeys(words for _, words in allowed)))

@@ -120,14 +120,7 @@ class PhotoDataModule(LightningDataModule):
             print_once(f"data      {groups:,} groups, none of them in two splits")
         # Tools make no views for training, and tell of a broken photo when they come to it.
         if self.train_transform or self.on_bad_photo == "skip":
-            broken = find_broken([path for _, part in splits.items() for path in part.paths])
-            told = describe(broken, self.folder, f"data.on_bad_photo={self.on_bad_photo}")
-            if broken and self.on_bad_photo == "error":
-                raise ConfigError(f"{told}\nReplace or delete them, or set data.on_bad_photo=skip")
-            if broken:
-                print_once(f"{told}\n{'':<10}They are left out.")
-            self.bad_photos = [os.path.relpath(path, self.folder) for path in broken]
-            splits = splits.without(broken)
+            splits = self._without_broken(splits)
         if lost := found.names(found.train) & {*splits.classes} - splits.names(splits.train):
             fault = f"no training photo of class {min(lost)!r} is left by data.skip, data.groups or"
             raise ConfigError(f"{fault} data.on_bad_photo; keep some, or change data.classes")
@@ -176,6 +169,16 @@ class PhotoDataModule(LightningDataModule):
             rule = f"train {self.seed}"
             train = splitting.draw_per_class(train, self.train_per_class, classes, rule=rule)
         return Splits(classes, train, val or None, test or None)
+
+    def _without_broken(self, splits: Splits) -> Splits:
+        broken = find_broken([path for _, part in splits.items() for path in part.paths])
+        told = describe(broken, self.folder, f"data.on_bad_photo={self.on_bad_photo}")
+        if broken and self.on_bad_photo == "error":
+            raise ConfigError(f"{told}\nReplace or delete them, or set data.on_bad_photo=skip")
+        if broken:
+            print_once(f"{told}\n{'':<10}They are left out.")
+        self.bad_photos = [os.path.relpath(path, self.folder) for path in broken]
+        return splits.without(broken)
 
     def _loader(self, photos: Photos, split: str) -> DataLoader:
         train, trainer = split == "train", self.trainer

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 
@@ -31,19 +31,22 @@ class Muon(AdamW):
             loss = closure and closure()
         for group in self.param_groups:
             for weight in group["params"]:
-                if (gradient := weight.grad) is None or weight.ndim != 4 or weight.shape[1] == 1:
-                    continue
-                state, weight.grad = self.state[weight], None  # so that AdamW leaves it alone
-                if not state:  # AdamW looks for a step in it when it is loaded
-                    state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
-                mean = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
-                nesterov = gradient.lerp(mean, group["momentum"])
-                step = orthogonal(nesterov.flatten(1).float())
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                size = 0.2 * max(step.shape) ** 0.5 * group["lr"]
-                weight.sub_(step.view(weight.shape), alpha=size)
+                if weight.grad is not None and weight.ndim == 4 and weight.shape[1] > 1:
+                    self._turn(weight, group)
         super().step()
         return loss
+
+    def _turn(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
+        """A step of one weight; takes its gradient, so that AdamW leaves it alone."""
+        gradient: Any = weight.grad
+        state, weight.grad = self.state[weight], None
+        if not state:  # AdamW looks for a step in it when it is loaded
+            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(weight)}
+        mean = state["exp_avg"].lerp_(gradient, 1 - group["momentum"])
+        step = orthogonal(gradient.lerp(mean, group["momentum"]).flatten(1).float())  # Nesterov's
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        size = 0.2 * max(step.shape) ** 0.5 * group["lr"]
+        weight.sub_(step.view(weight.shape), alpha=size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
